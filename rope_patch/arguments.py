@@ -1,0 +1,114 @@
+"""What the kernel accepts, and how vLLM's tensor layouts look to it.
+
+One set of rules with two uses: rope_patch's own op raises what is refused, a patched call site counts it and hands the
+call to the original.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from rope_patch.kernels.launch import INTERPRETED, Call, Heads
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+INTEGERS = (torch.int32, torch.int64)
+DEVICES = ("cpu",) if INTERPRETED else ("npu", "cuda")
+
+
+class Refusal(NamedTuple):
+    """Why a call is not one for the kernel: the error it would be, and what was expected."""
+
+    error: type[Exception]
+    expected: str
+
+    def raised(self, **arguments: object) -> Exception:
+        """The error, naming what was expected and every argument's value (of a tensor: its kind)."""
+        values = ", ".join(f"{name}={_kind(value)}" for name, value in arguments.items())
+        return self.error(f"expected {self.expected}; got {values}")
+
+
+def _kind(value: object) -> object:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return f"{value.dtype}{list(value.shape)} strides {value.stride()} on {value.device}"
+
+
+def refusal_of(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+) -> Refusal | None:
+    """Why the kernel cannot take these arguments, as far as dtypes, devices and head dimensions tell; None if it can.
+
+    Looks at nothing that is symbolic while tracing: sizes of token dimensions and strides are ``call_of``'s.
+    """
+    if query.dtype not in FLOATS:
+        return Refusal(TypeError, "query of float16, bfloat16 or float32")
+    if key is not None and key.dtype != query.dtype:
+        return Refusal(TypeError, "key of query's dtype")
+    if cos_sin_cache.dtype not in (query.dtype, torch.float32):
+        return Refusal(TypeError, "cos_sin_cache of query's dtype or float32")
+    if positions.dtype not in INTEGERS:
+        return Refusal(TypeError, "positions of int32 or int64")
+    if query.device.type not in DEVICES:
+        return Refusal(ValueError, f"tensors on {' or '.join(DEVICES)}")
+    for tensor in (positions, cos_sin_cache, query if key is None else key):
+        if tensor.device != query.device:
+            return Refusal(ValueError, "all tensors on query's device")
+    if rotary_dim < 2 or rotary_dim % 2 or rotary_dim > head_size:
+        return Refusal(ValueError, "an even rotary_dim from 2 to head_size")
+    if cos_sin_cache.dim() != 2 or cos_sin_cache.shape[1] != rotary_dim or cos_sin_cache.shape[0] == 0:
+        return Refusal(ValueError, "cos_sin_cache of shape [max_position >= 1, rotary_dim]")
+    for tensor in (query, query if key is None else key):
+        split = tensor.dim() == positions.dim() + 2  # [..., num_heads, head_size]
+        if not split and tensor.dim() != positions.dim() + 1:
+            return Refusal(ValueError, "query and key with one or two dimensions more than positions")
+        if tensor.shape[-1] != head_size if split else tensor.shape[-1] % head_size:
+            return Refusal(ValueError, "query and key of [..., num_heads * head_size] or [..., num_heads, head_size]")
+    return None
+
+
+def call_of(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> Call | Refusal:
+    """The call as the kernel sees it, for arguments that ``refusal_of`` passed."""
+    for tensor in (query, query if key is None else key):
+        if tensor.shape[: positions.dim()] != positions.shape:
+            return Refusal(ValueError, "as many tokens in query and key as in positions")
+    if not positions.is_contiguous() or cos_sin_cache.stride(1) != 1:
+        return Refusal(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
+    q = heads_of(query, positions.dim(), head_size)
+    k = None if key is None else heads_of(key, positions.dim(), head_size)
+    if q is None or (k is None and key is not None):
+        return Refusal(ValueError, "query and key whose heads are contiguous and whose tokens are evenly spaced")
+    return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+
+
+def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:
+    """Heads and strides of ``[tokens..., H * D]`` or ``[tokens..., H, D]``, or None if they need more than two strides.
+
+    A dimension of size one has no stride that matters; PyTorch may report anything for it.
+    """
+    shape, stride = tensor.shape, tensor.stride()
+    if tensor.dim() == token_dims + 2:
+        num_heads, head_stride, lane_stride = shape[-2], stride[-2] if shape[-2] > 1 else head_size, stride[-1]
+    else:
+        num_heads, head_stride, lane_stride = shape[-1] // head_size, head_size, stride[-1]
+    token_stride, tokens = num_heads * head_size, 1
+    for dim in reversed(range(token_dims)):
+        if shape[dim] > 1:
+            if tokens == 1:
+                token_stride = stride[dim]
+            elif stride[dim] != tokens * token_stride:
+                return None
+            tokens *= shape[dim]
+    return Heads(tensor, num_heads, token_stride, head_stride) if lane_stride == 1 else None

@@ -1,0 +1,97 @@
+"""Whether this process could run the kernel: a verdict, with a reason per check.
+
+Looks at what is installed and at the platform that vLLM has chosen. Never initialises a device.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that must hold, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All checks, in order; the later ones may be missing if an earlier one failed."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def capable(self) -> bool:
+        return all(check.ok for check in self.checks)
+
+    @property
+    def reason(self) -> str:
+        """The first check that failed, or what was found, in words."""
+        for check in self.checks:
+            if not check.ok:
+                return f"{check.name}: {check.found}"
+        return ", ".join(check.found for check in self.checks)
+
+
+class NotCapable(RuntimeError):
+    """Raised under ``VLLM_ASCEND_TRITON_ROPE=force`` only; names the missing capability."""
+
+
+def examine() -> Verdict:
+    """Examine this process. vLLM must have been imported, so that its platform is decided."""
+    checks = []
+    for examination in (_platform, _triton, _driver):
+        try:
+            check = examination()
+        except Exception as error:  # a check that breaks is a check that fails
+            check = Check(examination.__name__.strip("_"), False, f"{type(error).__name__}: {error}")
+        checks.append(check)
+        if not check.ok:
+            break
+    return Verdict(tuple(checks))
+
+
+def interpreting() -> bool:
+    """Whether Triton's CPU interpreter is asked for: tests, demonstrations and ``verify`` on a machine without NPU."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _platform_device() -> str:
+    return sys.modules["vllm.platforms"].current_platform.device_type
+
+
+def _platform() -> Check:
+    device = _platform_device()
+    if device == "npu":
+        return Check("platform", True, "vLLM's platform is npu")
+    if device == "cpu" and interpreting():
+        return Check("platform", True, "vLLM's platform is cpu, under TRITON_INTERPRET=1")
+    return Check("platform", False, f"vLLM's platform is {device or 'unspecified'}, not npu")
+
+
+def _triton() -> Check:
+    import triton
+    from triton.backends import backends
+
+    version = getattr(triton, "__version__", "without a version")
+    if _platform_device() == "cpu":
+        return Check("triton", True, f"triton {version}, interpreted")
+    if "ascend" not in backends:
+        return Check(
+            "triton",
+            False,
+            f"triton {version} has no ascend backend ({', '.join(sorted(backends)) or 'none'} found); mainline triton "
+            "overwrites triton-ascend's files: pip uninstall -y triton triton-ascend && pip install triton-ascend",
+        )
+    return Check("triton", True, f"triton-ascend {version}")
+
+
+def _driver() -> Check:
+    if _platform_device() == "cpu":
+        return Check("driver", True, "no driver needed")
+    from vllm.triton_utils import HAS_TRITON  # vLLM's own finding: exactly one active driver
+
+    return Check("driver", bool(HAS_TRITON), f"vLLM's HAS_TRITON is {HAS_TRITON}")

@@ -1,0 +1,56 @@
+"""Replace one attribute of a module or class, and take that back without a trace.
+
+wrapt resolves the path and puts the replacement in place. What lands there is a plain function, never wrapt's proxy:
+Dynamo bypasses the proxy silently (torch 2.8, 2.9) or refuses to trace it (2.13), and it neither copies nor pickles.
+"""
+
+import gc
+import types
+from collections.abc import Callable
+from typing import Any
+
+import wrapt
+
+Undo = Callable[[], None]
+
+
+class SomebodyElses(RuntimeError):
+    """An attribute that was replaced once more after us cannot be taken back without undoing theirs."""
+
+
+def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[..., Any]]) -> Undo:
+    """Put ``make(original)`` at ``path`` in ``module``, re-bind live instances, and return what undoes both."""
+    owner, attribute, original = wrapt.resolve_path(module, path)
+    inherited = attribute not in vars(owner)
+    replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
+    rebind(owner, original, replacement)
+
+    def undo() -> None:
+        if vars(owner).get(attribute) is not replacement:
+            raise SomebodyElses(f"{module.__name__}.{path} was replaced again by {vars(owner).get(attribute)!r}")
+        if inherited:
+            delattr(owner, attribute)
+        else:
+            setattr(owner, attribute, original)
+        rebind(owner, replacement, original)
+
+    return undo
+
+
+def rebind(owner: object, old: Any, new: Any) -> int:
+    """Point the dispatch of live instances of class ``owner`` from ``old`` to ``new``; how many there were.
+
+    vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. Every live
+    object is looked at, since no cache of vLLM's knows all of them.
+    """
+    if not isinstance(owner, type):
+        return 0
+    found = 0
+    for candidate in gc.get_objects():
+        # type(), not isinstance(): that would run the __class__ property of whatever proxies live in the process.
+        if issubclass(type(candidate), owner):
+            bound = vars(candidate).get("_forward_method")
+            if getattr(bound, "__func__", None) is old:
+                candidate._forward_method = types.MethodType(new, candidate)
+                found += 1
+    return found

@@ -1,0 +1,33 @@
+"""What is replaced, one file per thing; each says Why, How, Upstream and Remove when.
+
+A target adapts one call site's convention to ``rope_patch.rotary``. It knows its upstream module, and no kernels.
+"""
+
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+from rope_patch.replace import Undo
+
+
+class NotApplicable(Exception):
+    """This arrangement of the upstream module is not one that the target knows; it is left native."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to replace once ``module`` has been imported, by the file of that name in this package."""
+
+    name: str
+    module: str
+
+    def install(self, module: ModuleType) -> Undo:
+        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched.
+
+        The file is imported only now: it brings torch and Triton, which a process that cannot use it need not load.
+        """
+        undo: Undo = importlib.import_module(f"{__name__}.{self.name}").install(module)
+        return undo
+
+
+TARGETS = (Target("rotary_embedding", "vllm.model_executor.layers.rotary_embedding.base"),)
