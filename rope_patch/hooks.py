@@ -48,7 +48,7 @@ def arm(settings: Settings) -> None:
     if settings.value is not None:  # somebody set it, so vLLM will look whether it knows it
         wrapt.register_post_import_hook(_make_variable_known, environment_variable.MODULE)
     for target in TARGETS:
-        wrapt.register_post_import_hook(functools.partial(_imported, target), target.module)
+        _watch(target)
 
 
 def enable() -> None:
@@ -102,14 +102,21 @@ def status() -> Status:
     )
 
 
-def _imported(target: Target, module: ModuleType) -> None:
-    """wrapt's hook. Whatever goes wrong stays here, but for what ``force`` asked for."""
-    apply = functools.partial(_guarded_apply, target, module)
-    if not trigger.when_complete(module, apply):
-        apply()
+def _watch(target: Target) -> None:
+    registering = True
+
+    def imported(module: ModuleType) -> None:
+        apply = functools.partial(_guarded_apply, target, module)
+        # A hook called while it is registered may meet half a module; called later, one that has just been executed.
+        if not (registering and trigger.when_complete(module, apply)):
+            apply()
+
+    wrapt.register_post_import_hook(imported, target.module)
+    registering = False
 
 
 def _guarded_apply(target: Target, module: ModuleType) -> None:
+    """Apply. Whatever goes wrong stays here, but for what ``force`` asked for."""
     try:
         _apply(target, module)
     except capability.NotCapable as error:

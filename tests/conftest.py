@@ -1,0 +1,49 @@
+"""What every test shares: the interpreter's environment, and a way to run Python in a process of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOUBLES = ROOT / "tests" / "doubles"
+
+# Before torch or triton is imported: no NPU here, so Triton interprets, and torch-npu must not be loaded by torch.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+
+Run = Callable[..., str]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that rope_patch, its doubles or vLLM would act on."""
+    ours = ("VLLM_", "DOUBLE_", "ROPE_PATCH_", "PYTHONPATH", "TRITON_INTERPRET")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Run:
+    """Run code in a fresh interpreter and return what it printed; fails, showing all, unless it exits with ``rc``."""
+
+    def run(code: str, *, path: tuple[Path, ...] = (), rc: int = 0, flags: tuple[str, ...] = (), **env: str) -> str:
+        environment = clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))} | env
+        done = subprocess.run(
+            [sys.executable, *flags, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == rc, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return (done.stdout + done.stderr).strip()
+
+    return run
+
+
+@pytest.fixture
+def with_doubles(python: Run) -> Run:
+    """As ``python``, with the doubles of vllm and triton importable."""
+
+    def run(code: str, **arguments: object) -> str:
+        return python(code, path=(DOUBLES,), **arguments)
+
+    return run

@@ -1,0 +1,23 @@
+"""Stands in for ``rope_patch.targets.rotary_embedding``, without RoPE: the tests of hooks are about hooks.
+
+Import it before rope_patch.
+"""
+
+import sys
+
+
+def install(module):
+    from rope_patch.replace import replace
+
+    native = module.RotaryEmbedding.forward_native
+
+    def make(original):
+        def forward_oot(self, *args):
+            return "ours" if type(self).forward_native is native else original(self, *args)
+
+        return forward_oot
+
+    return replace(module, "RotaryEmbedding.forward_oot", make)
+
+
+sys.modules["rope_patch.targets.rotary_embedding"] = sys.modules[__name__]

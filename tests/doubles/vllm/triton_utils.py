@@ -1,0 +1,3 @@
+import os
+
+HAS_TRITON = os.environ.get("DOUBLE_HAS_TRITON", "1") == "1"

@@ -1,0 +1,141 @@
+"""Generate with the real vLLM engine and tell, as JSON, what came out and what the worker processes did.
+
+    python tests/engine/generate.py --models llama3 phi3 --dtypes float32 --mode eager --folder DIR --out FILE
+
+Run in a process of its own: whether rope_patch acts is decided by this process's environment. FILE gets one object per
+(model, dtype).
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import models
+
+PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
+NEW_TOKENS = 12
+
+
+def worker_status(worker: Any) -> dict[str, Any]:
+    """Runs in the worker: what rope_patch did there, and what its rotary embeddings are bound to."""
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+    state: dict[str, Any] = {"pid": os.getpid(), "imported": "rope_patch" in sys.modules}
+    if state["imported"]:
+        import rope_patch
+
+        state["status"] = rope_patch.status()
+    found = [m for m in worker.model_runner.model.modules() if isinstance(m, RotaryEmbedding)]
+    state["classes"] = sorted({type(m).__name__ for m in found})
+    code = {m._forward_method.__func__.__code__.co_filename for m in found}
+    state["bound_to_us"] = [("rope_patch" + os.sep + "targets") in filename for filename in sorted(code)]
+    state["own_forward_oot"] = "forward_oot" in vars(RotaryEmbedding)
+    return state
+
+
+def rotate_wrongly(worker: Any, on: bool) -> None:
+    """Runs in the worker: while on, positions are halved before the kernel sees them."""
+    from rope_patch import ops, rotary
+    from rope_patch.kernels.launch import launch
+
+    def wrong(call: Any, *outputs: Any) -> None:
+        launch(call._replace(positions=call.positions // 2), *outputs)
+
+    rotary.launch = ops.launch = wrong if on else launch
+
+
+def forget_counts(worker: Any) -> None:
+    """Runs in the worker: count from zero, so that each step's counts are its own."""
+    if "rope_patch.report" in sys.modules:
+        from rope_patch import report
+
+        report.calls.clear()
+        report.fallbacks.clear()
+
+
+def switch(worker: Any, on: bool) -> None:
+    """Runs in the worker: ``rope_patch.enable()`` or ``disable()``."""
+    import rope_patch
+
+    (rope_patch.enable if on else rope_patch.disable)()
+
+
+def generate(llm: Any) -> dict[str, Any]:
+    """Greedy tokens of every prompt, and the log-probabilities of the prompt's tokens and of the new ones."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(
+        temperature=0, max_tokens=NEW_TOKENS, min_tokens=NEW_TOKENS, logprobs=0, prompt_logprobs=0, detokenize=False
+    )
+    outputs = llm.generate([{"prompt_token_ids": p} for p in PROMPTS], parameters, use_tqdm=False)
+    chosen = []
+    for output in outputs:
+        steps = [*zip(output.prompt_token_ids[1:], output.prompt_logprobs[1:], strict=True)]
+        steps += zip(output.outputs[0].token_ids, output.outputs[0].logprobs, strict=True)
+        chosen.append([step[token].logprob for token, step in steps])
+    return {"tokens": [list(o.outputs[0].token_ids) for o in outputs], "logprobs": chosen}
+
+
+def start(path: Path, dtype: str, mode: str) -> Any:
+    """The engine for one model; rotary embedding is a custom op in compiled mode too, as on Ascend."""
+    from vllm import LLM
+
+    return LLM(
+        model=str(path),
+        dtype=dtype,
+        enforce_eager=mode == "eager",
+        compilation_config={} if mode == "eager" else {"custom_ops": ["none", "+rotary_embedding"]},
+        skip_tokenizer_init=True,
+        max_model_len=128,
+        max_num_seqs=4,
+        kv_cache_memory_bytes=64 * 2**20,
+        seed=0,
+        disable_log_stats=True,
+    )
+
+
+def run(path: Path, dtype: str, mode: str, steps: list[str]) -> dict[str, Any]:
+    """One engine, and what each step gave: ``plain``, ``off`` (disabled, then enabled again), ``wrong``."""
+    began = time.monotonic()
+    llm = start(path, dtype, mode)
+    result: dict[str, Any] = {"model": path.name, "dtype": dtype, "mode": mode, "driver_pid": os.getpid()}
+    for step in steps:
+        change = {"off": (switch, False, True), "wrong": (rotate_wrongly, True, False)}.get(step)
+        if change:
+            llm.collective_rpc(change[0], args=(change[1],))
+        llm.collective_rpc(forget_counts)
+        result[step] = generate(llm)
+        result[step]["worker"] = llm.collective_rpc(worker_status)[0]
+        if change:
+            llm.collective_rpc(change[0], args=(change[2],))
+    result["kv_blocks"] = llm.llm_engine.vllm_config.cache_config.num_gpu_blocks
+    result["seconds"] = round(time.monotonic() - began, 1)
+    llm.llm_engine.engine_core.shutdown()
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=list(models.NAMES))
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
+    parser.add_argument("--steps", nargs="+", choices=["plain", "off", "wrong"], default=["plain"])
+    parser.add_argument("--folder", type=Path, required=True, help="where the tiny models are kept")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    options = parser.parse_args()
+    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # to run the functions above in the workers
+    results = []
+    for name in options.models:
+        for dtype in options.dtypes:
+            result = run(models.make(name, options.folder), dtype, options.mode, options.steps)
+            print(f"generated with {name} {dtype} {options.mode}: {result['seconds']} s", file=sys.stderr, flush=True)
+            results.append(result)
+    options.out.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

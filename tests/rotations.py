@@ -1,0 +1,80 @@
+"""Build rotations for tests: vLLM's tensor layouts with memory around them, and the fp64 yardstick."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from rope_patch.arguments import call_of
+from rope_patch.kernels import reference
+from rope_patch.kernels.launch import INTERPRETED, Call
+
+DEVICE = "cpu" if INTERPRETED else os.environ.get("ROPE_PATCH_TEST_DEVICE", "cuda")
+PADDING = 24  # lanes between rows of qkv that belong to nobody
+
+
+@dataclass
+class Rotation:
+    """Arguments of one rotation. ``storage`` is what q and k are views of, guard lanes included."""
+
+    positions: torch.Tensor
+    query: torch.Tensor
+    key: torch.Tensor | None
+    cache: torch.Tensor
+    head_size: int
+    rotary_dim: int
+    is_neox_style: bool
+    storage: torch.Tensor
+
+    def call(self) -> Call:
+        call = call_of(
+            self.positions, self.query, self.key, self.cache, self.head_size, self.rotary_dim, self.is_neox_style
+        )
+        assert isinstance(call, Call), call
+        return call
+
+    def heads(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.reshape(self.positions.numel(), -1, self.head_size).cpu()
+
+
+def rotation(
+    num_tokens: int,
+    num_heads: int,
+    num_kv_heads: int,
+    head_size: int,
+    rotary_dim: int,
+    *,
+    is_neox_style: bool = True,
+    dtype: torch.dtype = torch.bfloat16,
+    cache_dtype: torch.dtype | None = None,
+    positions_dtype: torch.dtype = torch.int64,
+    strided: bool = True,
+    max_position: int = 97,
+    seed: int = 0,
+) -> Rotation:
+    """Random q and k: views of one qkv tensor, or contiguous tensors of their own; no key for 0 heads."""
+    generator = torch.Generator().manual_seed(seed)
+    q_width, k_width = num_heads * head_size, num_kv_heads * head_size
+    row = q_width + 2 * k_width + PADDING
+    storage = torch.randn(num_tokens, row, generator=generator).to(DEVICE, dtype)
+    query, key = storage[:, :q_width], storage[:, q_width : q_width + k_width]
+    if not strided:
+        query, key = query.clone(), key.clone()
+    angles = torch.rand(max_position, rotary_dim // 2, generator=generator) * 6.3
+    cache = torch.cat((angles.cos(), angles.sin()), -1).to(DEVICE, cache_dtype or dtype)
+    positions = torch.randint(0, max_position, (num_tokens,), generator=generator).to(DEVICE, positions_dtype)
+    return Rotation(
+        positions, query, key if num_kv_heads else None, cache, head_size, rotary_dim, is_neox_style, storage
+    )
+
+
+def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) -> None:
+    """Every lane of ``after`` is ``before`` rotated, within rounding; pass-through lanes are bit-identical."""
+    rows = case.cache[case.positions.flatten()].cpu()  # gathered first: a cache may be too long to copy
+    arguments = (torch.arange(len(rows)), case.heads(before), rows, case.rotary_dim, case.is_neox_style)
+    exact = reference.rotate(*arguments, torch.float64)
+    error = (case.heads(after).double() - exact).abs()
+    excess = error - reference.error_bound(*arguments)
+    assert not excess.isnan().any(), "some lanes were not written"
+    worst = int(excess.argmax())
+    assert excess.max() <= 0, f"lane {worst}: off by {error.flatten()[worst]:.3g}, {excess.max():.3g} too much"

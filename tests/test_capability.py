@@ -1,0 +1,108 @@
+"""Whatever is missing leaves vLLM as it was, and says what is missing; ``force`` makes it an error."""
+
+import pytest
+from conftest import Run
+
+CODE = """
+import rope_target, rope_patch, sys
+import vllm.model_executor.layers.rotary_embedding.base as base
+status = rope_patch.status()
+print(base.EARLY(1, 2, 3), "forward_oot" in vars(base.RotaryEmbedding), status["capable"], status["reason"])
+"""
+MISSING = {
+    "cuda platform": ({"DOUBLE_PLATFORM": "cuda"}, "vLLM's platform is cuda, not npu"),
+    "cpu without interpreter": ({"DOUBLE_PLATFORM": "cpu"}, "vLLM's platform is cpu, not npu"),
+    "mainline triton": ({"DOUBLE_TRITON_BACKENDS": "amd nvidia"}, "pip install triton-ascend"),
+    "triton not active": ({"DOUBLE_HAS_TRITON": "0"}, "HAS_TRITON is False"),
+}
+
+
+@pytest.mark.parametrize(("environment", "reason"), MISSING.values(), ids=MISSING)
+def test_what_is_missing_is_named_and_vllm_stays_native(
+    with_doubles: Run, environment: dict[str, str], reason: str
+) -> None:
+    printed = with_doubles(CODE, **environment)
+    assert printed.startswith("native False False ")
+    assert reason in printed
+
+
+@pytest.mark.parametrize("environment", [{}, {"DOUBLE_PLATFORM": "cpu", "TRITON_INTERPRET": "1"}], ids=["npu", "cpu"])
+def test_an_npu_is_capable_and_a_cpu_under_the_interpreter(with_doubles: Run, environment: dict[str, str]) -> None:
+    assert with_doubles(CODE, **environment).startswith("ours True True ")
+
+
+@pytest.mark.parametrize(("environment", "reason"), MISSING.values(), ids=MISSING)
+def test_force_fails_every_import_of_the_target_and_names_the_capability(
+    with_doubles: Run, environment: dict[str, str], reason: str
+) -> None:
+    code = """
+import rope_patch, importlib
+for _ in range(2):
+    try:
+        importlib.import_module("vllm.model_executor.layers.rotary_embedding.base")
+        print("imported")
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    first, second = with_doubles(code, VLLM_ASCEND_TRITON_ROPE="force", **environment).splitlines()
+    assert first == second
+    assert first.startswith("NotCapable VLLM_ASCEND_TRITON_ROPE=force, but ")
+    assert reason in first
+
+
+def test_force_where_nothing_is_missing_is_like_on(with_doubles: Run) -> None:
+    assert with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE="force").startswith("ours True True ")
+
+
+@pytest.mark.parametrize("value", ["0", "off", "nonsense"])
+def test_switched_off_nothing_is_touched_not_even_wrapt_loaded(with_doubles: Run, value: str) -> None:
+    code = """
+import sys
+import vllm.model_executor.layers.rotary_embedding.base as base, vllm.custom_op, vllm.envs
+modules = base, vllm.custom_op, vllm.envs
+def picture():
+    return [(m.__name__, n, id(a), {k: id(v) for k, v in vars(a).items()} if isinstance(a, type) else repr(a))
+            for m in modules for n, a in sorted(vars(m).items()) if not n.startswith("__")]
+before = picture()
+import rope_patch
+rope_patch.enable(); rope_patch.disable(); rope_patch.enable()
+hooked = [type(f).__module__ for f in sys.meta_path if "wrapt" in type(f).__module__]
+print(before == picture(), hooked, rope_patch.status()["mode"])
+"""
+    assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE=value).splitlines()[0].startswith("True [] off") or (
+        "True [] off" in with_doubles(code, VLLM_ASCEND_TRITON_ROPE=value)
+    )
+
+
+def test_a_value_that_means_nothing_is_warned_of_and_native(with_doubles: Run) -> None:
+    printed = with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE="sometimes")
+    assert "native False None" in printed
+    assert "VLLM_ASCEND_TRITON_ROPE='sometimes' means nothing" in printed
+
+
+VARIABLE = """
+import rope_target, rope_patch, vllm.envs
+known = vllm.envs.environment_variables
+print("VLLM_ASCEND_TRITON_ROPE" in known)
+import vllm.model_executor.layers.rotary_embedding.base
+print("VLLM_ASCEND_TRITON_ROPE" in known and known["VLLM_ASCEND_TRITON_ROPE"]())
+rope_patch.disable()
+print("VLLM_ASCEND_TRITON_ROPE" in known and known["VLLM_ASCEND_TRITON_ROPE"]())
+"""
+
+
+def test_a_variable_that_is_set_is_known_to_vllm_before_it_looks(with_doubles: Run) -> None:
+    first, applied, disabled = with_doubles(VARIABLE, VLLM_ASCEND_TRITON_ROPE="1").splitlines()
+    assert first == "True"
+    assert "rotary_embedding" in applied  # so the compile cache's key differs from an unpatched process's
+    assert disabled == "1"
+
+
+def test_unset_it_is_in_the_compile_caches_key_while_something_is_applied(with_doubles: Run) -> None:
+    first, applied, disabled = with_doubles(VARIABLE).splitlines()
+    assert (first, disabled) == ("False", "False")
+    assert "rotary_embedding" in applied
+
+
+def test_where_nothing_is_applied_vllms_variables_are_untouched(with_doubles: Run) -> None:
+    assert with_doubles(VARIABLE, DOUBLE_PLATFORM="cuda").split() == ["False", "False", "False"]

@@ -1,0 +1,146 @@
+"""When targets are applied, and that they can be taken back; over doubles of vLLM, without torch."""
+
+import itertools
+
+import pytest
+from conftest import Run
+
+BASE = "import vllm.model_executor.layers.rotary_embedding.base as base\n"
+STEPS = {
+    "ours": "import rope_target, rope_patch",
+    "vllm": "import vllm",
+    "base": BASE,
+    "model": BASE + "model = base.Scaled()",
+}
+SHOW = """
+import vllm.model_executor.layers.rotary_embedding.base as base
+model = globals().get("model") or base.Scaled()
+print(model(1, 2, 3), base.RotaryEmbedding()(1, 2, 3), base.EARLY(1, 2, 3), base.OwnMathematics()(1, 2, 3))
+"""
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(STEPS)), ids="-".join)
+def test_any_order_of_imports_and_models_ends_patched(with_doubles: Run, order: tuple[str, ...]) -> None:
+    code = "\n".join(STEPS[step] for step in order)
+    assert with_doubles(code + SHOW).splitlines()[-1] == "ours ours ours its own"
+
+
+def test_what_lands_on_the_class_is_a_plain_function(with_doubles: Run) -> None:
+    code = STEPS["ours"] + "\n" + BASE + "print(type(vars(base.RotaryEmbedding)['forward_oot']).__name__)"
+    assert with_doubles(code) == "function"
+
+
+def test_disable_restores_the_very_objects_and_enable_brings_ours_back(with_doubles: Run) -> None:
+    code = (
+        BASE
+        + """
+from vllm.custom_op import CustomOp
+before = dict(vars(base.RotaryEmbedding)), dict(vars(CustomOp)), base.EARLY._forward_method.__func__
+import rope_target, rope_patch
+for _ in range(3):
+    assert base.EARLY(1, 2, 3) == base.Scaled()(1, 2, 3) == "ours"
+    rope_patch.disable(); rope_patch.disable()
+    assert before == (dict(vars(base.RotaryEmbedding)), dict(vars(CustomOp)), base.EARLY._forward_method.__func__)
+    assert "forward_oot" not in vars(base.RotaryEmbedding)
+    assert base.EARLY(1, 2, 3) == base.Scaled()(1, 2, 3) == "native"
+    rope_patch.enable(); rope_patch.enable()
+print(rope_patch.status()["targets"], base.EARLY(1, 2, 3))
+"""
+    )
+    assert with_doubles(code).splitlines()[-1] == "{'rotary_embedding': 'applied'} ours"
+
+
+def test_disabled_before_vllm_stays_native_until_enabled(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + "\nrope_patch.disable()\n"
+        + BASE
+        + """
+print(base.EARLY(1, 2, 3))
+rope_patch.enable()
+print(base.EARLY(1, 2, 3))
+"""
+    )
+    assert with_doubles(code).split()[0] == "native"
+    assert with_doubles(code).splitlines()[-1] == "ours"
+
+
+def test_a_patch_on_top_of_ours_is_left_alone_and_said(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + "\n"
+        + BASE
+        + """
+theirs = lambda self, *args: "theirs"
+base.RotaryEmbedding.forward_oot = theirs
+rope_patch.disable()
+print(vars(base.RotaryEmbedding)["forward_oot"] is theirs, rope_patch.status()["targets"]["rotary_embedding"])
+"""
+    )
+    printed = with_doubles(code)
+    assert "True not taken back" in printed
+    assert "replaced again" in printed
+
+
+def test_imported_while_vllm_is_half_imported_it_applies_when_vllm_is_complete(with_doubles: Run) -> None:
+    code = (
+        """
+import builtins
+def act():
+    import rope_target, rope_patch, sys
+    base = sys.modules["vllm.model_executor.layers.rotary_embedding.base"]
+    assert "forward_oot" not in vars(base.RotaryEmbedding)  # half a module is not touched
+builtins.while_half_imported = act
+"""
+        + SHOW
+    )
+    assert with_doubles(code).splitlines()[-1] == "ours ours ours its own"
+
+
+def test_a_failing_import_of_vllm_fails_as_it_would_and_may_be_retried(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + """
+import builtins
+def fail(): raise OSError("theirs")
+builtins.while_half_imported = fail
+try:
+    import vllm.model_executor.layers.rotary_embedding.base
+except OSError as error:
+    print(error)
+"""
+        + "del builtins.while_half_imported\n"
+        + BASE
+        + "print(base.RotaryEmbedding.__name__)"
+    )
+    assert with_doubles(code).split() == ["theirs", "RotaryEmbedding"]
+
+
+def test_a_target_that_breaks_is_reported_and_vllm_runs(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + """
+def broken(module): raise AttributeError("moved")
+rope_target.install = broken
+"""
+        + BASE
+        + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
+    )
+    printed = with_doubles(code)
+    assert "native {'rotary_embedding': 'failed: AttributeError: moved'}" in printed
+    assert "vLLM serves natively" in printed
+
+
+def test_an_unknown_arrangement_is_native_with_its_reason(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + """
+def unknown(module):
+    from rope_patch.targets import NotApplicable
+    raise NotApplicable("no such method")
+rope_target.install = unknown
+"""
+        + BASE
+        + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
+    )
+    assert with_doubles(code) == "native {'rotary_embedding': 'native: no such method'}"
