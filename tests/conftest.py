@@ -26,7 +26,7 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Run:
-    """Run code in a fresh interpreter and return what it printed; fails, showing all, unless it exits with ``rc``."""
+    """Run code in a fresh interpreter; return its standard error, then its output. Fails unless it exits ``rc``."""
 
     def run(code: str, *, path: tuple[Path, ...] = (), rc: int = 0, flags: tuple[str, ...] = (), **env: str) -> str:
         environment = clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))} | env
@@ -34,7 +34,7 @@ def python(tmp_path: Path) -> Run:
             [sys.executable, *flags, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == rc, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return (done.stdout + done.stderr).strip()
+        return (done.stderr + done.stdout).strip()
 
     return run
 

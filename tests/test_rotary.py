@@ -1,0 +1,139 @@
+"""What ``serve`` does with vLLM's calls: in place, fresh, or handed back with a reason."""
+
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="rotations need torch")
+pytest.importorskip("triton", reason="rotations need triton")
+
+from rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+
+from rope_patch import report, rotary, selfcheck  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fresh_counts() -> Iterator[None]:
+    selfcheck.forget()
+    report.calls.clear()
+    report.fallbacks.clear()
+    yield
+    selfcheck.forget()
+
+
+def serve(case: Rotation, **changed: object) -> rotary.Rotated | None:
+    arguments = {
+        "positions": case.positions, "query": case.query, "key": case.key, "cos_sin_cache": case.cache,
+        "head_size": case.head_size, "rotary_dim": case.rotary_dim, "is_neox_style": case.is_neox_style,
+    }  # fmt: skip
+    return rotary.serve(**arguments | changed)
+
+
+def test_contiguous_tensors_are_rotated_in_place_and_returned() -> None:
+    case = rotation(5, 4, 2, 64, 40, strided=False)
+    before = case.query.clone(), case.key.clone()
+    query, key = serve(case)
+    assert query is case.query
+    assert key is case.key
+    assert_rotated(case, before[0], query)
+    assert_rotated(case, before[1], key)
+
+
+def test_views_of_qkv_give_fresh_contiguous_tensors_pass_through_lanes_included() -> None:
+    case = rotation(5, 4, 2, 64, 40)
+    before = case.storage.clone()
+    query, key = serve(case)
+    assert query.is_contiguous()
+    assert key.is_contiguous()
+    assert query.shape == case.query.shape
+    assert_rotated(case, case.query, query)
+    assert_rotated(case, case.key, key)
+    assert torch.equal(case.storage, before)
+
+
+def test_a_one_token_view_of_qkv_is_contiguous_and_rotated_in_place_two_tokens_are_not() -> None:
+    one, two = rotation(1, 4, 2, 64, 64), rotation(2, 4, 2, 64, 64)
+    assert serve(one)[0] is one.query
+    assert serve(two)[0] is not two.query
+
+
+def test_a_contiguous_query_and_a_strided_key_are_each_served_their_way() -> None:
+    case = rotation(5, 4, 2, 64, 64)
+    case.query = case.query.clone()
+    query, key = serve(case)
+    assert query is case.query
+    assert key is not case.key
+    assert key.is_contiguous()
+
+
+def test_no_key_gives_none() -> None:
+    assert serve(rotation(5, 4, 0, 64, 64))[1] is None
+
+
+def test_no_tokens_give_no_tokens() -> None:
+    query, key = serve(rotation(0, 4, 2, 64, 64))
+    assert (query.shape, key.shape) == ((0, 256), (0, 128))
+
+
+@pytest.mark.parametrize("positions_dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("layout", ["[T,H*D]", "[T,H,D]", "[B,S,H*D]"])
+def test_every_layout_keeps_its_shape(layout: str, positions_dtype: torch.dtype) -> None:
+    case = rotation(6, 4, 2, 64, 40, positions_dtype=positions_dtype)
+    flat = case.query
+    if layout == "[T,H,D]":
+        case.query, case.key = case.query.view(6, 4, 64), case.key.view(6, 2, 64)
+    if layout == "[B,S,H*D]":
+        case.positions = case.positions.view(2, 3)
+        case.query, case.key = (t.unflatten(0, (2, 3)) for t in (case.query, case.key))
+    query, _ = serve(case)
+    assert query.shape == case.query.shape
+    assert_rotated(case, flat, query)
+
+
+REFUSED = {
+    "float64": {"query": torch.zeros(5, 256, dtype=torch.float64)},
+    "key of another dtype": {"key": torch.zeros(5, 128, dtype=torch.float16)},
+    "fp16 cache for bf16": {"cos_sin_cache": torch.zeros(97, 40, dtype=torch.float16)},
+    "float positions": {"positions": torch.zeros(5)},
+    "odd rotary_dim": {"rotary_dim": 39, "cos_sin_cache": torch.zeros(97, 39, dtype=torch.bfloat16)},
+    "rotary_dim over head_size": {"rotary_dim": 66, "cos_sin_cache": torch.zeros(97, 66, dtype=torch.bfloat16)},
+    "cache too narrow": {"cos_sin_cache": torch.zeros(97, 38, dtype=torch.bfloat16)},
+    "empty cache": {"cos_sin_cache": torch.zeros(0, 40, dtype=torch.bfloat16)},
+    "more positions than tokens": {"positions": torch.zeros(6, dtype=torch.int64)},
+    "heads that do not divide": {"query": torch.zeros(5, 250, dtype=torch.bfloat16)},
+    "mrope positions": {"positions": torch.zeros(3, 5, dtype=torch.int64)},
+    "lanes apart": {"query": torch.zeros(5, 512, dtype=torch.bfloat16)[:, ::2]},
+    "another device": {"query": torch.zeros(5, 256, dtype=torch.bfloat16, device="meta")},
+}
+
+
+@pytest.mark.parametrize("changed", REFUSED.values(), ids=REFUSED)
+def test_what_the_kernel_cannot_do_is_handed_back_counted_and_untouched(changed: dict[str, object]) -> None:
+    case = rotation(5, 4, 2, 64, 40, strided=False)
+    before = case.query.clone(), case.key.clone()
+    changed = {n: v.to(DEVICE) if isinstance(v, torch.Tensor) and not v.is_meta else v for n, v in changed.items()}
+    assert serve(case, **changed) is None
+    assert sum(report.fallbacks.values()) == 1
+    assert not report.calls
+    assert torch.equal(case.query, before[0])
+    assert torch.equal(case.key, before[1])
+
+
+def test_gradients_are_the_originals() -> None:
+    case = rotation(5, 4, 2, 64, 64, dtype=torch.float32)
+    assert serve(case, query=case.query.clone().requires_grad_()) is None
+    assert report.fallbacks == {"gradients wanted": 1}
+
+
+def test_calls_are_counted() -> None:
+    for _ in range(3):
+        serve(rotation(5, 4, 2, 64, 64))
+    assert report.calls == {"eager": 3}
+
+
+def test_the_models_random_numbers_are_not_disturbed() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    serve(rotation(5, 4, 2, 64, 64))
+    assert torch.equal(torch.rand(3), expected)

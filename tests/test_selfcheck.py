@@ -1,0 +1,160 @@
+"""Trust: a wrong kernel is found out before it serves, whatever the live positions are."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the check needs torch")
+pytest.importorskip("triton", reason="the check needs triton")
+
+from rotations import rotation  # noqa: E402
+
+from rope_patch import report, rotary, selfcheck  # noqa: E402
+from rope_patch.kernels import reference  # noqa: E402
+from rope_patch.kernels.launch import Call, Heads  # noqa: E402
+
+Outs = tuple[torch.Tensor | None, torch.Tensor | None]
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    selfcheck.forget()
+    report.calls.clear()
+    report.fallbacks.clear()
+    report._warned.clear()
+    yield
+    selfcheck.forget()
+
+
+def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
+    """A rotation with a seeded mistake, in fp32 and rounded once like the kernel's."""
+    cache, half = call.cos_sin_cache, call.rotary_dim // 2
+    tensor = heads.tensor.view(-1, heads.num_heads, call.head_size)
+    if mistake == "sin at the padded offset":  # upstream's defect for rotary dims that are not powers of two
+        padded = 1 << (call.rotary_dim - 1).bit_length()
+        cache = torch.cat((cache[:, :half], cache.roll(half - padded // 2, 1)[:, half:]), -1)
+    if mistake == "halves swapped":
+        cache = torch.cat((cache[:, :half], -cache[:, half:]), -1)
+    if mistake == "position ignored":
+        cache = cache[:1].expand_as(cache)
+    out = reference.rotate(call.positions, tensor, cache, call.rotary_dim, call.is_neox_style)
+    if mistake == "one lane off":
+        out[..., : call.rotary_dim] = out[..., : call.rotary_dim].roll(1, -1)
+    if mistake == "one lane of one head of the last token":
+        out[-1, -1, 0] *= 1.05
+    if mistake == "a pass-through lane changed":
+        out[0, 0, -1] += 1
+    if mistake == "not written":
+        out[1] = float("nan")
+    return out
+
+
+MISTAKES = (
+    "sin at the padded offset", "halves swapped", "position ignored", "one lane off",
+    "one lane of one head of the last token", "a pass-through lane changed", "not written",
+)  # fmt: skip
+
+
+def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Any = None) -> None:
+        for heads, out in ((call.query, query_out), (call.key, key_out)):
+            if heads is not None:
+                target = heads.tensor if out is None else out
+                target.copy_(rotated(call, heads, mistake).view(target.shape))
+
+    monkeypatch.setattr(selfcheck, "launch", launch)
+    monkeypatch.setattr(rotary, "launch", launch)
+
+
+def serve(strided: bool = True, seed: int = 0) -> Any:
+    case = rotation(5, 4, 2, 64, 40, strided=strided, seed=seed)
+    case.positions[:] = 0  # what the engine's warm-up sends: a rotation by zero proves nothing
+    return rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True)
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_kernel_never_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mistake: str, strided: bool
+) -> None:
+    seed(monkeypatch, mistake)
+    assert serve(strided) is None
+    assert serve(strided, seed=1) is None
+    assert not report.calls
+    assert sum(report.fallbacks.values()) == 2
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1, "one WARNING, not one per call"
+    assert "rotary_dim 40" in warnings[0]
+    assert "first-use check failed" in warnings[0]
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_the_double_of_those_tests_without_a_mistake_serves(monkeypatch: pytest.MonkeyPatch, strided: bool) -> None:
+    seed(monkeypatch, "none")
+    assert serve(strided) is not None
+
+
+def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*arguments: Any) -> None:
+        raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
+
+    monkeypatch.setattr(selfcheck, "launch", launch)
+    assert serve() is None
+    assert "ub overflow" in caplog.text
+    (fault,) = report.signatures.values()
+    assert "RuntimeError: ub overflow" in str(fault)
+
+
+def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    examine = selfcheck._examine
+    monkeypatch.setattr(selfcheck, "_examine", lambda *a: (seen.append(a), examine(*a))[1])
+    for seed_ in range(4):
+        assert serve(seed=seed_) is not None
+    assert len(seen) == 1
+    assert serve(strided=False) is not None  # in place is another kernel
+    assert len(seen) == 2
+
+
+def test_a_signature_first_seen_during_capture_is_native_then_and_checked_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selfcheck, "_capturing", lambda device: True)
+    assert serve() is None
+    assert report.fallbacks == {"first seen during graph capture": 1}
+    monkeypatch.setattr(selfcheck, "_capturing", lambda device: False)
+    assert serve() is not None
+    monkeypatch.setattr(selfcheck, "_capturing", lambda device: True)
+    assert serve() is not None  # checked before: served in the capture too
+
+
+def test_the_check_allocates_little_and_keeps_nothing() -> None:
+    """Scratch on the device is at most 1 MiB at once, so that vLLM's memory profiling counts what it counted."""
+    import gc
+    import weakref
+
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Allocations(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.storages: dict[int, tuple[Any, int]] = {}
+            self.peak = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func._schema.name in ("aten::empty_strided", "aten::full"):  # how device scratch is made
+                storage = result.untyped_storage()
+                self.storages[storage.data_ptr()] = (weakref.ref(result), storage.nbytes())
+                self.peak = max(self.peak, sum(size for ref, size in self.storages.values() if ref() is not None))
+            return result
+
+    case = rotation(3, 32, 8, 128, 128)
+    with Allocations() as allocations:
+        assert selfcheck.fault(case.call(), False, False) is None
+    gc.collect()
+    assert 0 < allocations.peak <= selfcheck.SCRATCH_BYTES
+    assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
