@@ -16,6 +16,9 @@ from typing import Any
 
 import models
 
+if os.environ.get("ROPE_PATCH_TEST_IMPORT") == "1":  # the way in of a script of one's own; spawned children repeat it
+    import rope_patch  # noqa: F401
+
 PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
 NEW_TOKENS = 12
 

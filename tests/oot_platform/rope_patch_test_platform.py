@@ -1,11 +1,15 @@
-"""A test double for one thing: an out-of-tree platform. Everything else is vLLM's CPU engine.
+"""A test double for one thing: an out-of-tree platform. Everything else is vLLM's CPU engine. And a witness.
 
 vLLM's ``CustomOp.dispatch_forward`` picks ``forward_oot`` on such a platform only, after it has asked for the built-in
 ones. So this platform is vLLM's CPU platform to everybody but that one function.
 """
 
+import json
+import multiprocessing
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from vllm.platforms.cpu import CpuPlatform
 
@@ -17,6 +21,15 @@ def activate() -> str | None:
     return None
 
 
+def witness() -> None:
+    """A general plugin, which vLLM runs in every process of its own: leaves a note of what rope_patch is there."""
+    folder = os.environ.get("ROPE_PATCH_TEST_WITNESS")
+    if folder:
+        armed = "rope_patch.hooks" in sys.modules and sys.modules["rope_patch.hooks"]._settings is not None
+        note = {"process": multiprocessing.current_process().name, "armed": armed}
+        (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(note))
+
+
 def _asked_by_dispatch() -> bool:
     return sys._getframe(2).f_code.co_name == "dispatch_forward"
 
@@ -26,6 +39,13 @@ class OutOfTreeCpu(CpuPlatform):
 
     def is_cpu(self) -> bool:
         return not _asked_by_dispatch()
+
+    @classmethod
+    def check_and_update_config(cls, vllm_config: Any) -> None:
+        super().check_and_update_config(vllm_config)  # which demands spawned workers
+        method = os.environ.get("ROPE_PATCH_TEST_START_METHOD")
+        if method:
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method
 
     def is_out_of_tree(self) -> bool:
         return _asked_by_dispatch()

@@ -1,0 +1,226 @@
+"""The real vLLM engine, generating: the same text with our kernel as natively, and other text with a wrong rotation.
+
+Each fixture runs ``generate.py`` once and is shared: an engine start costs ten seconds to a minute. Where the engine
+core and the worker are processes of their own is the last part, ``test_every_way_in_...``; the comparisons before it
+run them in one process, which is the same code and starts faster.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, clean_environment
+
+pytest.importorskip("vllm", reason="needs the real vLLM")
+pytest.importorskip("rope_patch_test_platform", reason="needs tests/oot_platform installed")
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
+
+MODELS = ("llama3", "glm4", "phi3", "qwen3")
+DTYPES = ("float32", "bfloat16")
+BOTH = [(model, dtype) for model in MODELS for dtype in DTYPES]
+# bfloat16 keeps 8 bits: our rotation rounds once where the native one rounds every product. On logits of these models,
+# some tens in size, that is at most this much of a log-probability, while a wrong rotation moves some by far more.
+BFLOAT16_TOLERANCE = 0.5
+
+Results = dict[tuple[str, str], dict[str, Any]]
+
+
+def run(folder: Path, name: str, *arguments: str, **environment: str) -> Results:
+    """Run ``generate.py`` and return its results by model and dtype; its log stays beside them."""
+    out = folder / f"{name}.json"
+    command = [sys.executable, str(ROOT / "tests" / "engine" / "generate.py"), *arguments]
+    command += ["--folder", str(folder / "models"), "--out", str(out)]
+    settings = {
+        "ROPE_PATCH_TEST_PLATFORM": "1",
+        "TRITON_INTERPRET": "1",
+        "VLLM_CACHE_ROOT": str(folder / "vllm-cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor-cache"),
+    }
+    log = folder / f"{name}.log"
+    with log.open("w") as file:
+        done = subprocess.run(
+            command, env=clean_environment() | settings | environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    assert done.returncode == 0, log.read_text()[-6000:]
+    return {(result["model"], result["dtype"]): result for result in json.loads(out.read_text())}
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engine")
+
+
+def one_process(folder: Path, name: str, mode: str, steps: str, **environment: str) -> Results:
+    arguments = ["--models", *MODELS, "--dtypes", *DTYPES, "--mode", mode, "--steps", *steps.split()]
+    return run(folder, name, *arguments, VLLM_ENABLE_V1_MULTIPROCESSING="0", **environment)
+
+
+@pytest.fixture(scope="session")
+def eager(folder: Path) -> Results:
+    return one_process(folder, "eager", "eager", "plain off wrong")
+
+
+@pytest.fixture(scope="session")
+def eager_killed(folder: Path) -> Results:
+    return one_process(folder, "eager-killed", "eager", "plain", VLLM_ASCEND_TRITON_ROPE="0")
+
+
+@pytest.fixture(scope="session")
+def compiled(folder: Path) -> Results:
+    return one_process(folder, "compiled", "compiled", "plain wrong")
+
+
+@pytest.fixture(scope="session")
+def compiled_killed(folder: Path, compiled: Results) -> Results:
+    """After ``compiled``, over the compile cache that it left."""
+    return one_process(folder, "compiled-killed", "compiled", "plain", VLLM_ASCEND_TRITON_ROPE="0")
+
+
+@pytest.fixture(scope="session", params=["eager", "compiled"])
+def pair(request: pytest.FixtureRequest) -> tuple[Results, Results]:
+    """The results with the patch, and with the kill switch, in one mode."""
+    return request.getfixturevalue(request.param), request.getfixturevalue(f"{request.param}_killed")
+
+
+def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest difference of any log-probability of the prompts, whose tokens are the same in every run."""
+    prompts = (12, 7, 1)
+    return max(
+        abs(a - b)
+        for length, mine, theirs in zip(prompts, one["logprobs"], other["logprobs"], strict=True)
+        for a, b in zip(mine[: length - 1], theirs[: length - 1], strict=True)
+    )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_in_float32_the_tokens_are_those_of_the_kill_switch(pair: tuple[Results, Results], model: str) -> None:
+    on, killed = (results[model, "float32"]["plain"] for results in pair)
+    assert on["tokens"] == killed["tokens"]
+    assert apart(on, killed) < 1e-3
+
+
+@pytest.mark.parametrize(("model", "dtype"), BOTH)
+def test_a_wrong_rotation_would_have_been_seen(pair: tuple[Results, Results], model: str, dtype: str) -> None:
+    result = pair[0][model, dtype]
+    assert result["wrong"]["tokens"] != result["plain"]["tokens"]
+    assert apart(result["wrong"], result["plain"]) > 2 * BFLOAT16_TOLERANCE
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_in_bfloat16_the_log_probabilities_are_those_of_the_kill_switch(
+    pair: tuple[Results, Results], model: str
+) -> None:
+    on, killed = (results[model, "bfloat16"]["plain"] for results in pair)
+    assert apart(on, killed) <= BFLOAT16_TOLERANCE
+
+
+@pytest.mark.parametrize(("model", "dtype"), BOTH)
+def test_the_worker_says_that_the_kernel_served_every_call(
+    pair: tuple[Results, Results], model: str, dtype: str
+) -> None:
+    result = pair[0][model, dtype]
+    worker = result["plain"]["worker"]
+    path = {"eager": "eager", "compiled": "op"}[result["mode"]]
+    assert worker["status"]["targets"] == {"rotary_embedding": "applied"}
+    assert worker["status"]["calls"][path] > 20  # two layers, twelve steps, prefill included
+    assert worker["status"]["fallbacks"] == {}
+    assert set(worker["status"]["signatures"].values()) == {None}, "a first-use check failed"
+    assert worker["bound_to_us"] == [True]
+
+
+@pytest.mark.parametrize(("model", "dtype"), BOTH)
+def test_with_the_kill_switch_the_worker_says_that_nothing_is_ours(
+    pair: tuple[Results, Results], model: str, dtype: str
+) -> None:
+    worker = pair[1][model, dtype]["plain"]["worker"]
+    assert worker["bound_to_us"] == [False]
+    assert not worker["own_forward_oot"]
+    assert worker["status"]["mode"] == "off"
+    assert worker["status"]["calls"] == worker["status"]["fallbacks"] == {}
+
+
+@pytest.mark.parametrize(("model", "dtype"), BOTH)
+def test_as_many_kv_blocks_as_without_us(pair: tuple[Results, Results], model: str, dtype: str) -> None:
+    on, killed = (results[model, dtype]["kv_blocks"] for results in pair)
+    assert on == killed > 0
+
+
+@pytest.mark.parametrize(("model", "dtype"), BOTH)
+def test_disable_takes_a_running_model_back_to_native(
+    eager: Results, eager_killed: Results, model: str, dtype: str
+) -> None:
+    off, killed = eager[model, dtype]["off"], eager_killed[model, dtype]["plain"]
+    assert off["tokens"] == killed["tokens"]
+    assert off["worker"]["bound_to_us"] == [False]
+    assert off["worker"]["status"]["calls"] == {}
+
+
+def test_the_classes_are_those_that_the_models_stand_for(eager: Results) -> None:
+    classes = {model: eager[model, "float32"]["plain"]["worker"]["classes"] for model in MODELS}
+    assert classes["llama3"] == ["Llama3RotaryEmbedding"]
+    signatures = {
+        model: " ".join(eager[model, "float32"]["plain"]["worker"]["status"]["signatures"]) for model in MODELS
+    }
+    assert "gpt-j float32 heads 4/2 head_size 64 rotary_dim 32" in signatures["glm4"]
+    assert "head_size 96 rotary_dim 96" in signatures["phi3"]
+
+
+def test_a_warm_compile_cache_never_serves_the_other_settings_graph(
+    folder: Path, compiled: Results, compiled_killed: Results
+) -> None:
+    """On cold and off over on's cache are the fixtures; now on over both, and off again."""
+    arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "compiled"]
+    common = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    on = run(folder, "warm-on", *arguments, **common)["llama3", "float32"]["plain"]
+    off = run(folder, "warm-off", *arguments, VLLM_ASCEND_TRITON_ROPE="0", **common)["llama3", "float32"]["plain"]
+    for name in ("warm-on", "warm-off"):
+        assert "Directly load AOT compilation" in (folder / f"{name}.log").read_text(), "the cache was not warm"
+    assert on["worker"]["status"]["calls"]["op"] > 20
+    assert "traced" not in on["worker"]["status"]["calls"]
+    assert off["worker"]["status"]["calls"] == {}
+    assert on["tokens"] == off["tokens"] == compiled["llama3", "float32"]["plain"]["tokens"]
+
+
+WAYS = {
+    # VLLM_PLUGINS is an allow-list: without our entry point's name in it, that way in is closed.
+    "plugin": {"VLLM_PLUGINS": "rope_patch,rope_patch_test"},
+    "sitecustomize": {
+        "VLLM_PLUGINS": "rope_patch_test",
+        "PYTHONPATH": str(ROOT / "rope_patch" / "bootstrap"),
+    },
+    "import": {"VLLM_PLUGINS": "rope_patch_test", "ROPE_PATCH_TEST_IMPORT": "1"},
+    "all of them": {
+        "PYTHONPATH": str(ROOT / "rope_patch" / "bootstrap"),
+        "ROPE_PATCH_TEST_IMPORT": "1",
+        "ROPE_PATCH_TEST_START_METHOD": "fork",
+    },
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_in_reaches_engine_core_and_worker(folder: Path, tmp_path: Path, eager: Results, way: str) -> None:
+    arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "eager"]
+    name = f"way-{way.replace(' ', '-')}"
+    result = run(folder, name, *arguments, ROPE_PATCH_TEST_WITNESS=str(tmp_path), **WAYS[way])["llama3", "float32"]
+    worker = result["plain"]["worker"]
+    assert worker["pid"] != result["driver_pid"]
+    assert worker["status"]["calls"]["eager"] > 20
+    assert worker["status"]["fallbacks"] == {}
+    assert result["plain"]["tokens"] == eager["llama3", "float32"]["plain"]["tokens"]
+    notes = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
+    assert {"MainProcess", "EngineCore"} <= {note["process"] for note in notes}, notes
+    assert all(note["armed"] for note in notes), notes
+    log = (folder / f"{name}.log").read_text()
+    assert "rotary_embedding applied" in log, "vLLM's log does not say that the patch is on"
+
+
+def test_without_a_way_in_nothing_is_patched(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "eager"]
+    environment = {"VLLM_PLUGINS": "rope_patch_test", "ROPE_PATCH_TEST_WITNESS": str(tmp_path)}
+    worker = run(folder, "no-way", *arguments, **environment)["llama3", "float32"]["plain"]["worker"]
+    assert not worker["own_forward_oot"]
+    assert worker["bound_to_us"] == [False]
+    assert not any(json.loads(note.read_text())["armed"] for note in tmp_path.iterdir())
