@@ -46,7 +46,7 @@ def rebind(owner: object, old: Any, new: Any) -> int:
     if not isinstance(owner, type):
         return 0
     found = 0
-    for candidate in gc.get_objects():
+    for candidate in _live_objects():
         # type(), not isinstance(): that would run the __class__ property of whatever proxies live in the process.
         if issubclass(type(candidate), owner):
             bound = vars(candidate).get("_forward_method")
@@ -54,3 +54,15 @@ def rebind(owner: object, old: Any, new: Any) -> int:
                 candidate._forward_method = types.MethodType(new, candidate)
                 found += 1
     return found
+
+
+def _live_objects() -> list[object]:
+    """Everything that the garbage collector knows, what vLLM froze after start-up (``gc.freeze``) included."""
+    if not gc.get_freeze_count():
+        return gc.get_objects()
+    gc.unfreeze()
+    try:
+        gc.collect()  # as before any freeze: garbage must not be frozen for good
+        return gc.get_objects()
+    finally:
+        gc.freeze()

@@ -50,6 +50,25 @@ print(rope_patch.status()["targets"], base.EARLY(1, 2, 3))
     assert with_doubles(code).splitlines()[-1] == "{'rotary_embedding': 'applied'} ours"
 
 
+def test_a_frozen_heap_hides_no_instance_and_stays_frozen(with_doubles: Run) -> None:
+    """vLLM calls ``gc.freeze`` once an engine has started; ``gc.get_objects`` leaves out what is frozen."""
+    code = (
+        STEPS["ours"]
+        + "\n"
+        + BASE
+        + """
+import gc
+model = base.Scaled()
+gc.freeze()
+rope_patch.disable()
+print(model(1, 2, 3), gc.get_freeze_count() > 0)
+rope_patch.enable()
+print(model(1, 2, 3))
+"""
+    )
+    assert with_doubles(code).splitlines() == ["native True", "ours"]
+
+
 def test_disabled_before_vllm_stays_native_until_enabled(with_doubles: Run) -> None:
     code = (
         STEPS["ours"]

@@ -102,7 +102,7 @@ REFUSED = {
     "more positions than tokens": {"positions": torch.zeros(6, dtype=torch.int64)},
     "heads that do not divide": {"query": torch.zeros(5, 250, dtype=torch.bfloat16)},
     "mrope positions": {"positions": torch.zeros(3, 5, dtype=torch.int64)},
-    "lanes apart": {"query": torch.zeros(5, 512, dtype=torch.bfloat16)[:, ::2]},
+    "lanes apart": {"query": torch.zeros(5, 512, dtype=torch.bfloat16, device=DEVICE)[:, ::2]},
     "another device": {"query": torch.zeros(5, 256, dtype=torch.bfloat16, device="meta")},
 }
 

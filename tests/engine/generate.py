@@ -21,6 +21,10 @@ if os.environ.get("ROPE_PATCH_TEST_IMPORT") == "1":  # the way in of a script of
 
 PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
 NEW_TOKENS = 12
+COMPILATION = {
+    "custom_ops": ["none", "+rotary_embedding"],
+    "pass_config": {"fuse_norm_quant": False, "fuse_act_quant": False},  # into operators that a CPU build lacks
+}
 
 
 def worker_status(worker: Any) -> dict[str, Any]:
@@ -91,7 +95,7 @@ def start(path: Path, dtype: str, mode: str) -> Any:
         model=str(path),
         dtype=dtype,
         enforce_eager=mode == "eager",
-        compilation_config={} if mode == "eager" else {"custom_ops": ["none", "+rotary_embedding"]},
+        compilation_config={} if mode == "eager" else COMPILATION,
         skip_tokenizer_init=True,
         max_model_len=128,
         max_num_seqs=4,

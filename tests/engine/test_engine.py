@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
 MODELS = ("llama3", "glm4", "phi3", "qwen3")
 DTYPES = ("float32", "bfloat16")
 BOTH = [(model, dtype) for model in MODELS for dtype in DTYPES]
-# bfloat16 keeps 8 bits: our rotation rounds once where the native one rounds every product. On logits of these models,
-# some tens in size, that is at most this much of a log-probability, while a wrong rotation moves some by far more.
-BFLOAT16_TOLERANCE = 0.5
+# bfloat16 keeps 8 bits, and our rotation rounds once where the native one rounds every product. Measured on the host,
+# that moves log-probabilities of these prompts by at most 0.12; a wrong rotation moves some by 2.3 or more.
+BFLOAT16_TOLERANCE = 0.25
 
 Results = dict[tuple[str, str], dict[str, Any]]
 
@@ -106,7 +106,7 @@ def test_in_float32_the_tokens_are_those_of_the_kill_switch(pair: tuple[Results,
 def test_a_wrong_rotation_would_have_been_seen(pair: tuple[Results, Results], model: str, dtype: str) -> None:
     result = pair[0][model, dtype]
     assert result["wrong"]["tokens"] != result["plain"]["tokens"]
-    assert apart(result["wrong"], result["plain"]) > 2 * BFLOAT16_TOLERANCE
+    assert apart(result["wrong"], result["plain"]) > 4 * BFLOAT16_TOLERANCE
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -168,20 +168,27 @@ def test_the_classes_are_those_that_the_models_stand_for(eager: Results) -> None
     assert "head_size 96 rotary_dim 96" in signatures["phi3"]
 
 
-def test_a_warm_compile_cache_never_serves_the_other_settings_graph(
-    folder: Path, compiled: Results, compiled_killed: Results
-) -> None:
-    """On cold and off over on's cache are the fixtures; now on over both, and off again."""
-    arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "compiled"]
-    common = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    on = run(folder, "warm-on", *arguments, **common)["llama3", "float32"]["plain"]
-    off = run(folder, "warm-off", *arguments, VLLM_ASCEND_TRITON_ROPE="0", **common)["llama3", "float32"]["plain"]
-    for name in ("warm-on", "warm-off"):
-        assert "Directly load AOT compilation" in (folder / f"{name}.log").read_text(), "the cache was not warm"
-    assert on["worker"]["status"]["calls"]["op"] > 20
-    assert "traced" not in on["worker"]["status"]["calls"]
-    assert off["worker"]["status"]["calls"] == {}
-    assert on["tokens"] == off["tokens"] == compiled["llama3", "float32"]["plain"]["tokens"]
+@pytest.mark.parametrize("order", ["on off on", "off on off"])
+def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path, tmp_path: Path, order: str) -> None:
+    """In vLLM's own compile mode, whose ahead-of-time artifact is loaded before anything is traced."""
+    served = []
+    for turn, setting in enumerate(order.split()):
+        name = f"cache-{order.replace(' ', '-')}-{turn}"
+        arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "compiled"]
+        environment = {
+            "VLLM_ASCEND_TRITON_ROPE": {"on": "1", "off": "0"}[setting],
+            "ROPE_PATCH_TEST_COMPILE": "vllm",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_CACHE_ROOT": str(tmp_path / "vllm-cache"),
+            "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor-cache"),
+        }
+        result = run(folder, name, *arguments, **environment)["llama3", "float32"]["plain"]
+        log = (folder / f"{name}.log").read_text()
+        assert ("Directly load AOT compilation" in log) == (turn == 2), "only the third run finds its own artifact"
+        calls = result["worker"]["status"]["calls"]
+        assert (calls.get("op", 0) > 20) == (setting == "on"), (turn, setting, calls)
+        served.append(result["tokens"])
+    assert served[0] == served[1] == served[2]
 
 
 WAYS = {
@@ -210,6 +217,8 @@ def test_every_way_in_reaches_engine_core_and_worker(folder: Path, tmp_path: Pat
     assert worker["status"]["calls"]["eager"] > 20
     assert worker["status"]["fallbacks"] == {}
     assert result["plain"]["tokens"] == eager["llama3", "float32"]["plain"]["tokens"]
+    if way == "all of them":
+        return  # a forked engine core has its parent's plugins, and runs none again: no note of its own
     notes = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
     assert {"MainProcess", "EngineCore"} <= {note["process"] for note in notes}, notes
     assert all(note["armed"] for note in notes), notes

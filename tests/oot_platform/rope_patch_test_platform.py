@@ -42,10 +42,18 @@ class OutOfTreeCpu(CpuPlatform):
 
     @classmethod
     def check_and_update_config(cls, vllm_config: Any) -> None:
-        super().check_and_update_config(vllm_config)  # which demands spawned workers
-        method = os.environ.get("ROPE_PATCH_TEST_START_METHOD")
-        if method:
-            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = method
+        compilation = vllm_config.compilation_config
+        mode, backend = compilation.mode, compilation.backend
+        super().check_and_update_config(vllm_config)
+        if os.environ.get("ROPE_PATCH_TEST_COMPILE") == "vllm":  # not the CPU platform's simpler mode, but Ascend's:
+            compilation.mode, compilation.backend = mode, backend  # vLLM's own, with its caches
+            compilation.compile_sizes = []  # the CPU platform leaves it unset, which this mode does not expect
+        if os.environ.get("ROPE_PATCH_TEST_START_METHOD"):  # the CPU platform demands spawned processes
+            os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = os.environ["ROPE_PATCH_TEST_START_METHOD"]
 
     def is_out_of_tree(self) -> bool:
         return _asked_by_dispatch()
+
+    @classmethod
+    def get_pass_manager_cls(cls) -> str:
+        return "rope_patch_test_passes.PassManager"
