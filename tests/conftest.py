@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.host_cann.fixture import npu  # noqa: F401  (a fixture for every test file)
+
 ROOT = Path(__file__).parent.parent
 DOUBLES = ROOT / "tests" / "doubles"
 

@@ -1,6 +1,5 @@
 """Build rotations for tests: vLLM's tensor layouts with memory around them, and the fp64 yardstick."""
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +7,16 @@ import torch
 from rope_patch.arguments import call_of
 from rope_patch.kernels import reference
 from rope_patch.kernels.launch import INTERPRETED, Call
+from tests.host_cann import environment as host_cann
+from tests.host_cann import fixture
 
-DEVICE = "cpu" if INTERPRETED else os.environ.get("ROPE_PATCH_TEST_DEVICE", "cuda")
+if INTERPRETED:
+    DEVICE = "cpu"
+elif host_cann.active():
+    DEVICE = "npu:0"
+    fixture.initialise()
+else:
+    DEVICE = "cuda"
 PADDING = 24  # lanes between rows of qkv that belong to nobody
 
 

@@ -1,7 +1,8 @@
 """Whatever is missing leaves vLLM as it was, and says what is missing; ``force`` makes it an error."""
 
 import pytest
-from conftest import Run
+
+from tests.conftest import Run
 
 CODE = """
 import rope_target, rope_patch, sys

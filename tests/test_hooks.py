@@ -3,7 +3,8 @@
 import itertools
 
 import pytest
-from conftest import Run
+
+from tests.conftest import Run
 
 BASE = "import vllm.model_executor.layers.rotary_embedding.base as base\n"
 STEPS = {

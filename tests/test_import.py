@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Run, clean_environment
+
+from tests.conftest import ROOT, Run, clean_environment
 
 BOOTSTRAP = ROOT / "rope_patch" / "bootstrap"
 

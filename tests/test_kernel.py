@@ -7,10 +7,10 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 from rope_patch.kernels.launch import device_facts, launch  # noqa: E402
 from rope_patch.kernels.plan import make_plan, token_blocks  # noqa: E402
+from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 ROTARY_DIMS = (2, 20, 24, 40, 64, 80, 96, 112, 128, 160, 192, 576)

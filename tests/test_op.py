@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the op needs torch")
 pytest.importorskip("triton", reason="the op needs triton")
 
-from rotations import Rotation, assert_rotated, rotation  # noqa: E402
-
 from rope_patch import ops, report, rotary, selfcheck  # noqa: E402
+from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
 
 def arguments(case: Rotation) -> tuple[Any, ...]:

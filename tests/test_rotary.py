@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
-from rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
-
 from rope_patch import report, rotary, selfcheck  # noqa: E402
+from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +101,7 @@ REFUSED = {
     "more positions than tokens": {"positions": torch.zeros(6, dtype=torch.int64)},
     "heads that do not divide": {"query": torch.zeros(5, 250, dtype=torch.bfloat16)},
     "mrope positions": {"positions": torch.zeros(3, 5, dtype=torch.int64)},
+    "positions apart": {"positions": torch.zeros(10, dtype=torch.int64, device=DEVICE)[::2]},
     "lanes apart": {"query": torch.zeros(5, 512, dtype=torch.bfloat16, device=DEVICE)[:, ::2]},
     "another device": {"query": torch.zeros(5, 256, dtype=torch.bfloat16, device="meta")},
 }
@@ -117,6 +117,13 @@ def test_what_the_kernel_cannot_do_is_handed_back_counted_and_untouched(changed:
     assert not report.calls
     assert torch.equal(case.query, before[0])
     assert torch.equal(case.key, before[1])
+
+
+def test_sequences_that_are_not_evenly_spaced_are_handed_back() -> None:
+    case = rotation(6, 4, 2, 64, 64)
+    padded = torch.zeros(2, 4, 256, dtype=torch.bfloat16, device=DEVICE)
+    assert serve(case, positions=case.positions.view(2, 3), query=padded[:, :3], key=None) is None
+    assert sum(report.fallbacks.values()) == 1
 
 
 def test_gradients_are_the_originals() -> None:

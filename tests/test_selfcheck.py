@@ -8,11 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the check needs torch")
 pytest.importorskip("triton", reason="the check needs triton")
 
-from rotations import rotation  # noqa: E402
-
 from rope_patch import report, rotary, selfcheck  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads  # noqa: E402
+from tests.rotations import rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 

@@ -1,7 +1,8 @@
 """The target on the real vLLM: which classes are served, what a live model is bound to, and the way back."""
 
 import pytest
-from conftest import ROOT, Run
+
+from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 pytest.importorskip("rope_patch_test_platform", reason="needs tests/oot_platform installed")

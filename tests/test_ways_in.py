@@ -4,7 +4,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from conftest import DOUBLES, ROOT, Run
+
+from tests.conftest import DOUBLES, ROOT, Run
 
 BOOTSTRAP = ROOT / "rope_patch" / "bootstrap"
 SHOW = """

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, clean_environment
+
+from tests.conftest import ROOT, clean_environment
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 pytest.importorskip("rope_patch_test_platform", reason="needs tests/oot_platform installed")

@@ -1,0 +1,52 @@
+"""A host-side CANN: the real Ascend Python stack on any x86-64 Linux machine, without an NPU.
+
+What runs unmodified: PyTorch, torch-npu (``npu:0`` tensors, its task queue, its graphs), Triton-Ascend 3.2.0 (its front
+end, its generated launcher), and vLLM with vllm-ascend above them. Replaced is what a machine without an NPU lacks:
+
+==================  ====================================================================================================
+``compiler/``       ``bishengir-compile``: Triton-Ascend's Linalg -> a host shared object, or a refusal (UB overflow)
+``runtime/``        ACL and the runtime, in C over host memory: allocations, streams, events, kernels, graph capture
+``stubs.py``        every other symbol torch-npu links: fails, naming itself
+``operators.py``    CANN's operator library: the PyTorch operators vLLM's native rotary code needs, by the CPU's; the
+                    others raise, naming themselves
+``doubles.py``      the vendors' rotary operators, over the fp32 formula
+==================  ====================================================================================================
+
+Running one kernel on "an Ascend" on a laptop
+---------------------------------------------
+Once (Python 3.11, Debian)::
+
+    apt install gcc g++ binutils mlir-19-tools llvm-19
+    pip install torch==2.13.0 --index-url <PyTorch's CPU index>
+    pip install torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml pytest
+    pip install triton-ascend==3.2.0         # last: mainline triton overwrites its files
+    pip install protobuf                     # only for torchair
+
+Then, from the checkout::
+
+    python -m tests.host_cann.run python my_kernel.py               # or: --chip A3
+    python -m tests.host_cann.run pytest tests/test_host_cann_launch.py
+
+with ``my_kernel.py`` beginning ::
+
+    from tests.host_cann import fixture
+    torch = fixture.initialise()             # torch, ready for npu:0
+
+In a test, ask for the fixture ``npu`` instead; see ``fixture.py``. The first use builds into ``.cache/host_cann``
+(seconds); the first Triton launch also compiles the launcher's headers (about 20 seconds); both are cached.
+``facts.of(kernel, ...)`` shows DMA transfers, scalar accesses and the modelled unified buffer of a kernel without
+running it.
+
+What this cannot tell
+---------------------
+* Time. Nothing here says how long anything takes on an NPU.
+* Whether a kernel really fits: the unified buffer is modelled on six reports (``compiler/ub.py``).
+* DMA and vector behaviour: alignment faults, bank conflicts, which accesses the real compiler turns into scalar code.
+* The last bit: products are never fused into sums here; the real compiler may. Masked-out lanes touch no memory here.
+* Races: blocks of a launch run one after another, so blocks that depend on each other pass.
+* What a PyTorch operator does on the NPU: here the CPU's implementation answers, and it cannot be captured in a graph.
+
+What it does tell, every time: a missing synchronisation (streams do nothing before somebody waits), an access outside
+every allocation, a grid the device refuses, a synchronisation or a first compile during capture, a wrong argument
+struct.
+"""

@@ -1,0 +1,42 @@
+"""The environment variables under which torch-npu and triton-ascend find the host CANN.
+
+They must be set before the process starts: the dynamic loader reads ``LD_LIBRARY_PATH`` once. ``run.py`` starts a
+process with them; ``fixture.py`` skips, or fails, in a process without.
+"""
+
+import os
+from pathlib import Path
+
+MARK = "HOST_CANN_HOME"  # set in a process that runs on the host CANN
+
+
+def variables(home: Path, chip: str | None = None) -> dict[str, str]:
+    """A full environment for a child process, derived from this one."""
+    env = dict(os.environ)
+    env.update(
+        {
+            MARK: str(home),
+            "ASCEND_HOME_PATH": str(home),
+            "ASCEND_OPP_PATH": str(home / "opp"),
+            "LD_LIBRARY_PATH": prepend(str(home / "lib64"), env.get("LD_LIBRARY_PATH")),
+            "PATH": prepend(str(home / "bin"), env.get("PATH")),
+            # A script that lies elsewhere finds this checkout's rope_patch and tests.
+            "PYTHONPATH": prepend(str(Path(__file__).parents[2]), env.get("PYTHONPATH")),
+            "TRITON_CACHE_DIR": str(home / "triton-cache"),
+            # torch would import torch_npu at the end of its own import; a test says when.
+            "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+            "TRITON_INTERPRET": "0",  # whatever the tests without an NPU chose
+        }
+    )
+    if chip is not None:
+        env["HOST_CANN_CHIP"] = chip
+    return env
+
+
+def prepend(folder: str, path: str | None) -> str:
+    return os.pathsep.join([folder, path]) if path else folder
+
+
+def active() -> bool:
+    """Is this process running on the host CANN?"""
+    return MARK in os.environ

@@ -1,0 +1,55 @@
+"""The pytest side: the ``npu`` fixture, and how a test comes to run where it can work.
+
+The host CANN is found by the dynamic loader, so the environment must be right before Python starts. A test that wants
+it asks for ``npu``; in a process without the host CANN that test is *skipped with the command that runs it*, or fails
+when ``HOST_CANN_REQUIRED`` is set, as it is in our own test script. The way in is::
+
+    python -m tests.host_cann.run pytest tests/test_host_cann_*.py
+
+Faults of the device are sticky, as on hardware, and end up in the process's exit as well: a test that provokes one does
+so in a process of its own, with ``run_script``.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from types import ModuleType
+
+import pytest
+
+from . import build, environment
+
+REQUIRED = "HOST_CANN_REQUIRED"
+
+
+def initialise() -> ModuleType:
+    """torch, with ``npu:0`` usable: torch_npu imported, the device set, operators and doubles installed."""
+    import torch
+    import torch_npu
+    import torch_npu.op_plugin.atb._atb_ops  # noqa: F401  its operators exist only once its library is loaded
+
+    from . import doubles, operators
+
+    torch.npu.set_device(0)
+    operators.install({name: doubles.on_device(double) for name, double in doubles.DOUBLES.items()})
+    doubles.install_custom()
+    return torch
+
+
+@pytest.fixture(scope="session")
+def npu() -> ModuleType:
+    """torch, ready for ``npu:0``. See this module's docstring for processes where it cannot be."""
+    if not environment.active():
+        message = "needs the host CANN: python -m tests.host_cann.run pytest ..."
+        (pytest.fail if os.environ.get(REQUIRED) else pytest.skip)(message)
+    return initialise()
+
+
+def run_script(text: str, chip: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python source in a fresh process on the host CANN; ``torch`` is ready for ``npu:0`` in it."""
+    prologue = "from tests.host_cann import fixture\ntorch = fixture.initialise()\n"
+    env = environment.variables(build.ensure(), chip) | variables
+    return subprocess.run(
+        [sys.executable, "-c", prologue + textwrap.dedent(text)], env=env, capture_output=True, text=True, timeout=600
+    )

@@ -1,0 +1,134 @@
+/* Device and pinned host memory, each allocation alone between unmapped guard pages and on record, so that freeing
+ * twice, copying past an end and a kernel leaving its tensors are noticed and can be named. Freed memory stays
+ * unmapped in a quarantine for a while: using it is noticed too. */
+#include "host.h"
+#include <runtime/runtime/rt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { ALIGN = 512, PAGE = 4096, CANARY = 0xA5 };
+/* Address space only, and a lot of it: an offset that overflowed 32 bits must land here rather than in the host's own
+ * memory, where the kernel would do silent damage. */
+static const size_t GUARD = 8ull << 30;
+static const size_t QUARANTINE = 1024; /* freed allocations remembered */
+
+typedef struct { host_allocation seen; char *mapping; size_t mapped; } record;
+static record *records;
+static size_t count, capacity, device_bytes, dead;
+
+static size_t up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+static size_t slack(const host_allocation *a) { return up(a->size, ALIGN) - a->size; }
+
+static void forget_oldest_dead(void) {
+  for (size_t i = 0; i < count; i++)
+    if (!records[i].seen.live) {
+      munmap(records[i].mapping, records[i].mapped);
+      memmove(records + i, records + i + 1, (--count - i) * sizeof *records);
+      dead--;
+      return;
+    }
+}
+
+static int allocate(void **out, size_t size, bool device) {
+  HOST_LOCKED;
+  if (!size) return host_fail(ACL_ERROR_RT_PARAM_INVALID, "allocation of 0 bytes");
+  if (device && device_bytes + size > (size_t)host_current_chip()->hbm_gib << 30)
+    return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "out of device memory: %zu bytes in use, %zu wanted", device_bytes,
+                     size);
+  size_t body = up(up(size, ALIGN), PAGE), mapped = body + 2 * GUARD;
+  char *mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED || mprotect(mapping + GUARD, body, PROT_READ | PROT_WRITE))
+    return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "the host has no %zu bytes left", size);
+  if (count == capacity) records = realloc(records, (capacity = capacity * 2 + 64) * sizeof *records);
+  record *r = &records[count++];
+  /* The end, not the start, touches the guard: running past it is the common mistake. */
+  *r = (record){{mapping + GUARD + body - up(size, ALIGN), size, true, device}, mapping, mapped};
+  memset(r->seen.base + size, CANARY, slack(&r->seen));
+  device_bytes += device ? size : 0;
+  *out = r->seen.base;
+  return 0;
+}
+
+static record *find(const void *address) {
+  for (size_t i = count; i-- > 0;) /* newest first: a quarantined range is older than its re-use */
+    if ((const char *)address >= records[i].mapping && (const char *)address < records[i].mapping + records[i].mapped)
+      return &records[i];
+  return NULL;
+}
+
+static int release(void *address, bool device) {
+  int fault = host_drain_all(); /* as the device does: work that still uses the memory comes first */
+  HOST_LOCKED;
+  record *r = find(address);
+  if (!r || r->seen.base != address || r->seen.device != device)
+    return host_fail(ACL_ERROR_RT_MEMORY_FREE, "free of %p, which is %s", address, host_describe(address).text);
+  if (!r->seen.live)
+    return host_fail(ACL_ERROR_RT_MEMORY_FREE, "double free of %p (%zu bytes)", address, r->seen.size);
+  int overrun = host_check_canaries("before it was freed");
+  mprotect(r->mapping, r->mapped, PROT_NONE);
+  madvise(r->mapping, r->mapped, MADV_DONTNEED);
+  r->seen.live = false;
+  device_bytes -= device ? r->seen.size : 0;
+  if (++dead > QUARANTINE) forget_oldest_dead();
+  return fault ? fault : overrun;
+}
+
+const host_allocation *host_find(const void *address) {
+  record *r = find(address);
+  return r && (char *)address >= r->seen.base && (char *)address <= r->seen.base + r->seen.size ? &r->seen : NULL;
+}
+
+host_text host_describe(const void *address) {
+  host_text text;
+  record *r = find(address);
+  if (!r) {
+    snprintf(text.text, sizeof text.text, "in no allocation");
+    return text;
+  }
+  const char *kind = r->seen.live ? "an allocation" : "a freed allocation";
+  long before = r->seen.base - (char *)address, past = (char *)address - (r->seen.base + r->seen.size);
+  if (before > 0) snprintf(text.text, sizeof text.text, "%ld bytes before %s of %zu bytes", before, kind, r->seen.size);
+  else if (past >= 0) snprintf(text.text, sizeof text.text, "%ld bytes past %s of %zu bytes", past, kind, r->seen.size);
+  else snprintf(text.text, sizeof text.text, "byte %ld of %s of %zu bytes", -before, kind, r->seen.size);
+  return text;
+}
+
+int host_check_range(const char *what, const void *address, size_t size, bool must_be_device) {
+  const host_allocation *a = host_find(address);
+  if (!a && !must_be_device && !find(address)) return 0; /* ordinary host memory */
+  if (a && a->live && (a->device || !must_be_device) && (char *)address + size <= a->base + a->size) return 0;
+  return host_fail(ACL_ERROR_RT_PARAM_INVALID, "%s: %zu bytes at %p, which is %s", what, size, address,
+                   host_describe(address).text);
+}
+
+/* The bytes between an allocation's size and the guard page: a write there breaks the pattern. */
+int host_check_canaries(const char *after) {
+  for (size_t i = 0; i < count; i++)
+    for (size_t k = 0; records[i].seen.live && k < slack(&records[i].seen); k++)
+      if ((unsigned char)records[i].seen.base[records[i].seen.size + k] != CANARY) {
+        memset(records[i].seen.base + records[i].seen.size, CANARY, slack(&records[i].seen));
+        return host_fail(ACL_ERROR_RT_VECTOR_CORE_TRAP_WRITE_OVERFLOW, "a write %zu bytes past an allocation of %zu bytes, %s",
+                         k, records[i].seen.size, after);
+      }
+  return 0;
+}
+
+aclError aclrtMalloc(void **p, size_t n, aclrtMemMallocPolicy policy) { (void)policy; return allocate(p, n, true); }
+aclError aclrtMallocAlign32(void **p, size_t n, aclrtMemMallocPolicy policy) { return aclrtMalloc(p, n, policy); }
+aclError aclrtFree(void *p) { return release(p, true); }
+aclError aclrtMallocHost(void **p, size_t n) { return allocate(p, n, false); }
+aclError aclrtFreeHost(void *p) { return release(p, false); }
+rtError_t rtMalloc(void **p, uint64_t n, uint32_t kind, uint16_t module) { (void)kind, (void)module; return allocate(p, n, true); }
+rtError_t rtFree(void *p) { return release(p, true); }
+rtError_t rtMallocHost(void **p, uint64_t n, uint32_t kind) { (void)kind; return allocate(p, n, false); }
+rtError_t rtFreeHost(void *p) { return release(p, false); }
+
+aclError aclrtGetMemInfo(aclrtMemAttr attr, size_t *free_bytes, size_t *total) {
+  (void)attr;
+  HOST_LOCKED;
+  *total = (size_t)host_current_chip()->hbm_gib << 30;
+  *free_bytes = *total - device_bytes;
+  return 0;
+}

@@ -1,0 +1,41 @@
+"""Rotary shapes of models in the wild, as one tensor-parallel rank sees them."""
+
+from typing import NamedTuple
+
+
+class Shape(NamedTuple):
+    """Named after a model that has it."""
+
+    model: str
+    head_size: int
+    rotary_dim: int
+    num_heads: int
+    num_kv_heads: int
+    is_neox_style: bool = True
+
+
+SHAPES = (
+    Shape("GLM-4-9B", 128, 64, 32, 2, False),
+    Shape("GLM-4.5 tp8", 128, 64, 12, 1),
+    Shape("GLM-5.2 draft", 192, 192, 64, 64),
+    Shape("Qwen3-32B", 128, 128, 64, 8),
+    Shape("Qwen2.5-7B", 128, 128, 28, 4),
+    Shape("Qwen3-Next", 256, 64, 16, 2),
+    Shape("Llama-3.1-8B", 128, 128, 32, 8),
+    Shape("Llama-3.2-1B", 64, 64, 32, 8),
+    Shape("gpt-oss", 64, 64, 64, 8),
+    Shape("Phi-3-mini", 96, 96, 32, 32),
+    Shape("Phi-4-mini", 128, 96, 24, 8),
+    Shape("Phi-2", 80, 32, 32, 32),
+    Shape("Gemma-2", 256, 256, 16, 8),
+    Shape("Gemma-4", 512, 512, 16, 8),
+    Shape("ERNIE-4.5", 128, 128, 20, 4, False),
+    Shape("DeepSeek MLA", 64, 64, 128, 1, False),
+    Shape("StableLM-3B", 80, 20, 32, 32),
+    Shape("StableLM-2-12B", 160, 40, 32, 8),
+    Shape("GPT-J", 256, 64, 16, 16, False),
+    Shape("GPT-NeoX-20B", 96, 24, 64, 64),
+    Shape("Nemotron-340B", 192, 96, 96, 8),
+    Shape("StarCoder2", 128, 128, 48, 4),
+    Shape("MiMo-V2", 192, 64, 64, 4),
+)

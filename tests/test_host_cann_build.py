@@ -1,0 +1,72 @@
+"""Building the host CANN: what is missing is named, what is linked exists, what is not implemented says so."""
+
+import ctypes
+import time
+
+import pytest
+
+from tests.host_cann import build, chips, stubs
+
+
+def missing() -> bool:
+    try:
+        build.check()
+    except build.Missing:
+        return True
+    return False
+
+
+needs_build = pytest.mark.skipif(missing(), reason="the host CANN cannot be built here")
+
+
+def test_a_missing_tool_is_named_with_its_package(monkeypatch):
+    which = build.shutil.which
+    monkeypatch.setattr(build.shutil, "which", lambda name: None if name == "llc-19" else which(name))
+    with pytest.raises(build.Missing, match=r"apt install.*llvm-19"):
+        build.check()
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    find = build.importlib.util.find_spec
+    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None if name == "torch_npu" else find(name))
+    with pytest.raises(build.Missing, match=r"pip install.*torch-npu"):
+        build.check()
+
+
+def test_an_unknown_chip_is_refused_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv(chips.SETTING, "910Z")
+    with pytest.raises(KeyError, match=r"910B3.*A3.*310P"):
+        chips.current()
+
+
+@needs_build
+def test_a_second_build_is_the_first_and_costs_nothing():
+    first = build.ensure()
+    begin = time.monotonic()
+    assert build.ensure() == first
+    assert time.monotonic() - begin < 2
+    assert build.HERE.parents[1] in first.parents, "nothing outside the checkout"
+
+
+@needs_build
+def test_every_symbol_that_torch_npu_links_is_there():
+    home = build.ensure()
+    libraries = (build.site() / "torch_npu").rglob("*.so")
+    torch_libraries = list((build.site() / "torch" / "lib").glob("*.so*"))
+    assert stubs.linked(libraries, [*torch_libraries, home / "lib64" / "libascendcl.so"]) == set()
+
+
+@needs_build
+def test_a_stub_fails_and_names_itself(capfd):
+    library = ctypes.CDLL(str(build.ensure() / "lib64" / "libascendcl.so"))
+    library.aclGetRecentErrMsg.restype = ctypes.c_char_p
+    assert library.aclrtMapMem() != 0
+    assert b"aclrtMapMem is not implemented" in library.aclGetRecentErrMsg()
+    assert "aclrtMapMem is not implemented" in capfd.readouterr().err
+
+
+def test_stub_sources_fail_in_the_way_their_callers_see():
+    text = stubs.source({"aclFoo", "aclMakeBar", "_ZN2ge3FooEv"}, pointers={"aclMakeBar"})
+    assert 'long aclFoo() { return host_unimplemented("aclFoo"); }' in text
+    assert 'long aclMakeBar() { host_unimplemented("aclMakeBar"); return 0; }' in text
+    assert "throw std::runtime_error" in text.split("_ZN2ge3FooEv() {")[1]

@@ -1,0 +1,73 @@
+"""The doubles of the vendors' rotary operators: they agree with each other, and refuse what the real ones do."""
+
+import pytest
+
+from tests.test_host_cann_build import needs_build
+
+pytestmark = needs_build
+
+
+@pytest.fixture
+def case(npu):
+    """positions, q, k, cache for five tokens; heads of 128, fully rotated."""
+    npu.manual_seed(0)
+    return (
+        npu.tensor([0, 7, 3, 3, 1]),
+        npu.randn(5, 4 * 128).half(),
+        npu.randn(5, 128).half(),
+        npu.randn(8, 128).half(),
+    )
+
+
+def expected(torch, x, positions, cache):
+    """By complex numbers, in double precision: another road to the same place."""
+    cos, sin = cache[positions].double().chunk(2, -1)
+    x1, x2 = x.double().view(5, -1, 128).chunk(2, -1)
+    turned = torch.complex(x1, x2) * torch.complex(cos, sin)[:, None]
+    return torch.cat((turned.real, turned.imag), -1).flatten(1)
+
+
+def close(torch, got, want):
+    assert got.device.type == "npu"
+    assert torch.allclose(got.cpu().double().flatten(), want.flatten(), atol=2e-2, rtol=2e-3)
+
+
+def test_mrope_and_both_in_place_embeddings(npu, case):
+    import torch_npu
+
+    positions, q, k, cache = case
+    on_npu = [t.npu() for t in case]
+    out_q, out_k = torch_npu.npu_mrope(*on_npu, 128)
+    close(npu, out_q, expected(npu, q, positions, cache))
+    close(npu, out_k, expected(npu, k, positions, cache))
+    custom_q, _ = npu.ops._C_ascend.rotary_embedding(on_npu[0], q.npu(), k.npu(), 128, on_npu[3], True)
+    assert npu.equal(custom_q, out_q)
+    torch_npu._npu_rotary_embedding(on_npu[0], on_npu[1], on_npu[2], 128, on_npu[3], True)
+    assert npu.equal(on_npu[1], out_q)
+    assert npu.equal(on_npu[2], out_k)
+
+
+def test_apply_rotary_pos_emb_updates_in_place_and_returns(npu, case):
+    import torch_npu
+
+    positions, q, k, cache = case
+    cos, sin = (c.repeat(1, 2).view(1, 5, 1, 128).npu() for c in cache[positions].chunk(2, -1))
+    query, key = q.view(1, 5, 4, 128).npu(), k.view(1, 5, 1, 128).npu()
+    out, _ = torch_npu.npu_apply_rotary_pos_emb(query, key, cos, sin)
+    assert out.data_ptr() == query.data_ptr()
+    close(npu, query, expected(npu, q, positions, cache))
+    assert npu.equal(torch_npu.npu_rotary_mul(q.view(1, 5, 4, 128).npu(), cos, sin), query)
+
+
+def test_documented_limits_are_errors(npu):
+    import torch_npu
+
+    positions, cache = npu.zeros(2, dtype=npu.int64).npu(), npu.zeros(4, 40).npu()
+    x = npu.zeros(2, 80).npu()
+    with pytest.raises(ValueError, match=r"npu_mrope.*multiple of 16"):
+        torch_npu.npu_mrope(positions, x, x.clone(), cache, 40)
+    wide = npu.zeros(1, 2, 1, 80).npu()
+    with pytest.raises(ValueError, match=r"npu_apply_rotary_pos_emb.*64 or 128"):
+        torch_npu.npu_apply_rotary_pos_emb(wide, wide, wide, wide)
+    with pytest.raises(ValueError, match="neox=false"):
+        npu.ops._C_ascend.rotary_embedding(positions, x, x.clone(), 40, cache, False)

@@ -1,0 +1,69 @@
+"""The facts read off the front end's output, for kernels whose answers are known."""
+
+import pytest
+
+from tests.test_host_cann_build import needs_build
+
+pytestmark = needs_build
+
+
+@pytest.fixture(scope="module")
+def facts():
+    from tests.host_cann import facts
+
+    return facts
+
+
+def test_rows_of_a_strided_tile(facts):
+    from tests.host_cann.sample_kernels import copy_rows
+
+    found = facts.of(
+        copy_rows, {"x_ptr": "*fp16", "y_ptr": "*fp16", "rows": "i32", "stride": "i32"}, {"ROWS": 8, "WIDTH": 96}
+    )
+    assert found.transfers == (
+        facts.Transfer("load", argument=0, bytes=8 * 96 * 2, row_bytes=96 * 2, loop_depth=1),
+        facts.Transfer("store", argument=1, bytes=8 * 96 * 2, row_bytes=96 * 2, loop_depth=1),
+    )
+    assert found.scalar_accesses == ()
+    assert found.vector_operations == {}
+    assert found.ub_bytes == 2 * 8 * 96 * 2 + 2048, "one buffer, held twice for the pipeline, and the reserve"
+    assert found.bytes_moved("load", 0) == 1536
+
+
+def test_multi_buffering_can_be_left_out(facts):
+    from tests.host_cann.sample_kernels import copy_rows
+
+    found = facts.of(
+        copy_rows,
+        {"x_ptr": "*fp16", "y_ptr": "*fp16", "rows": "i32", "stride": "i32"},
+        {"ROWS": 8, "WIDTH": 96},
+        multi_buffer=False,
+    )
+    assert found.ub_bytes == 8 * 96 * 2 + 2048
+
+
+def test_vector_operations_are_counted(facts):
+    from tests.host_cann.sample_kernels import multiply_add
+
+    found = facts.of(multiply_add, {"x_ptr": "*fp32", "y_ptr": "*fp32", "z_ptr": "*fp32"}, {"BLOCK": 256})
+    assert found.vector_operations == {"arith.mulf": 1, "arith.addf": 1}
+    assert [(t.direction, t.argument, t.bytes) for t in found.transfers] == [
+        ("load", 0, 1024),
+        ("load", 1, 1024),
+        ("load", 2, 1024),
+        ("store", 2, 1024),
+    ]
+
+
+def test_a_masked_transfer_has_no_known_size(facts):
+    from tests.host_cann.sample_kernels import add_one
+
+    found = facts.of(add_one, {"x_ptr": "*fp32", "n": "i32"}, {"BLOCK": 128})
+    assert [t.bytes for t in found.transfers] == [None, None]
+
+
+def test_a_scalar_read_of_global_memory_is_seen(facts):
+    from tests.host_cann.sample_kernels import indirect
+
+    found = facts.of(indirect, {"x_ptr": "*fp32", "y_ptr": "*fp32", "index_ptr": "*i32"}, {"BLOCK": 64})
+    assert [(s.operation, s.where) for s in found.scalar_accesses] == [("memref.load", "global")]

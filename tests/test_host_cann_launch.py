@@ -1,0 +1,116 @@
+"""Launching through triton-ascend's own launcher, in both of its modes, and what happens when a kernel misbehaves."""
+
+import pytest
+
+from tests.host_cann import chips, fixture
+from tests.test_host_cann_build import needs_build
+
+pytestmark = needs_build
+QUEUE = pytest.mark.parametrize("queue", ["true", "false"])
+
+
+@QUEUE
+def test_a_launch_does_not_overtake_the_work_before_it(queue):
+    done = fixture.run_script(
+        """
+        from tests.host_cann.sample_kernels import add_one
+        x = torch.zeros(1000).npu()
+        for round in range(50):
+            x.copy_(torch.full((1000,), float(round)), non_blocking=True)   # queued, not waited for
+            add_one[(8,)](x, 1000, BLOCK=128)
+            add_one[(8,)](x, 1000, BLOCK=128)
+            y = torch.empty_like(x)
+            y.copy_(x)                                                       # queued behind the launches
+            x.copy_(torch.zeros(1000), non_blocking=True)
+            assert y.cpu().unique().tolist() == [round + 2.0], (round, y.cpu().unique())
+        print("in order")
+        """,
+        TRITON_ENABLE_TASKQUEUE=queue,
+    )
+    assert "in order" in done.stdout, done.stderr
+
+
+@QUEUE
+@pytest.mark.parametrize("grid", [0, 65536])
+def test_a_grid_that_the_device_refuses_is_an_exception(grid, queue):
+    """Through the compiled kernel: Triton-Ascend's own ``kernel[grid]`` already refuses the larger one."""
+    done = fixture.run_script(
+        f"""
+        from tests.host_cann.sample_kernels import add_one
+        x = torch.zeros(1000).npu()
+        compiled = add_one[(8,)](x, 1000, BLOCK=128)
+        try:
+            compiled[({grid}, 1, 1)](x, 1000)
+            torch.npu.synchronize()
+        except RuntimeError as error:
+            print("raised", error)
+        """,
+        TRITON_ENABLE_TASKQUEUE=queue,
+    )
+    assert f"kernel add_one: a grid of {grid} blocks; 1 to 65535 are possible" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("1 << 24", "past an allocation"),  # beyond the block that PyTorch's allocator took the tensor from
+        ("2**31 - 16", "past an allocation"),
+        ("-(1 << 20)", "before an allocation"),
+    ],
+)
+def test_a_kernel_that_leaves_its_allocation_is_an_exception_that_says_where(place, said):
+    done = fixture.run_script(
+        f"""
+        from tests.host_cann.sample_kernels import write_at
+        x = torch.zeros(1000).npu()
+        write_at[(1,)](x, {place}, BLOCK=16)
+        try:
+            torch.npu.synchronize()
+        except RuntimeError as error:
+            print("raised", error)
+        """
+    )
+    assert "kernel write_at, block (0, 0, 0), touched" in done.stdout, done.stderr
+    assert said in done.stdout
+
+
+def test_a_host_tensor_is_no_kernel_argument():
+    done = fixture.run_script(
+        """
+        from tests.host_cann.sample_kernels import add_one
+        add_one[(8,)](torch.zeros(1000), 1000, BLOCK=128)
+        try:
+            torch.npu.synchronize()
+        except RuntimeError as error:
+            print("raised", error)
+        """
+    )
+    assert "not device memory" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(chips.CHIPS))
+def test_the_chip_is_a_setting(name):
+    chip = chips.CHIPS[name]
+    done = fixture.run_script(
+        """
+        import triton
+        facts = torch.npu.get_device_properties(0)
+        print(torch.npu.get_device_name(0), facts.cube_core_num, facts.vector_core_num)
+        print(triton.runtime.driver.active.get_current_target().arch)
+        """,
+        chip=name,
+    )
+    assert f"{chip.soc_name} {chip.cube_cores} {chip.vector_cores}" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == chip.soc_name
+
+
+def test_torchair_loads():
+    done = fixture.run_script(
+        """
+        import sys
+        from torch_npu.dynamo import torchair
+        torchair.get_npu_backend(compiler_config=torchair.CompilerConfig())
+        print("torchair.core._torchair" in sys.modules)
+        """
+    )
+    assert done.stdout.endswith("True\n"), done.stderr
