@@ -43,7 +43,8 @@ def test_on_ascend_a_tile_fits_the_unified_buffer_and_nothing_is_padded(shape: S
     assert plan.half_lanes == shape.rotary_dim // 2
     assert shape.num_heads % plan.block_heads == 0
     assert max(1, shape.num_kv_heads) % plan.block_kv_heads == 0
-    lanes = shape.rotary_dim // 2 + (shape.head_size - shape.rotary_dim) // 2
+    blocks_of_16 = -(-shape.rotary_dim // 2 // 16), -(-(shape.head_size - shape.rotary_dim) // 16)
+    lanes = 16 * blocks_of_16[0] + 8 * blocks_of_16[1]
     for heads in (plan.block_heads, plan.block_kv_heads):
         if plan.block_tokens * heads > 1:
             assert plan.block_tokens * heads * lanes * BYTES_PER_HALF_LANE <= ASCEND_910B3.tile_bytes

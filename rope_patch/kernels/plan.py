@@ -6,6 +6,8 @@ from dataclasses import dataclass
 # results, and a second set of DMA buffers while the first is at work. Read off upstream's overflow reports, which imply
 # 24 to 32 bytes (vllm-ascend #12733, #8313, #11536, and the formula of #10388).
 BYTES_PER_HALF_LANE = 32
+# The last axis of a tile is padded to whole 32-byte blocks there, 16 lanes of 16 bits.
+LANES_PER_BLOCK = 16
 RESERVED_BYTES = 8 * 1024  # the same formula's allowance for everything that is not a tile
 
 # Offsets inside a tile are 32-bit.
@@ -82,10 +84,15 @@ def token_blocks(shape: Shape, device: Device) -> tuple[int, ...]:
 
 def _rows(shape: Shape, device: Device) -> int:
     """How many (token, head) rows fit in a tile, pass-through lanes counted as half a lane's cost each."""
-    lanes = shape.rotary_dim // 2 + (shape.head_size - shape.rotary_dim + 1) // 2
-    if device.powers_of_two:
-        lanes = _power_of_two_up(lanes)
+    lanes = _padded(shape.rotary_dim // 2, device) + _padded(shape.head_size - shape.rotary_dim, device) // 2
     return max(1, (device.tile_bytes - RESERVED_BYTES) // (BYTES_PER_HALF_LANE * lanes))
+
+
+def _padded(lanes: int, device: Device) -> int:
+    """What ``lanes`` lanes take in fast memory."""
+    if device.powers_of_two:
+        return _power_of_two_up(lanes) if lanes else 0
+    return -(-lanes // LANES_PER_BLOCK) * LANES_PER_BLOCK
 
 
 def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:

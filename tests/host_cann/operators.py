@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 DEVICE_KEY = "PrivateUse1"
 
 KEPT_NAMES = """
-    empty.memory_format empty_strided empty_like empty_with_swapped_memory new_empty_strided as_strided view
+    empty.memory_format empty_strided empty_like empty_with_swapped_memory new_empty_strided as_strided as_strided_ view
     _reshape_alias resize_ set_ set_.source_Storage set_.source_Storage_storage_offset set_.source_Tensor
     record_stream is_pinned is_pinned.device pin_memory _pin_memory _local_scalar_dense unfold alias
     slice.Tensor select.int detach _copy_from_and_resize _has_compatible_shallow_copy_type squeeze squeeze.dim
