@@ -56,7 +56,7 @@ def rebind(owner: object, old: Any, new: Any) -> int:
     return found
 
 
-def _live_objects() -> list[object]:
+def _live_objects() -> list[Any]:
     """Everything that the garbage collector knows, what vLLM froze after start-up (``gc.freeze``) included."""
     if not gc.get_freeze_count():
         return gc.get_objects()

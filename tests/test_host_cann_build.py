@@ -6,17 +6,7 @@ import time
 import pytest
 
 from tests.host_cann import build, chips, stubs
-
-
-def missing() -> bool:
-    try:
-        build.check()
-    except build.Missing:
-        return True
-    return False
-
-
-needs_build = pytest.mark.skipif(missing(), reason="the host CANN cannot be built here")
+from tests.host_cann.fixture import needs_build
 
 
 def test_a_missing_tool_is_named_with_its_package(monkeypatch):

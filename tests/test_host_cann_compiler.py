@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from tests.host_cann import build, environment
-from tests.test_host_cann_build import needs_build
+from tests.host_cann.fixture import needs_build
 
 pytestmark = needs_build
 

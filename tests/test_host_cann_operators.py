@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.test_host_cann_build import needs_build
+from tests.host_cann.fixture import needs_build
 
 pytestmark = needs_build
 

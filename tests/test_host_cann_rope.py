@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.host_cann.fixture import needs_build
 from tests.shapes import SHAPES as IN_THE_WILD
-from tests.test_host_cann_build import needs_build
 
 pytest.importorskip("rope_patch.ops")
 pytestmark = needs_build

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from tests.host_cann import build
-from tests.test_host_cann_build import needs_build
+from tests.host_cann.fixture import needs_build
 
 pytestmark = needs_build
 H2H, H2D, D2H, D2D = range(4)

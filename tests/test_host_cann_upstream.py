@@ -3,7 +3,7 @@
 import pytest
 
 from tests.host_cann import upstream
-from tests.test_host_cann_build import needs_build
+from tests.host_cann.fixture import needs_build
 
 RELEASE = upstream.source()
 pytestmark = [needs_build, pytest.mark.skipif(RELEASE is None, reason="no vllm-ascend release to read")]

@@ -25,7 +25,7 @@ def _chain() -> None:
     for _, entry in ours:
         sys.path.remove(entry)
     try:
-        import sitecustomize  # noqa: F401
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "sitecustomize":
             raise

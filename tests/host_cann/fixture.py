@@ -23,6 +23,18 @@ from . import build, environment
 REQUIRED = "HOST_CANN_REQUIRED"
 
 
+def _missing() -> str:
+    try:
+        build.check()
+    except build.Missing as missing:
+        return str(missing)
+    return ""
+
+
+# For tests that build or read, but need no device. Our test script builds first, so that nothing is skipped there.
+needs_build = pytest.mark.skipif(bool(_missing()), reason=_missing())
+
+
 def initialise() -> ModuleType:
     """torch, with ``npu:0`` usable: torch_npu imported, the device set, operators and doubles installed."""
     import torch
