@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from rope_patch.kernels.launch import INTERPRETED, Call, Heads
+from rope_patch.kernels.plan import MAX_TILE_OFFSET
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 INTEGERS = (torch.int32, torch.int64)
@@ -89,7 +90,13 @@ def call_of(
     q = heads_of(query, positions.dim(), head_size)
     k = None if key is None else heads_of(key, positions.dim(), head_size)
     if q is None or (k is None and key is not None):
-        return Refusal(ValueError, "query and key whose heads are contiguous and whose tokens are evenly spaced")
+        return Refusal(ValueError, "query and key whose lanes are contiguous and whose tokens are evenly spaced")
+    for heads in (q, k or q):
+        row = (heads.num_heads - 1) * heads.head_stride + head_size
+        if heads.head_stride < head_size or heads.token_stride < row:
+            return Refusal(ValueError, "query and key whose heads lie beside each other within their token's row")
+        if heads.token_stride > MAX_TILE_OFFSET:
+            return Refusal(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
     return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style)
 
 
@@ -103,7 +110,7 @@ def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | N
         num_heads, head_stride, lane_stride = shape[-2], stride[-2] if shape[-2] > 1 else head_size, stride[-1]
     else:
         num_heads, head_stride, lane_stride = shape[-1] // head_size, head_size, stride[-1]
-    token_stride, tokens = num_heads * head_size, 1
+    token_stride, tokens = num_heads * head_stride, 1
     for dim in reversed(range(token_dims)):
         if shape[dim] > 1:
             if tokens == 1:

@@ -6,8 +6,6 @@ import threading
 from types import ModuleType
 from typing import TypedDict
 
-import wrapt
-
 from rope_patch import __version__, capability, report, trigger
 from rope_patch.replace import SomebodyElses, Undo
 from rope_patch.settings import VARIABLE, Mode, Settings, parse
@@ -20,6 +18,7 @@ _verdict: capability.Verdict | None = None  # None until the first target's modu
 _undo: dict[str, Undo] = {}  # of what is applied, by target
 _state: dict[str, str] = {}  # of every target, in words
 _forget_variable: Undo | None = None
+refused: capability.NotCapable | None = None  # what ``force`` demanded in vain
 
 
 class Status(TypedDict):
@@ -45,6 +44,8 @@ def arm(settings: Settings) -> None:
         if _settings is not None:
             return
         _settings = settings
+    import wrapt
+
     if settings.value is not None:  # somebody set it, so vLLM will look whether it knows it
         wrapt.register_post_import_hook(_make_variable_known, environment_variable.MODULE)
     for target in TARGETS:
@@ -63,7 +64,7 @@ def enable() -> None:
             return  # vLLM is not there yet
         for target in TARGETS:
             module = sys.modules.get(target.module)
-            if module is not None and not trigger.when_complete(module, functools.partial(_apply, target, module)):
+            if module is not None and not trigger.when_complete(module, functools.partial(_at_import, target, module)):
                 _apply(target, module)
 
 
@@ -74,12 +75,13 @@ def disable() -> None:
         _enabled = False
         for name in list(_undo):
             try:
-                _undo.pop(name)()
+                _undo[name]()
+                del _undo[name]
                 _state[name] = "taken back; what was already traced or captured stays"
             except SomebodyElses as error:
                 _state[name] = f"not taken back: {error}"
                 report.warn_once(f"rope_patch: {name} {_state[name]}")
-        if _forget_variable and _settings and _settings.value is None:
+        if _forget_variable and not _undo and _settings and _settings.value is None:
             _forget_variable()
             _forget_variable = None
 
@@ -103,29 +105,24 @@ def status() -> Status:
 
 
 def _watch(target: Target) -> None:
-    registering = True
+    import wrapt
 
     def imported(module: ModuleType) -> None:
-        apply = functools.partial(_guarded_apply, target, module)
-        # A hook called while it is registered may meet half a module; called later, one that has just been executed.
-        if not (registering and trigger.when_complete(module, apply)):
-            apply()
+        # wrapt calls this before the import is over, or, while it is registered, even before the module is executed.
+        if not trigger.when_complete(module, functools.partial(_at_import, target, module)):
+            _apply(target, module)
 
     wrapt.register_post_import_hook(imported, target.module)
-    registering = False
 
 
-def _guarded_apply(target: Target, module: ModuleType) -> None:
-    """Apply. Whatever goes wrong stays here, but for what ``force`` asked for."""
+def _at_import(target: Target, module: ModuleType) -> None:
+    """Apply as the module's import ends. Raises into the import only what ``force`` asks for, then and ever after."""
     try:
         _apply(target, module)
     except capability.NotCapable as error:
-        # wrapt forgets its hooks once they have run, and a second import would succeed unpatched.
+        sys.modules.pop(target.module, None)
         sys.meta_path.insert(0, _Refusing(target.module, error))
         raise
-    except Exception as error:
-        _state[target.name] = f"failed: {type(error).__name__}: {error}"
-        report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
 
 
 class _Refusing:
@@ -140,7 +137,8 @@ class _Refusing:
 
 
 def _apply(target: Target, module: ModuleType) -> None:
-    global _verdict
+    """Apply. Whatever goes wrong stays here, but for what ``force`` asks for."""
+    global _verdict, refused
     with _lock:
         if not _enabled or target.name in _undo:
             return
@@ -149,7 +147,8 @@ def _apply(target: Target, module: ModuleType) -> None:
         if not _verdict.capable:
             _state[target.name] = f"native: {_verdict.reason}"
             if _settings and _settings.mode is Mode.FORCE:
-                raise capability.NotCapable(f"{VARIABLE}=force, but {_verdict.reason}")
+                refused = capability.NotCapable(f"{VARIABLE}=force, but {_verdict.reason}")
+                raise refused
         else:
             try:
                 _undo[target.name] = target.install(module)
@@ -157,6 +156,10 @@ def _apply(target: Target, module: ModuleType) -> None:
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:
                 _state[target.name] = f"native: {error}"
+            except Exception as error:
+                _state[target.name] = f"failed: {type(error).__name__}: {error}"
+                report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
+                return
         report.logger.info("rope_patch %s: %s %s (%s)", __version__, target.name, _state[target.name], _verdict.reason)
 
 

@@ -7,9 +7,9 @@ clones by the compilers that vllm-ascend uses, and one that returns its inputs b
 import torch
 
 from rope_patch import report, selfcheck
-from rope_patch.arguments import Refusal, call_of, heads_of, refusal_of
+from rope_patch.arguments import Refusal, call_of, refusal_of
 from rope_patch.kernels import reference
-from rope_patch.kernels.launch import Call, Heads, launch
+from rope_patch.kernels.launch import Call, Heads
 
 _library = torch.library.Library("rope_patch", "DEF")
 _library.define(
@@ -22,13 +22,6 @@ def _outputs(query: torch.Tensor, key: torch.Tensor | None) -> tuple[torch.Tenso
     rotated = torch.empty_like(query, memory_format=torch.contiguous_format)
     # A schema has no optional results: for no key, an empty tensor.
     return rotated, query.new_empty(0) if key is None else torch.empty_like(key, memory_format=torch.contiguous_format)
-
-
-def _regular(tensor: torch.Tensor, positions: torch.Tensor, head_size: int) -> torch.Tensor:
-    described = tensor.dim() in (positions.dim() + 1, positions.dim() + 2) and heads_of(
-        tensor, positions.dim(), head_size
-    )
-    return tensor if described else tensor.contiguous()
 
 
 def _rotary_embedding(
@@ -45,22 +38,21 @@ def _rotary_embedding(
     Raises:
         TypeError, ValueError: for a dtype, device or shape that it does not take, naming it, before anything runs.
     """
-    positions = positions.contiguous()
-    # A compiler may lay tensors out as it likes: what the kernel's two strides cannot describe is copied first.
-    query, key = _regular(query, positions, head_size), key if key is None else _regular(key, positions, head_size)
-    call = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim) or call_of(
-        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
-    )
+    call: Call | Refusal | None = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim)
+    if call is None:
+        call = call_of(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        if isinstance(call, Refusal):  # a compiler may lay tensors out as it likes: what strides forbid, a copy allows
+            tensors = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
+            call = call_of(*tensors, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     if isinstance(call, Refusal):
-        tensors = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
-        raise call.raised(**tensors, head_size=head_size, rotary_dim=rotary_dim)
+        named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
+        raise call.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
     rotated, rotated_key = _outputs(query, key)
-    fault = selfcheck.fault(call, query_in_place=False, key_in_place=False)
+    fault = selfcheck.launch_trusted(call, rotated, None if key is None else rotated_key)
     if fault:
         report.fallbacks[fault] += 1
         _reference(call, rotated, rotated_key)
     else:
-        launch(call, rotated, None if key is None else rotated_key)
         report.calls["op"] += 1
     return rotated, rotated_key
 

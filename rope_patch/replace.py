@@ -9,8 +9,6 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import wrapt
-
 Undo = Callable[[], None]
 
 
@@ -20,6 +18,8 @@ class SomebodyElses(RuntimeError):
 
 def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[..., Any]]) -> Undo:
     """Put ``make(original)`` at ``path`` in ``module``, re-bind live instances, and return what undoes both."""
+    import wrapt  # here, so that status() and disable() answer where it is missing
+
     owner, attribute, original = wrapt.resolve_path(module, path)
     inherited = attribute not in vars(owner)
     replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
@@ -37,23 +37,20 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
     return undo
 
 
-def rebind(owner: object, old: Any, new: Any) -> int:
-    """Point the dispatch of live instances of class ``owner`` from ``old`` to ``new``; how many there were.
+def rebind(owner: object, old: Any, new: Any) -> None:
+    """Point the dispatch of live instances of class ``owner`` from ``old`` to ``new``.
 
     vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. Every live
     object is looked at, since no cache of vLLM's knows all of them.
     """
     if not isinstance(owner, type):
-        return 0
-    found = 0
+        return
     for candidate in _live_objects():
         # type(), not isinstance(): that would run the __class__ property of whatever proxies live in the process.
         if issubclass(type(candidate), owner):
             bound = vars(candidate).get("_forward_method")
             if getattr(bound, "__func__", None) is old:
                 candidate._forward_method = types.MethodType(new, candidate)
-                found += 1
-    return found
 
 
 def _live_objects() -> list[Any]:

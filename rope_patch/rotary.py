@@ -4,7 +4,6 @@ import torch
 
 from rope_patch import ops, report, selfcheck
 from rope_patch.arguments import Refusal, call_of, refusal_of
-from rope_patch.kernels.launch import launch
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
 
@@ -27,28 +26,25 @@ def serve(
 
     Eager: a contiguous tensor is rotated in place and returned; for a strided one (the usual view of qkv) a fresh
     contiguous tensor is returned, pass-through lanes included. Under ``torch.compile`` the functional op is traced:
-    fresh outputs always. Never raises.
+    fresh outputs always. Never raises of its own.
     """
-    if torch.compiler.is_compiling() or type(query) is not torch.Tensor:
+    if torch.is_grad_enabled() and (query.requires_grad or (key is not None and key.requires_grad)):
+        return _refuse("gradients wanted")
+    # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
+    if torch.compiler.is_compiling() or type(query) not in (torch.Tensor, torch.nn.Parameter):
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     call = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim) or call_of(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
     )
     if isinstance(call, Refusal):
-        report.fallbacks[f"not {call.expected}"] += 1
-        return None
-    if query.requires_grad and torch.is_grad_enabled():
-        report.fallbacks["gradients wanted"] += 1
-        return None
+        return _refuse(f"not {call.expected}")
     query_out = None if query.is_contiguous() else torch.empty_like(query, memory_format=torch.contiguous_format)
     key_out = (
         None if key is None or key.is_contiguous() else torch.empty_like(key, memory_format=torch.contiguous_format)
     )
-    fault = selfcheck.fault(call, query_out is None, key_out is None)
+    fault = selfcheck.launch_trusted(call, query_out, key_out)
     if fault:
-        report.fallbacks[fault] += 1
-        return None
-    launch(call, query_out, key_out)
+        return _refuse(fault)
     report.calls["eager"] += 1
     return query if query_out is None else query_out, key if key_out is None else key_out
 
@@ -64,8 +60,7 @@ def _traced(
 ) -> Rotated | None:
     refusal = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim)
     if refusal is not None:
-        _count_refused_trace(refusal.expected)
-        return None
+        return _refuse(f"not {refusal.expected}")
     _count_trace()
     rotated, rotated_key = ops.rotary_embedding(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
@@ -73,12 +68,12 @@ def _traced(
     return rotated, None if key is None else rotated_key
 
 
-# Dynamo runs these while it traces, and puts nothing of them into the graph.
+# While it traces, Dynamo runs these and puts nothing of them into the graph.
 @torch.compiler.assume_constant_result
 def _count_trace() -> None:
     report.calls["traced"] += 1
 
 
 @torch.compiler.assume_constant_result
-def _count_refused_trace(expected: str) -> None:
-    report.fallbacks[f"not {expected}"] += 1
+def _refuse(reason: str) -> None:
+    report.fallbacks[reason] += 1

@@ -12,47 +12,42 @@ import torch
 
 from rope_patch import report
 from rope_patch.kernels import reference
-from rope_patch.kernels.launch import Call, Heads, device_facts, launch
+from rope_patch.kernels.launch import Call, Heads, device_facts, is_wide, launch
 from rope_patch.kernels.plan import Plan, make_plan, token_blocks
 
 SCRATCH_BYTES = 2**20  # at most: vLLM's memory profiling must count what it counted without us
+ALIGNMENT = 16  # bytes; Triton compiles one kernel for pointers that are multiples of it, and another for others
 
+Signature = tuple[object, ...]
 _lock = threading.RLock()
-_faults: dict[tuple[object, ...], str | None] = {}
+_faults: dict[Signature, str | None] = {}
 
 
-def fault(call: Call, query_in_place: bool, key_in_place: bool) -> str | None:
-    """Why the kernel must not serve calls like this one; None if it may. Checks at first sight, then remembers."""
-    query, key = call.query, call.key
-    signature = (
-        query.tensor.device,
-        query.tensor.dtype,
-        call.cos_sin_cache.dtype,
-        call.positions.dtype,
-        query.num_heads,
-        query_in_place,
-        query.head_stride,
-        key and (key.num_heads, key_in_place, key.head_stride),
-        call.head_size,
-        call.rotary_dim,
-        call.is_neox_style,
-    )
-    try:
-        return _faults[signature]
-    except KeyError:
-        pass
+def launch_trusted(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> str | None:
+    """Launch if the kernel is to be trusted with this call. Returns why it was not launched, or None if it was.
+
+    A signature is examined at first sight, and what was found is remembered. A kernel that fails to start after all is
+    retired: a launch raises before anything runs, so the tensors are as they were.
+    """
     if call.positions.numel() == 0:
-        return None  # nothing to rotate, nothing to judge
-    if _capturing(query.tensor.device):
-        return "first seen during graph capture"
-    with _lock:
-        if signature not in _faults:
-            found = _examine(call, query_in_place, key_in_place)
-            _faults[signature] = found
-            report.signatures[_words(call, query_in_place)] = found
-            if found:
-                report.warn_once(f"rope_patch: native rotary embedding for {_words(call, query_in_place)}: {found}")
-    return _faults[signature]
+        return None
+    signature = _signature(call, query_out is None, key_out is None)
+    try:
+        fault = _faults[signature]
+    except KeyError:
+        if _capturing(call.query.tensor.device):
+            return "first seen during graph capture"
+        with _lock:
+            if signature not in _faults:
+                _remember(signature, _examine(call, query_out is None, key_out is None))
+        fault = _faults[signature]
+    if fault is None:
+        try:
+            launch(call, query_out, key_out)
+        except Exception as error:
+            fault = _said(error)
+            _remember(signature, fault)
+    return fault
 
 
 def forget() -> None:
@@ -61,20 +56,45 @@ def forget() -> None:
     report.signatures.clear()
 
 
-def _words(call: Call, in_place: bool) -> str:
-    key_heads = call.key.num_heads if call.key else 0
-    style = "neox" if call.is_neox_style else "gpt-j"
-    dtype = str(call.query.tensor.dtype).removeprefix("torch.")
+def _signature(call: Call, query_in_place: bool, key_in_place: bool) -> Signature:
+    """All that the compiled kernel depends on, but for the number of tokens, whose classes are examined together."""
+    query, key = call.query, call.key
     return (
-        f"{style} {dtype} heads {call.query.num_heads}/{key_heads} head_size {call.head_size} "
-        f"rotary_dim {call.rotary_dim} {'in place' if in_place else 'fresh'} on {call.query.tensor.device}"
+        "neox" if call.is_neox_style else "gpt-j",
+        query.tensor.dtype,
+        f"heads {query.num_heads}/{key.num_heads if key else 0}",
+        f"head_size {call.head_size}",
+        f"rotary_dim {call.rotary_dim}",
+        "query in place" if query_in_place else "query fresh",
+        "no key" if key is None else "key in place" if key_in_place else "key fresh",
+        f"cache {call.cos_sin_cache.dtype}{' wide' if is_wide(call.cos_sin_cache) else ''}",
+        call.positions.dtype,
+        "aligned" if _aligned(call) else "unaligned",
+        query.tensor.device,
     )
+
+
+def _aligned(call: Call) -> bool:
+    tensors = (call.positions, call.cos_sin_cache, call.query.tensor, (call.key or call.query).tensor)
+    return all(tensor.data_ptr() % ALIGNMENT == 0 for tensor in tensors)
+
+
+def _remember(signature: Signature, fault: str | None) -> None:
+    _faults[signature] = fault
+    words = " ".join(str(part).replace("torch.", "") for part in signature)
+    report.signatures[words] = fault
+    if fault:
+        report.warn_once(f"rope_patch: native rotary embedding for {words}: {fault}")
 
 
 def _capturing(device: torch.device) -> bool:
     module = getattr(torch, device.type, None)
     capturing = getattr(module, "is_current_stream_capturing", None)
     return bool(capturing and capturing())
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
 def _examine(call: Call, query_in_place: bool, key_in_place: bool) -> str | None:
@@ -86,7 +106,7 @@ def _examine(call: Call, query_in_place: bool, key_in_place: bool) -> str | None
             if found:
                 return found
     except Exception as error:  # a compile failure, an overflowing unified buffer, an internal that moved
-        return f"{type(error).__name__}: {str(error).strip()[-300:]}"
+        return _said(error)
     return None
 
 
@@ -100,13 +120,15 @@ class _Trial(NamedTuple):
 
 
 def _try(call: Call, plan: Plan, query_in_place: bool, key_in_place: bool) -> str | None:
-    """Run ``plan`` on synthetic tensors: two full tiles and a tail, bounded by rounding."""
+    """Run ``plan`` on synthetic tensors: two full tiles and a tail where the scratch allows, one full tile at least."""
+    per_token = sum(4 * heads.num_heads * call.head_size * heads.tensor.element_size() for heads in _both(call))
+    full = plan.block_tokens
+    num_tokens = next((n for n in (2 * full + 1, full + 1, full) if n * per_token <= SCRATCH_BYTES), 0)
+    if not num_tokens:
+        return f"a tile of {full} tokens takes more than the {SCRATCH_BYTES} bytes that its first-use check may"
     generator = torch.Generator("cpu").manual_seed(0)  # not the global one: the model's draws stay what they were
-    widest = max(heads.token_stride for heads in (call.query, call.key) if heads)
-    affordable = SCRATCH_BYTES // (4 * widest * call.query.tensor.element_size())
-    num_tokens = max(2, min(2 * plan.block_tokens + 1, affordable))
     rows = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu").long()
-    positions = rows.to(call.positions.device, call.positions.dtype)
+    positions = _placed(rows.to(call.positions.dtype), (1,), call.positions)
     cache_rows = call.cos_sin_cache.index_select(0, positions).cpu()
     query = _trial("query", call.query, num_tokens, call.head_size, query_in_place, generator)
     key = call.key and _trial("key", call.key, num_tokens, call.head_size, key_in_place, generator)
@@ -123,14 +145,27 @@ def _try(call: Call, plan: Plan, query_in_place: bool, key_in_place: bool) -> st
     return None
 
 
+def _both(call: Call) -> list[Heads]:
+    return [heads for heads in (call.query, call.key) if heads]
+
+
 def _trial(
     name: str, heads: Heads, num_tokens: int, head_size: int, in_place: bool, generator: torch.Generator
 ) -> _Trial:
+    """Random heads; rows twice as far apart as they are wide unless in place, since strides are run-time arguments."""
     shape = (num_tokens, heads.num_heads, head_size)
-    width = heads.num_heads * head_size
-    strides = (width, head_size, 1) if in_place else (heads.token_stride, heads.head_stride, 1)
+    strides = (heads.num_heads * head_size * (1 if in_place else 2), head_size, 1)
     values = torch.randn(shape, generator=generator, device="cpu").to(heads.tensor.dtype)
-    tensor = torch.empty_strided(shape, strides, dtype=values.dtype, device=heads.tensor.device)
-    tensor.copy_(values)
+    tensor = _placed(values, strides, heads.tensor)
     out = None if in_place else torch.full(shape, float("nan"), dtype=values.dtype, device=tensor.device)
     return _Trial(name, Heads(tensor, heads.num_heads, strides[0], strides[1]), values, out)
+
+
+def _placed(values: torch.Tensor, strides: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """``values`` on ``like``'s device, with these strides, and no better aligned than ``like`` is."""
+    offset = 0 if like.data_ptr() % ALIGNMENT == 0 else 1
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(values.shape, strides, strict=True))
+    memory = torch.empty(offset + extent, dtype=values.dtype, device=like.device)
+    placed = memory.as_strided(values.shape, strides, offset)
+    placed.copy_(values)
+    return placed

@@ -1,39 +1,69 @@
 """Wait for vLLM, at no cost to a process that never imports it: the standard library only, and little of it.
 
-wrapt takes 70 to 120 ms to import. So a finder that finds nothing stands first on ``sys.meta_path`` until somebody
-looks for ``vllm``; then, before vLLM is loaded, ``hooks`` is imported and takes over.
+wrapt takes 70 to 120 ms to import. So a finder stands first on ``sys.meta_path`` until somebody imports ``vllm``; then,
+before vLLM's first line runs, ``hooks`` is imported and takes over.
 """
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+    from typing import Any
+
 setting: str | None = None  # the environment variable as it was when rope_patch was imported
+_started = False
 
 
 class Finder:
-    """Never finds a module; notices that ``vllm`` is looked for."""
+    """Finds what the finders after it find; what of vLLM's is imported first calls ``start`` before it is executed.
 
-    armed = True
+    ``find_spec`` runs under the interpreter's import lock, where importing anything can deadlock with another thread
+    that is importing; so it imports nothing, and leaves that to the moment when the module is executed.
+    """
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        # It is never removed: the import system is walking the list that it would have to be removed from.
-        if name == "vllm" and self.armed:
-            self.armed = False
-            start()
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
+        if _started or not (name == "vllm" or name.startswith("vllm.")):
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and hasattr(finder, "find_spec"):
+                spec = finder.find_spec(name, path, target)
+                if spec is not None:
+                    if spec.loader is not None:
+                        _start_before_executing(spec.loader)
+                    return spec
+        return None
+
+
+def _start_before_executing(loader: "Any") -> None:
+    execute = loader.exec_module
+
+    def exec_module(module: "ModuleType") -> None:
+        loader.exec_module = execute
+        start()
+        execute(module)
+
+    loader.exec_module = exec_module
 
 
 def watch(value: str | None) -> None:
-    """Call ``start`` as soon as vLLM is looked for; at once if it was already."""
+    """Call ``start`` as soon as vLLM is imported; at once if it was already."""
     global setting
     setting = value
+    sys.meta_path.insert(0, Finder())  # before the look, so that an import in another thread is seen by one of the two
     if "vllm" in sys.modules:
         start()
-    else:
-        sys.meta_path.insert(0, Finder())
 
 
 def start() -> None:
     """Hand over to ``hooks``, unless switched off. Never raises: a failure is logged, and vLLM left as it is."""
+    global _started
+    _started = True
     try:
+        # First and whole: dataclasses looks into whatever sys.modules has, half-imported by another thread too.
+        import typing  # noqa: F401
+
         from rope_patch.settings import Mode, parse
 
         settings = parse(setting)
@@ -53,13 +83,13 @@ def _log(message: str) -> None:
     logging.getLogger("vllm.rope_patch").warning("rope_patch: %s", message)
 
 
-def when_complete(module: object, action: object) -> bool:
+def when_complete(module: "ModuleType", action: "Callable[[], None]") -> bool:
     """Call ``action`` once ``module``, being imported right now, is complete; False if it is complete already.
 
-    wrapt calls its hooks at once for whatever stands in ``sys.modules``, half-initialised modules too. The import
-    system announces completion nowhere, but marks it: it sets ``_initializing`` on the module's spec to False when the
-    import ends, well or badly. Giving that one spec a class that notices the assignment is synchronous, in the
-    importing thread, and needs no polling.
+    wrapt calls its hooks while a module's import is still going on; where it stands in ``sys.modules`` already, even
+    before its last line has run. The import system announces completion nowhere, but marks it: it sets
+    ``_initializing`` on the module's spec to False when the import ends, well or badly. Giving that one spec a class
+    that notices the assignment is synchronous, in the importing thread, and needs no polling.
     """
     spec = getattr(module, "__spec__", None)
     if not getattr(spec, "_initializing", False):
@@ -72,7 +102,7 @@ def when_complete(module: object, action: object) -> bool:
             if name == "_initializing" and not value:
                 object.__setattr__(self, "__class__", plain)
                 if sys.modules.get(self.name) is module:  # else the import failed
-                    action()  # type: ignore[operator]
+                    action()
 
     spec.__class__ = Announcing
     return True

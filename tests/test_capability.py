@@ -51,6 +51,36 @@ for _ in range(2):
     assert reason in first
 
 
+def test_force_of_a_target_that_vllm_imported_first_is_raised_by_the_plugin_and_by_enable(with_doubles: Run) -> None:
+    code = """
+import vllm.model_executor.layers.rotary_embedding.base
+import rope_patch  # only logs
+from rope_patch.vllm_plugin import register
+for demand in register, rope_patch.enable:
+    try:
+        demand()
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE="force", DOUBLE_PLATFORM="cuda").splitlines()[-2:]
+    assert all(line.startswith("NotCapable VLLM_ASCEND_TRITON_ROPE=force, but platform") for line in printed)
+
+
+def test_force_met_while_vllm_is_half_imported_fails_this_import_and_the_next(with_doubles: Run) -> None:
+    code = """
+import builtins, importlib
+builtins.while_half_imported = lambda: importlib.import_module("rope_patch")
+for _ in range(2):
+    try:
+        importlib.import_module("vllm.model_executor.layers.rotary_embedding.base")
+        print("imported")
+    except Exception as error:
+        print(type(error).__name__)
+"""
+    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE="force", DOUBLE_PLATFORM="cuda")
+    assert printed.splitlines()[-2:] == ["NotCapable", "NotCapable"]
+
+
 def test_force_where_nothing_is_missing_is_like_on(with_doubles: Run) -> None:
     assert with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE="force").startswith("ours True True ")
 

@@ -46,19 +46,70 @@ def test_sitecustomize_costs_a_process_without_vllm_at_most_5_ms() -> None:
     assert min(costs) <= 5, f"paired medians {costs} ms"
 
 
-def test_importing_twice_and_from_threads_arms_once(with_doubles: Run) -> None:
+def test_importing_twice_and_from_threads_applies_once(with_doubles: Run) -> None:
     code = """
-import importlib, sys, threading
-threads = [threading.Thread(target=importlib.import_module, args=(n,)) for n in ["rope_patch", "vllm.envs"] * 8]
+import importlib, threading
+import rope_target
+names = ["rope_patch", "vllm.envs", "vllm.model_executor.layers.rotary_embedding.base"] * 8
+threads = [threading.Thread(target=importlib.import_module, args=(name,)) for name in names]
 [t.start() for t in threads]; [t.join() for t in threads]
-import rope_target, rope_patch
+import rope_patch
 import vllm.model_executor.layers.rotary_embedding.base as base
-assert sum(type(f).__module__ == "rope_patch.trigger" for f in sys.meta_path) <= 1
 from rope_patch import hooks
-hooks.arm(hooks._settings); hooks.arm(hooks._settings)
+hooks.arm(hooks._settings)
+ours = vars(base.RotaryEmbedding)["forward_oot"]
+print(base.EARLY(1, 2, 3), ours.__closure__ is not None, rope_target.installed)
+"""
+    assert with_doubles(code).splitlines()[-1] == "ours True 1"
+
+
+@pytest.mark.parametrize("milliseconds", [0, 5, 20])
+def test_importing_vllm_does_not_deadlock_with_imports_in_another_thread(with_doubles: Run, milliseconds: int) -> None:
+    """A finder runs under the import lock; had ours imported anything there, these two would wait for each other."""
+    code = f"""
+import faulthandler, sys, threading, time
+faulthandler.dump_traceback_later(20, exit=True)
+import rope_target, rope_patch
+other = threading.Thread(target=lambda: __import__("wrapt"))
+other.start()
+time.sleep({milliseconds} / 1000)
+import vllm.model_executor.layers.rotary_embedding.base as base
+other.join()
+print(base.EARLY(1, 2, 3))
+"""
+    assert with_doubles(code).splitlines()[-1] == "ours"
+
+
+def test_looking_for_vllm_without_importing_it_starts_nothing(with_doubles: Run) -> None:
+    code = """
+import rope_patch, sys, importlib.util
+print(importlib.util.find_spec("vllm").name, "rope_patch.hooks" in sys.modules)
+"""
+    assert with_doubles(code) == "vllm False"
+
+
+def test_a_submodule_of_vllm_is_noticed_if_vllm_itself_was_missed(with_doubles: Run) -> None:
+    """Another thread may have found vllm before our finder was there, and not yet put it into ``sys.modules``."""
+    code = """
+import vllm, sys
+hidden = sys.modules.pop("vllm")
+import rope_target, rope_patch
+sys.modules["vllm"] = hidden
+import vllm.model_executor.layers.rotary_embedding.base as base
+print(base.EARLY(1, 2, 3))
+"""
+    assert with_doubles(code).splitlines()[-1] == "ours"
+
+
+def test_without_wrapt_status_still_answers_and_disable_is_harmless(with_doubles: Run) -> None:
+    code = """
+import sys
+sys.modules["wrapt"] = None
+import rope_patch, vllm
+rope_patch.disable()
 print(rope_patch.status()["targets"])
 """
-    assert "rotary_embedding" in with_doubles(code, DOUBLE_PLATFORM="cuda")
+    assert "not imported" in with_doubles(code).splitlines()[-1]
 
 
 @pytest.mark.parametrize("missing", ["wrapt", "triton"])

@@ -67,7 +67,9 @@ def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotat
 @pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
 @pytest.mark.parametrize("rest", [0, 64], ids=["full", "partial"])
 def test_every_rotary_dim_power_of_two_or_not(rotary_dim: int, is_neox_style: bool, rest: int) -> None:
-    check(rotation(5, 4, 2, rotary_dim + rest, rotary_dim, is_neox_style=is_neox_style), in_place=False)
+    for dtype, in_place in zip(DTYPES, (True, False, True), strict=True):
+        case = rotation(5, 4, 2, rotary_dim + rest, rotary_dim, is_neox_style=is_neox_style, dtype=dtype)
+        check(case, in_place=in_place)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -126,10 +126,41 @@ def test_sequences_that_are_not_evenly_spaced_are_handed_back() -> None:
     assert sum(report.fallbacks.values()) == 1
 
 
-def test_gradients_are_the_originals() -> None:
+@pytest.mark.parametrize("wanted", ["query", "key"])
+def test_gradients_are_the_originals(wanted: str) -> None:
     case = rotation(5, 4, 2, 64, 64, dtype=torch.float32)
-    assert serve(case, query=case.query.clone().requires_grad_()) is None
-    assert report.fallbacks == {"gradients wanted": 1}
+    assert serve(case, **{wanted: getattr(case, wanted).clone().requires_grad_()}) is None
+    assert serve(case, query=torch.nn.Parameter(case.query.clone())) is None
+    assert report.fallbacks == {"gradients wanted": 2}
+
+
+def test_a_parameter_is_plain_memory_where_no_gradient_is_wanted() -> None:
+    case = rotation(5, 4, 2, 64, 64, strided=False)
+    before = case.query.clone()
+    with torch.no_grad():
+        query, _ = serve(case, query=torch.nn.Parameter(case.query))
+    assert_rotated(case, before, query)
+    assert report.calls == {"eager": 1}
+
+
+LAYOUTS = {
+    "head-major": torch.zeros(4, 5, 64, dtype=torch.bfloat16, device=DEVICE).transpose(0, 1),
+    "heads on top of each other": torch.zeros(5, 1, 64, dtype=torch.bfloat16, device=DEVICE).expand(5, 4, 64),
+    "tokens on top of each other": torch.zeros(1, 4, 64, dtype=torch.bfloat16, device=DEVICE).expand(5, 4, 64),
+}
+
+
+@pytest.mark.parametrize("query", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_layout_that_is_not_rows_of_heads_is_handed_back(query: torch.Tensor) -> None:
+    assert serve(rotation(5, 4, 2, 64, 64), query=query, key=None) is None
+    assert not report.signatures, "nothing was judged by it"
+
+
+def test_no_heads_are_served() -> None:
+    case = rotation(5, 4, 2, 64, 64)
+    query, key = serve(case, query=case.query[:, :0])
+    assert query.shape == (5, 0)
+    assert_rotated(case, case.key, key)
 
 
 def test_calls_are_counted() -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("triton", reason="the check needs triton")
 from rope_patch import report, rotary, selfcheck  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads  # noqa: E402
-from tests.rotations import rotation  # noqa: E402
+from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 
@@ -63,7 +63,6 @@ def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
                 target.copy_(rotated(call, heads, mistake).view(target.shape))
 
     monkeypatch.setattr(selfcheck, "launch", launch)
-    monkeypatch.setattr(rotary, "launch", launch)
 
 
 def serve(strided: bool = True, seed: int = 0) -> Any:
@@ -145,15 +144,79 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
-            if func._schema.name in ("aten::empty_strided", "aten::full"):  # how device scratch is made
+            if func._schema.name in ("aten::empty", "aten::full"):  # how device scratch is made
                 storage = result.untyped_storage()
                 self.storages[storage.data_ptr()] = (weakref.ref(result), storage.nbytes())
                 self.peak = max(self.peak, sum(size for ref, size in self.storages.values() if ref() is not None))
             return result
 
     case = rotation(3, 32, 8, 128, 128)
+    out, key_out = (torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (case.query, case.key))
     with Allocations() as allocations:
-        assert selfcheck.fault(case.call(), False, False) is None
+        assert selfcheck.launch_trusted(case.call(), out, key_out) is None
     gc.collect()
     assert 0 < allocations.peak <= selfcheck.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
+
+
+def test_a_tile_too_large_to_check_in_the_scratch_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "SCRATCH_BYTES", 1000)
+    assert serve() is None
+    assert "more than the 1000 bytes" in str(next(iter(report.signatures.values())))
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_a_kernel_that_fails_to_start_later_is_retired(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
+) -> None:
+    assert serve(strided) is not None
+
+    def launch(*arguments: Any) -> None:
+        raise RuntimeError("no such kernel any more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(selfcheck, "launch", launch)
+        assert serve(strided) is None
+    assert serve(strided) is None, "once retired, it stays native"
+    assert "no such kernel any more" in caplog.text
+
+
+def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens, wide rows: what is checked is what the plan would run on many."""
+    seen = []
+    right = selfcheck.launch
+
+    def launch(call: Call, query_out: Any, key_out: Any, plan: Any = None) -> None:
+        if plan is not None:
+            seen.append((plan.block_tokens, call.positions.numel()))
+        right(call, query_out, key_out, plan)
+
+    monkeypatch.setattr(selfcheck, "launch", launch)
+    wide = torch.zeros(3, 20_000, dtype=torch.bfloat16, device=DEVICE)
+    case = rotation(3, 4, 1, 64, 64)
+    assert rotary.serve(case.positions, wide[:, :256], wide[:, 256:320], case.cache, 64, 64, True) is not None
+    assert len(seen) == 3
+    assert all(num_tokens >= block for block, num_tokens in seen)
+
+
+def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_not_show() -> None:
+    """Of one token the strides mean nothing, whatever they are; later calls of the signature are judged rightly."""
+    for num_tokens in (1, 5):
+        case = rotation(num_tokens, 4, 0, 32, 32)
+        wide = torch.randn(num_tokens, 4, 80).to(DEVICE, torch.bfloat16)
+        case.query = wide[:, :, :32]
+        before = case.query.clone()
+        rotated = rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)
+        assert rotated is not None
+        assert_rotated(case, before, rotated[0])
+    assert set(report.signatures.values()) == {None}
+
+
+def test_unaligned_memory_is_another_signature() -> None:
+    for offset in (0, 1):
+        case = rotation(5, 4, 0, 32, 32)
+        memory = torch.randn(5 * 200 + 1).to(DEVICE, torch.bfloat16)
+        case.query = memory.as_strided((5, 128), (200, 1), offset)
+        before = case.query.clone()
+        assert_rotated(case, before, rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)[0])
+    assert sorted("unaligned" in words for words in report.signatures) == [False, True]

@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
-pytest.importorskip("rope_patch_test_platform", reason="needs tests/oot_platform installed")
+import rope_patch_test_platform  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
 
 ENVIRONMENT = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 PRELUDE = f"""
@@ -84,6 +84,14 @@ class OddStatic(RotaryEmbedding):
         return "its own"
 for cls in Odd, OddStatic:
     assert cls(64, 64, 128, 10000.0, True, torch.float32)(*inputs()) == "its own"
+class OtherSignature(RotaryEmbedding):  # as Llama4VisionRotaryEmbedding of vLLM 0.11
+    def forward_native(self, query, key):
+        return "its own"
+class MoreParameters(RotaryEmbedding):  # as MRotaryEmbedding of vLLM 0.11
+    def forward_native(self, positions, query, key=None, offsets=None):
+        return offsets
+assert OtherSignature(64, 64, 128, 10000.0, True, torch.float32)(*inputs()[1:]) == "its own"
+assert MoreParameters(64, 64, 128, 10000.0, True, torch.float32)(*inputs(), offsets="its own") == "its own"
 from vllm.model_executor.layers import rotary_embedding as package
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 mrope = MRotaryEmbedding(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])

@@ -11,9 +11,9 @@ import sys
 def _activate() -> None:
     try:
         import rope_patch  # noqa: F401
-    except ModuleNotFoundError:
-        pass  # another environment's interpreter: none of our business
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "rope_patch":
+            return  # another environment's interpreter: none of our business
         sys.stderr.write(f"rope_patch: not active: {type(error).__name__}: {error}\n")
 
 

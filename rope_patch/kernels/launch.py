@@ -7,7 +7,7 @@ import torch
 import triton
 from triton.runtime.interpreter import InterpretedFunction
 
-from rope_patch.kernels.plan import Device, Plan, Shape, make_plan
+from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, make_plan
 from rope_patch.kernels.rope import rotary_kernel
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
@@ -41,7 +41,7 @@ def device_facts(device: torch.device) -> Device:
 
 
 class Call(NamedTuple):
-    """One rotation, checked by ``rope_patch.rotary``."""
+    """One rotation, its arguments checked by ``rope_patch.arguments``."""
 
     positions: torch.Tensor  # [num_tokens], contiguous, int32 or int64
     query: Heads
@@ -62,6 +62,11 @@ class Call(NamedTuple):
             rotary_dim=self.rotary_dim,
             token_stride=max(query.token_stride, key.token_stride if key else 0),
         )
+
+
+def is_wide(cos_sin_cache: torch.Tensor) -> bool:
+    """Whether offsets into the cache need 64 bits: ten million positions of rotary_dim 576, say."""
+    return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
 
 
 def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
@@ -101,7 +106,7 @@ def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | N
         BLOCK_Q=plan.block_heads,
         BLOCK_K=plan.block_kv_heads,
         IS_NEOX=is_neox_style,
-        WIDE_CACHE=cache.shape[0] * cache.stride(0) >= 2**31,
+        WIDE_CACHE=is_wide(cache),
         PADDED=plan.padded,
         TRUNCATING_CAST=INTERPRETED and query.tensor.dtype == torch.bfloat16,
     )

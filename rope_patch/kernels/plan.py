@@ -10,7 +10,7 @@ BYTES_PER_HALF_LANE = 32
 LANES_PER_BLOCK = 16
 RESERVED_BYTES = 8 * 1024  # the same formula's allowance for everything that is not a tile
 
-# Offsets inside a tile are 32-bit.
+# Offsets inside a tile are 32-bit, and so are the strides.
 MAX_TILE_OFFSET = 2**31 - 1
 
 
@@ -68,7 +68,7 @@ def _power_of_two_down(n: int) -> int:
 
 def _head_block(heads: int, limit: int, powers_of_two: bool) -> int:
     """The widest block of at most ``limit`` heads; unpadded blocks must divide the heads, since nothing masks them."""
-    limit = max(1, limit)
+    heads, limit = max(1, heads), max(1, limit)
     if powers_of_two:
         return min(_power_of_two_up(heads), _power_of_two_down(limit))
     return max(block for block in range(1, min(heads, limit) + 1) if heads % block == 0)
@@ -107,7 +107,7 @@ def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
     return Plan(
         block_tokens=block,
         block_heads=_head_block(shape.num_heads, rows // block, device.powers_of_two),
-        block_kv_heads=_head_block(max(1, shape.num_kv_heads), rows // block, device.powers_of_two),
+        block_kv_heads=_head_block(shape.num_kv_heads, rows // block, device.powers_of_two),
         half_lanes=lanes(shape.rotary_dim // 2),
         rest_lanes=lanes(max(1, shape.head_size - shape.rotary_dim)),
         padded=device.powers_of_two,

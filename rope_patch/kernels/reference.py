@@ -14,7 +14,7 @@ def rotate(
     """Rotate the first ``rotary_dim`` lanes of every head; the rest passes through.
 
     Args:
-        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows, as in the kernel.
+        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows.
         heads: ``[num_tokens, num_heads, head_size]``, any strides.
         cos_sin_cache: ``[max_position, rotary_dim]``, the cosines of a row, then its sines.
         compute_dtype: of the arithmetic; the result is rounded once, to ``heads.dtype`` (fp64 stays fp64).

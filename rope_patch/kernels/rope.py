@@ -81,7 +81,7 @@ def _mask(tokens_left, head0, HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_T:
 
 @triton.jit
 def _block(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Offsets of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits, see ``launch.py``."""
+    """Offsets of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits (``plan.MAX_TILE_OFFSET``)."""
     t = tl.arange(0, BLOCK_T)[:, None, None] * token_stride
     h = tl.arange(0, BLOCK_H)[None, :, None] * head_stride
     return t + h + tl.arange(0, LANES)[None, None, :]

@@ -22,7 +22,11 @@ from rope_patch.replace import Undo, replace
 from rope_patch.targets import NotApplicable
 
 PARAMETERS = ["self", "positions", "query", "key"]
-Result = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
+    # Attributes are read per call: models change is_neox_style after construction, and caches are replaced.
+    return rotary.serve(positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, self.is_neox_style)
 
 
 def install(module: ModuleType) -> Undo:
@@ -39,19 +43,15 @@ def install(module: ModuleType) -> Undo:
 
     static = getattr(rotary_embedding, "forward_static", None)  # what forward_native calls, in newer versions
 
-    def make(original: Any) -> Callable[..., Result]:
+    def make(original: Any) -> Callable[..., Any]:
         @functools.wraps(original)
-        def forward_oot(
-            self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None
-        ) -> Result:
+        def forward_oot(self: Any, *args: Any, **kwargs: Any) -> Any:
             cls = type(self)
-            if cls.forward_native is not native or getattr(cls, "forward_static", None) is not static:
-                return original(self, positions, query, key)
-            # Read per call: models change is_neox_style after construction, and caches are replaced.
-            rotated = rotary.serve(
-                positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, self.is_neox_style
-            )
-            return original(self, positions, query, key) if rotated is None else rotated
+            if cls.forward_native is native and getattr(cls, "forward_static", None) is static:
+                rotated = _rotate(self, *args, **kwargs)
+                if rotated is not None:
+                    return rotated
+            return original(self, *args, **kwargs)  # whatever signature a class with its own mathematics may have
 
         return forward_oot
 

@@ -5,8 +5,12 @@ Import it before rope_patch.
 
 import sys
 
+installed = 0
+
 
 def install(module):
+    global installed
+    installed += 1
     from rope_patch.replace import replace
 
     native = module.RotaryEmbedding.forward_native

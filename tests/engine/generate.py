@@ -46,13 +46,13 @@ def worker_status(worker: Any) -> dict[str, Any]:
 
 def rotate_wrongly(worker: Any, on: bool) -> None:
     """Runs in the worker: while on, positions are halved before the kernel sees them."""
-    from rope_patch import ops, rotary
+    from rope_patch import selfcheck
     from rope_patch.kernels.launch import launch
 
     def wrong(call: Any, *outputs: Any) -> None:
         launch(call._replace(positions=call.positions // 2), *outputs)
 
-    rotary.launch = ops.launch = wrong if on else launch
+    selfcheck.launch = wrong if on else launch
 
 
 def forget_counts(worker: Any) -> None:
