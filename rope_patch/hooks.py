@@ -151,7 +151,7 @@ def _apply(target: Target, module: ModuleType) -> None:
                 raise refused
         else:
             try:
-                _undo[target.name] = target.install(module)
+                _undo[target.name] = target.install(module, _settings or parse(trigger.setting))
                 _state[target.name] = "applied"
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:

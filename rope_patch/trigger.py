@@ -94,15 +94,21 @@ def when_complete(module: "ModuleType", action: "Callable[[], None]") -> bool:
     spec = getattr(module, "__spec__", None)
     if not getattr(spec, "_initializing", False):
         return False
-    plain: type = type(spec)
+    kind: type = type(spec)
+    if hasattr(kind, "rope_patch_actions"):  # somebody waits for this module already
+        kind.rope_patch_actions.append(action)
+        return True
 
-    class Announcing(plain):  # type: ignore[misc]
+    class Announcing(kind):  # type: ignore[misc]
+        rope_patch_actions = [action]  # noqa: RUF012
+
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "_initializing" and not value:
-                object.__setattr__(self, "__class__", plain)
+                object.__setattr__(self, "__class__", kind)
                 if sys.modules.get(self.name) is module:  # else the import failed
-                    action()
+                    for act in Announcing.rope_patch_actions:
+                        act()
 
     spec.__class__ = Announcing
     return True

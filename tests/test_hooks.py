@@ -151,6 +151,24 @@ builtins.while_half_imported = act
     assert with_doubles(code).splitlines()[-1] == "ours ours ours its own"
 
 
+def test_all_that_wait_for_a_half_imported_module_are_called_once_in_order(with_doubles: Run) -> None:
+    code = """
+import builtins, sys
+import rope_patch
+from rope_patch import trigger
+name = "vllm.model_executor.layers.rotary_embedding.base"
+def wait():
+    for number in 1, 2, 3:
+        print(trigger.when_complete(sys.modules[name], lambda n=number: print(n, hasattr(sys.modules[name], "EARLY"))))
+builtins.while_half_imported = wait
+import importlib
+module = importlib.import_module(name)
+print(type(module.__spec__).__name__, trigger.when_complete(module, print))
+"""
+    expected = ["True"] * 3 + ["1 True", "2 True", "3 True", "ModuleSpec False"]
+    assert with_doubles(code, DOUBLE_PLATFORM="cuda").splitlines() == expected
+
+
 def test_a_failing_import_of_vllm_fails_as_it_would_and_may_be_retried(with_doubles: Run) -> None:
     code = (
         STEPS["ours"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from rope_patch.replace import Undo
+from rope_patch.settings import Settings
 
 
 class NotApplicable(Exception):
@@ -21,13 +22,18 @@ class Target:
     name: str
     module: str
 
-    def install(self, module: ModuleType) -> Undo:
+    def install(self, module: ModuleType, settings: Settings) -> Undo:
         """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched.
 
         The file is imported only now: it brings torch and Triton, which a process that cannot use it need not load.
         """
-        undo: Undo = importlib.import_module(f"{__name__}.{self.name}").install(module)
+        undo: Undo = importlib.import_module(f"{__name__}.{self.name}").install(module, settings)
         return undo
 
 
-TARGETS = (Target("rotary_embedding", "vllm.model_executor.layers.rotary_embedding.base"),)
+_ASCEND = "vllm_ascend.ops.rotary_embedding"
+TARGETS = (
+    Target("rotary_embedding", "vllm.model_executor.layers.rotary_embedding.base"),
+    Target("ascend_rope_kernel", _ASCEND),
+    Target("ascend_rotary_class", _ASCEND),
+)

@@ -19,6 +19,7 @@ import torch
 
 from rope_patch import rotary
 from rope_patch.replace import Undo, replace
+from rope_patch.settings import Settings
 from rope_patch.targets import NotApplicable
 
 PARAMETERS = ["self", "positions", "query", "key"]
@@ -29,7 +30,7 @@ def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.
     return rotary.serve(positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, self.is_neox_style)
 
 
-def install(module: ModuleType) -> Undo:
+def install(module: ModuleType, settings: Settings) -> Undo:
     """Replace ``RotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.base``."""
     rotary_embedding = getattr(module, "RotaryEmbedding", None)
     native = getattr(rotary_embedding, "forward_native", None)

@@ -8,7 +8,7 @@ import sys
 installed = 0
 
 
-def install(module):
+def install(module, settings):
     global installed
     installed += 1
     from rope_patch.replace import replace
