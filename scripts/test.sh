@@ -21,11 +21,11 @@ pytest() { # pytest ENVIRONMENT ARGUMENTS...
   "$root/.venvs/$name/bin/python" -m pytest -q "$@"
 }
 
-on_host_cann() { # on_host_cann CHIP ARGUMENTS...
-  local chip=$1
-  shift
-  say "tests: on the host CANN as $chip: $*"
-  HOST_CANN_REQUIRED=1 "$root/.venvs/ascend/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q "$@"
+on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
+  local chip=$1 name=$2
+  shift 2
+  say "tests: $name on the host CANN as $chip: $*"
+  HOST_CANN_REQUIRED=1 "$root/.venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q "$@"
 }
 
 say "style and types"
@@ -35,7 +35,7 @@ say "style and types"
 
 kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_op.py tests/test_selfcheck.py)
 # The oldest Python and wrapt, and the newest, with neither torch nor vLLM: hooks, capability, ways in, the package.
-not_here=(--ignore-glob '*test_host_cann_*')
+not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*')
 pytest floor "${not_here[@]}"
 pytest newest "${not_here[@]}"
 # Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
@@ -47,7 +47,12 @@ fi
 # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
 say "building the host CANN"
 .venvs/ascend/bin/python -m tests.host_cann.build
-on_host_cann 910B3 tests/test_host_cann_*.py "${kernel[@]}"
-on_host_cann A3 tests/test_host_cann_runtime.py tests/test_host_cann_rope.py
+on_host_cann 910B3 ascend tests/test_host_cann_*.py "${kernel[@]}"
+on_host_cann A3 ascend tests/test_host_cann_runtime.py tests/test_host_cann_rope.py
+# The real vLLM and vllm-ascend of each release that is in use.
+for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
+  stack_environment "$version"
+  on_host_cann 910B3 "stack-$version" tests/test_ascend_stack.py tests/test_ascend_stack_patched.py
+done
 # Mainline Triton's interpreter, and the real vLLM.
 pytest vllm "${not_here[@]}"

@@ -2,7 +2,7 @@
 
     python -m tests.host_cann.build      # prints the folder
 
-The folder's name is a hash of everything that went in (these sources, the wheels' versions, the interpreter), so a
+The folder's name is a hash of everything that went in (these sources, the wheels' versions, where they lie), so a
 change builds anew and an unchanged one costs milliseconds. Nothing is written outside the checkout.
 """
 
@@ -62,8 +62,8 @@ def site() -> Path:
 
 
 def key() -> str:
-    """The folder's name: whose it is (the interpreter), and of what it is made."""
-    owner = hashlib.sha256(sys.executable.encode()).hexdigest()[:8]
+    """The folder's name: whose it is (environments layered over one torch-npu share it), and of what it is made."""
+    owner = hashlib.sha256(str(site()).encode()).hexdigest()[:8]
     digest = hashlib.sha256()
     for dist in ("torch", "torch-npu", "triton-ascend"):
         digest.update(importlib.metadata.version(dist).encode())
