@@ -126,7 +126,7 @@ def test_the_worker_says_that_the_kernel_served_every_call(
     result = pair[0][model, dtype]
     worker = result["plain"]["worker"]
     path = {"eager": "eager", "compiled": "op"}[result["mode"]]
-    assert worker["status"]["targets"] == {"rotary_embedding": "applied"}
+    assert worker["status"]["targets"]["rotary_embedding"] == "applied"
     assert worker["status"]["calls"][path] > 20  # two layers, twelve steps, prefill included
     assert worker["status"]["fallbacks"] == {}
     assert set(worker["status"]["signatures"].values()) == {None}, "a first-use check failed"
