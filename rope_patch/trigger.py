@@ -37,14 +37,15 @@ class Finder:
 
 
 def _start_before_executing(loader: "Any") -> None:
-    execute = loader.exec_module
-
     def exec_module(module: "ModuleType") -> None:
-        loader.exec_module = execute
+        del loader.exec_module
         start()
-        execute(module)
+        loader.exec_module(module)
 
-    loader.exec_module = exec_module
+    try:  # noqa: SIM105  (contextlib is one import more than this file can afford)
+        loader.exec_module = exec_module
+    except AttributeError:
+        pass  # a loader that takes no attributes: the next module of vLLM's has its turn
 
 
 def watch(value: str | None) -> None:
