@@ -22,6 +22,7 @@ def shapes(draw: st.DrawFn) -> Shape:
         head_size=head_size,
         rotary_dim=rotary_dim,
         token_stride=draw(st.one_of(st.just(heads * head_size), st.integers(heads * head_size, 2**31))),
+        half_row_bytes=rotary_dim // 2 * draw(st.sampled_from((2, 4))),
     )
 
 
@@ -75,8 +76,15 @@ def test_a_shape_has_at_most_three_plans_however_many_tokens(shape: Shape, devic
     assert {plan.block_tokens for plan in plans} <= set(token_blocks(shape, device))
 
 
+@settings(max_examples=200, deadline=None)
+@given(shape=shapes(), num_tokens=st.integers(1, 2**20))
+def test_on_ascend_rows_that_are_not_whole_blocks_are_not_gathered(shape: Shape, num_tokens: int) -> None:
+    if shape.half_row_bytes % 32:
+        assert make_plan(shape, num_tokens, ASCEND_910B3).block_tokens == 1
+
+
 def test_one_token_is_one_tile_and_a_prefill_takes_the_largest() -> None:
-    shape = Shape(num_heads=12, num_kv_heads=1, head_size=128, rotary_dim=64, token_stride=1792)
+    shape = Shape(num_heads=12, num_kv_heads=1, head_size=128, rotary_dim=64, token_stride=1792, half_row_bytes=64)
     blocks = token_blocks(shape, ASCEND_910B3)
     assert make_plan(shape, 1, ASCEND_910B3).block_tokens == 1
     assert make_plan(shape, 8192, ASCEND_910B3).block_tokens == blocks[-1] > 1

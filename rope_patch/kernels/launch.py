@@ -61,6 +61,7 @@ class Call(NamedTuple):
             head_size=self.head_size,
             rotary_dim=self.rotary_dim,
             token_stride=max(query.token_stride, key.token_stride if key else 0),
+            half_row_bytes=self.rotary_dim // 2 * self.cos_sin_cache.element_size(),
         )
 
 

@@ -10,6 +10,10 @@ BYTES_PER_HALF_LANE = 32
 LANES_PER_BLOCK = 16
 RESERVED_BYTES = 8 * 1024  # the same formula's allowance for everything that is not a tile
 
+# A gather of cache rows is one DMA per row where half a row is whole 32-byte blocks; else triton-ascend 3.2.0's front
+# end makes a loop over single elements of it (seen in its output). A tile of one token, which gathers nothing, is used.
+BLOCK_BYTES = 32
+
 # Offsets inside a tile are 32-bit, and so are the strides.
 MAX_TILE_OFFSET = 2**31 - 1
 
@@ -31,13 +35,18 @@ class Device:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a call decides its kernel. ``token_stride`` is the largest of the tensors', in elements."""
+    """What of a call decides its kernel.
+
+    ``token_stride`` is the largest of the tensors', in elements; ``half_row_bytes`` what the cosines of one position
+    take in the cache.
+    """
 
     num_heads: int
     num_kv_heads: int
     head_size: int
     rotary_dim: int
     token_stride: int
+    half_row_bytes: int
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ def _head_block(heads: int, limit: int, powers_of_two: bool) -> int:
 
 def token_blocks(shape: Shape, device: Device) -> tuple[int, ...]:
     """The tile heights that a signature may use, smallest first: at most three, hence at most three compiles."""
+    if not device.powers_of_two and shape.half_row_bytes % BLOCK_BYTES:
+        return (1,)
     rows = _rows(shape, device)
     full = _power_of_two_down(max(1, rows // _head_block(shape.num_heads, rows, device.powers_of_two)))
     full = min(full, _power_of_two_down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))

@@ -4,7 +4,8 @@
     assert facts.scalar_accesses == () and facts.transfers[0].row_bytes == 256
 
 They are read off the Linalg that the back-end compiler is given. The compiler may still merge, split or reorder what is
-listed here; ``ub_bytes`` is a model (see ``compiler/ub.py``).
+listed here; ``ub_bytes`` is a model (see ``compiler/ub.py``). The grid is not in it: a launch brings that, for our own
+kernel ``plan.grid``.
 """
 
 from collections import Counter
