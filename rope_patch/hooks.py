@@ -95,13 +95,19 @@ def status() -> Status:
         mode=settings.mode.value,
         enabled=_enabled and settings.mode is not Mode.OFF,
         capable=_verdict.capable if _verdict else None,
-        reason=settings.complaint or (_verdict.reason if _verdict else "not examined: no target was imported yet"),
+        reason=_reason(settings),
         targets={target.name: _state.get(target.name, "not imported") for target in TARGETS},
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
         signatures=dict(report.signatures),
         note="Counts are what the host saw: replayed graphs run without it.",
     )
+
+
+def _reason(settings: Settings) -> str:
+    if settings.mode is Mode.OFF:
+        return settings.complaint or f"switched off by {VARIABLE}={settings.value}"
+    return _verdict.reason if _verdict else "not examined: no target was imported yet"
 
 
 def _watch(target: Target) -> None:

@@ -39,9 +39,10 @@ def show(result: dict[str, Any]) -> None:
     for tokens in result["tokens"]:
         print("   tokens ", *tokens)
     print(f"   worker   process {worker['pid']}, rotary classes {', '.join(worker['classes'])}")
-    print(f"   rope     {status.get('targets')} ({status.get('reason')})")
+    applied = [name for name, state in status.get("targets", {}).items() if state == "applied"]
+    print(f"   patched  {', '.join(applied) or 'nothing'} ({status.get('reason')})")
     calls = status.get("calls") or "none"
-    print(f"   served   by the kernel: {calls}; by the original, where a target is applied: {status.get('fallbacks')}")
+    print(f"   served   by the kernel: {calls}; handed back to the original: {status.get('fallbacks') or 'none'}")
 
 
 def main() -> int:
