@@ -13,6 +13,7 @@ STEPS = {
     "base": BASE,
     "model": BASE + "model = base.Scaled()",
 }
+START = STEPS["ours"] + "\n" + BASE
 SHOW = """
 import vllm.model_executor.layers.rotary_embedding.base as base
 model = globals().get("model") or base.Scaled()
@@ -27,7 +28,7 @@ def test_any_order_of_imports_and_models_ends_patched(with_doubles: Run, order: 
 
 
 def test_what_lands_on_the_class_is_a_plain_function(with_doubles: Run) -> None:
-    code = STEPS["ours"] + "\n" + BASE + "print(type(vars(base.RotaryEmbedding)['forward_oot']).__name__)"
+    code = START + "print(type(vars(base.RotaryEmbedding)['forward_oot']).__name__)"
     assert with_doubles(code) == "function"
 
 
@@ -54,9 +55,7 @@ print(rope_patch.status()["targets"]["rotary_embedding"], base.EARLY(1, 2, 3))
 def test_a_frozen_heap_hides_no_instance_and_stays_frozen(with_doubles: Run) -> None:
     """vLLM calls ``gc.freeze`` once an engine has started; ``gc.get_objects`` leaves out what is frozen."""
     code = (
-        STEPS["ours"]
-        + "\n"
-        + BASE
+        START
         + """
 import gc
 model = base.Scaled()
@@ -87,9 +86,7 @@ print(base.EARLY(1, 2, 3))
 
 def test_a_patch_on_top_of_ours_is_left_alone_and_said(with_doubles: Run) -> None:
     code = (
-        STEPS["ours"]
-        + "\n"
-        + BASE
+        START
         + """
 theirs = lambda self, *args: "theirs"
 base.RotaryEmbedding.forward_oot = theirs
@@ -104,9 +101,7 @@ print(vars(base.RotaryEmbedding)["forward_oot"] is theirs, rope_patch.status()["
 
 def test_a_failed_undo_stays_applied_and_is_not_applied_twice(with_doubles: Run) -> None:
     code = (
-        STEPS["ours"]
-        + "\n"
-        + BASE
+        START
         + """
 ours = base.RotaryEmbedding.forward_oot
 base.RotaryEmbedding.forward_oot = lambda self, *args: "on top of " + ours(self, *args)
@@ -122,9 +117,7 @@ print(base.Scaled()(1, 2, 3), rope_target.installed)
 
 def test_enable_raises_nothing_of_a_target_that_breaks(with_doubles: Run) -> None:
     code = (
-        STEPS["ours"]
-        + "\n"
-        + BASE
+        START
         + """
 rope_patch.disable()
 def broken(*arguments): raise AttributeError("moved")
