@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every test, from a clean clone:  scripts/test.sh
-# The fast ones only, about three minutes once the environments exist:  scripts/test.sh fast
+# The fast ones only, a few minutes once the environments exist:  scripts/test.sh fast
 set -euo pipefail
 source "$(dirname "$0")/environments.sh"
 cd "$root"
