@@ -6,22 +6,15 @@ clones by the compilers that vllm-ascend uses, and one that returns its inputs b
 
 import torch
 
-from rope_patch import report, selfcheck
-from rope_patch.arguments import Refusal, call_of, refusal_of
+from rope_patch import calls, report
+from rope_patch.arguments import Refusal
 from rope_patch.kernels import reference
-from rope_patch.kernels.launch import Call, Heads
 
 _library = torch.library.Library("rope_patch", "DEF")
 _library.define(
     "rotary_embedding(Tensor positions, Tensor query, Tensor? key, Tensor cos_sin_cache, int head_size, "
     "int rotary_dim, bool is_neox_style) -> (Tensor, Tensor)"
 )
-
-
-def _outputs(query: torch.Tensor, key: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    rotated = torch.empty_like(query, memory_format=torch.contiguous_format)
-    # A schema has no optional results: for no key, an empty tensor.
-    return rotated, query.new_empty(0) if key is None else torch.empty_like(key, memory_format=torch.contiguous_format)
 
 
 def _rotary_embedding(
@@ -38,35 +31,38 @@ def _rotary_embedding(
     Raises:
         TypeError, ValueError: for a dtype, device or shape that it does not take, naming it, before anything runs.
     """
-    call: Call | Refusal | None = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim)
-    if call is None:
-        call = call_of(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
-        if isinstance(call, Refusal):  # a compiler may lay tensors out as it likes: what strides forbid, a copy allows
-            tensors = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
-            call = call_of(*tensors, cos_sin_cache, head_size, rotary_dim, is_neox_style)
-    if isinstance(call, Refusal):
+    numbers = head_size, rotary_dim, is_neox_style
+    rotated = calls.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+    if isinstance(rotated, Refusal):
+        # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
+        positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
+        rotated = calls.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+    if isinstance(rotated, Refusal):
         named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
-        raise call.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
-    rotated, rotated_key = _outputs(query, key)
-    fault = selfcheck.launch_trusted(call, rotated, None if key is None else rotated_key)
-    if fault:
-        report.fallbacks[fault] += 1
-        _reference(call, rotated, rotated_key)
+        raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
+    if isinstance(
+        rotated, str
+    ):  # the kernel is not to be trusted, and from inside a graph the original is out of reach
+        report.fallbacks[rotated] += 1
+        rotated = (
+            _reference(positions, query, cos_sin_cache, *numbers),
+            (None if key is None else _reference(positions, key, cos_sin_cache, *numbers)),
+        )
     else:
         report.calls["op"] += 1
-    return rotated, rotated_key
+    return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
 
 
-def _reference(call: Call, rotated: torch.Tensor, rotated_key: torch.Tensor) -> None:
-    """What serves an op whose kernel is not to be trusted: the original is out of reach from inside a graph."""
-    for heads, out in ((call.query, rotated), (call.key, rotated_key)):
-        if heads is not None:
-            out.copy_(_rotate_heads(call, heads).view(out.shape))
-
-
-def _rotate_heads(call: Call, heads: Heads) -> torch.Tensor:
-    tensor = heads.tensor.reshape(call.positions.numel(), heads.num_heads, call.head_size)
-    return reference.rotate(call.positions.flatten(), tensor, call.cos_sin_cache, call.rotary_dim, call.is_neox_style)
+def _reference(
+    positions: torch.Tensor,
+    tensor: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> torch.Tensor:
+    heads = tensor.reshape(positions.numel(), -1, head_size)
+    return reference.rotate(positions.flatten(), heads, cos_sin_cache, rotary_dim, is_neox_style).view(tensor.shape)
 
 
 def _fake(
@@ -78,7 +74,9 @@ def _fake(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _outputs(query, key)
+    rotated = torch.empty_like(query, memory_format=torch.contiguous_format)
+    # A schema has no optional results: for no key, an empty tensor.
+    return rotated, query.new_empty(0) if key is None else torch.empty_like(key, memory_format=torch.contiguous_format)
 
 
 # One implementation for every back end: what it may run on is checked per call, and by vLLM's platform before.

@@ -2,10 +2,9 @@
 
 import torch
 
-from rope_patch import ops, report, selfcheck
-from rope_patch.arguments import Refusal, call_of, refusal_of
-
-Rotated = tuple[torch.Tensor, torch.Tensor | None]
+from rope_patch import calls, ops, report
+from rope_patch.arguments import Refusal, refusal_of
+from rope_patch.calls import Rotated
 
 
 def serve(
@@ -33,20 +32,13 @@ def serve(
     # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
     if torch.compiler.is_compiling() or type(query) not in (torch.Tensor, torch.nn.Parameter):
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
-    call = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim) or call_of(
-        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
-    )
-    if isinstance(call, Refusal):
-        return _refuse(f"not {call.expected}")
-    query_out = None if query.is_contiguous() else torch.empty_like(query, memory_format=torch.contiguous_format)
-    key_out = (
-        None if key is None or key.is_contiguous() else torch.empty_like(key, memory_format=torch.contiguous_format)
-    )
-    fault = selfcheck.launch_trusted(call, query_out, key_out)
-    if fault:
-        return _refuse(fault)
+    rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
+    if isinstance(rotated, Refusal):
+        return _refuse(f"not {rotated.expected}")
+    if isinstance(rotated, str):
+        return _refuse(rotated)
     report.calls["eager"] += 1
-    return query if query_out is None else query_out, key if key_out is None else key_out
+    return rotated
 
 
 def _traced(

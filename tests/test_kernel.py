@@ -9,7 +9,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch.kernels.launch import device_facts, launch  # noqa: E402
-from rope_patch.kernels.plan import make_plan, token_blocks  # noqa: E402
+from rope_patch.kernels.plan import plans_of  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -97,14 +97,14 @@ def test_zero_tokens_start_nothing() -> None:
 @pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
-    shape = rotation(1, 3, 1, 96, 96).call().shape
-    blocks = token_blocks(shape, device)
-    assert len(blocks) == 3
-    for block in blocks:
-        plan = make_plan(shape, block * device.max_programs, device)
-        assert plan.block_tokens == block
-        for num_tokens in {1, block, block + 1, 2 * block + 1}:
-            check(rotation(num_tokens, 3, 1, 96, 96, is_neox_style=is_neox_style), in_place=False, plan=plan)
+    for fresh in (False, True):
+        plans = plans_of(rotation(1, 3, 1, 128, 96).call().shape(fresh), device)
+        assert len(plans) >= 2
+        for plan in plans:
+            block = plan.block_tokens
+            for num_tokens in {1, block, block + 1, 2 * block + 1}:
+                case = rotation(num_tokens, 3, 1, 128, 96, is_neox_style=is_neox_style)
+                check(case, in_place=not fresh, plan=plan)
 
 
 def test_heads_that_lie_apart() -> None:

@@ -7,17 +7,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
-from rope_patch import report, rotary, selfcheck  # noqa: E402
+from rope_patch import calls, report, rotary  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
-    selfcheck.forget()
+    calls.forget()
     report.calls.clear()
     report.fallbacks.clear()
     yield
-    selfcheck.forget()
+    calls.forget()
 
 
 def serve(case: Rotation, **changed: object) -> rotary.Rotated | None:

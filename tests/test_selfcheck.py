@@ -8,9 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the check needs torch")
 pytest.importorskip("triton", reason="the check needs triton")
 
-from rope_patch import report, rotary, selfcheck  # noqa: E402
+from rope_patch import calls, report, rotary, selfcheck  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
-from rope_patch.kernels.launch import Call, Heads  # noqa: E402
+from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
+from rope_patch.kernels.plan import plans_of  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
@@ -18,12 +19,12 @@ Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 
 @pytest.fixture(autouse=True)
 def unchecked() -> Iterator[None]:
-    selfcheck.forget()
+    calls.forget()
     report.calls.clear()
     report.fallbacks.clear()
     report._warned.clear()
     yield
-    selfcheck.forget()
+    calls.forget()
 
 
 def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
@@ -56,13 +57,13 @@ MISTAKES = (
 
 
 def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Any = None) -> None:
+    def launch(work: Launch, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> None:
         for heads, out in ((call.query, query_out), (call.key, key_out)):
             if heads is not None:
                 target = heads.tensor if out is None else out
                 target.copy_(rotated(call, heads, mistake).view(target.shape))
 
-    monkeypatch.setattr(selfcheck, "launch", launch)
+    monkeypatch.setattr(Launch, "on", launch)
 
 
 def serve(strided: bool = True, seed: int = 0) -> Any:
@@ -99,7 +100,7 @@ def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
     def launch(*arguments: Any) -> None:
         raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
 
-    monkeypatch.setattr(selfcheck, "launch", launch)
+    monkeypatch.setattr(Launch, "on", launch)
     assert serve() is None
     assert "ub overflow" in caplog.text
     (fault,) = report.signatures.values()
@@ -153,7 +154,7 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
     case = rotation(3, 32, 8, 128, 128)
     out, key_out = (torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (case.query, case.key))
     with Allocations() as allocations:
-        assert selfcheck.launch_trusted(case.call(), out, key_out) is None
+        assert isinstance(selfcheck.launch_trusted(case.call(), out, key_out), selfcheck.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= selfcheck.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
@@ -170,12 +171,13 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
+    calls._ways.clear()  # not by the kernel's own launcher: test_calls.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
 
     with monkeypatch.context() as patched:
-        patched.setattr(selfcheck, "launch", launch)
+        patched.setattr(Launch, "on", launch)
         assert serve(strided) is None
     assert serve(strided) is None, "once retired, it stays native"
     assert "no such kernel any more" in caplog.text
@@ -183,20 +185,51 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
 
 def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few tokens, wide rows: what is checked is what the plan would run on many."""
-    seen = []
-    right = selfcheck.launch
+    seen = set()
+    right = Launch.on
 
-    def launch(call: Call, query_out: Any, key_out: Any, plan: Any = None) -> None:
-        if plan is not None:
-            seen.append((plan.block_tokens, call.positions.numel()))
-        right(call, query_out, key_out, plan)
+    def launch(work: Launch, call: Call, *outputs: Any) -> object:
+        seen.add((work.constants["BLOCK_T"], call.positions.numel()))
+        return right(work, call, *outputs)
 
-    monkeypatch.setattr(selfcheck, "launch", launch)
+    monkeypatch.setattr(Launch, "on", launch)
     wide = torch.zeros(3, 20_000, dtype=torch.bfloat16, device=DEVICE)
     case = rotation(3, 4, 1, 64, 64)
-    assert rotary.serve(case.positions, wide[:, :256], wide[:, 256:320], case.cache, 64, 64, True) is not None
-    assert len(seen) == 3
-    assert all(num_tokens >= block for block, num_tokens in seen)
+    query, key = wide[:, :256], wide[:, 256:320]
+    assert rotary.serve(case.positions, query, key, case.cache, 64, 64, True) is not None
+    shape = case.call()._replace(query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
+    for plan in plans_of(shape, device_facts(torch.device(DEVICE))):
+        assert any(block == plan.block_tokens <= num_tokens for block, num_tokens in seen)
+
+
+def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    largest = 10**9
+    tried = []
+    right = Launch.on
+
+    def launch(work: Launch, *arguments: Any) -> object:
+        tile = work.constants["BLOCK_T"] * work.constants["BLOCK_Q"]
+        tried.append(tile)
+        if tile > largest:
+            raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
+        return right(work, *arguments)
+
+    monkeypatch.setattr(Launch, "on", launch)
+    caplog.set_level("INFO")
+    assert serve() is not None
+    largest = max(tried) // 2
+    calls.forget()
+    assert serve() is not None
+    assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
+    assert set(report.signatures.values()) == {None}
+    tried.clear()
+    calls._ways.clear()
+    case = rotation(3000, 4, 2, 64, 40)
+    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True) is not None
+    assert len(tried) == 1, "not checked again"
+    assert tried[0] <= largest, "many tokens, in the smaller tiles"
 
 
 def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_not_show() -> None:

@@ -1,7 +1,7 @@
 """Start the kernel: from checked tensors and a plan to one launch."""
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -31,13 +31,26 @@ def device_facts(device: torch.device) -> Device:
     """What the plan needs to know of ``device``; asks the driver once, so the device must be initialised."""
     mainline = "ascend" not in triton.backends.backends
     if INTERPRETED:  # small enough that ordinary tests cross tiles and programs, large enough for NumPy to be quick
-        return Device(max_programs=2, tile_bytes=256 * KIB, powers_of_two=mainline)
+        return Device(max_programs=8, tile_bytes=256 * KIB, powers_of_two=mainline, busy_programs=8)
     if device.type == "npu":
         properties = triton.runtime.driver.active.utils.get_device_properties(device.index)
-        return Device(max_programs=properties["num_vectorcore"], tile_bytes=UNIFIED_BUFFER, powers_of_two=False)
-    # A proxy for measurements only: tiles of 2048 half lanes, 16 per thread of four warps, many small programs.
+        cores = properties["num_vectorcore"]
+        return Device(max_programs=cores, tile_bytes=UNIFIED_BUFFER, powers_of_two=False, slices=True)
+    # A proxy, for measurements only; plan_padded.py says where the numbers come from.
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return Device(max_programs=16 * processors, tile_bytes=72 * KIB, powers_of_two=True)
+    return Device(
+        max_programs=MAX_TILE_OFFSET,
+        tile_bytes=32 * KIB,
+        powers_of_two=True,
+        stride_unit=16,
+        busy_programs=2 * processors,
+    )
+
+
+def current_stream(device: torch.device) -> int:
+    """The stream that Triton would launch on; ``device`` must be the current one."""
+    stream: int = triton.runtime.driver.active.get_current_stream(device.index)
+    return stream
 
 
 class Call(NamedTuple):
@@ -51,23 +64,89 @@ class Call(NamedTuple):
     rotary_dim: int
     is_neox_style: bool
 
-    @property
-    def shape(self) -> Shape:
-        """The part of the call that its plan follows from."""
+    def shape(self, fresh: bool) -> Shape:
+        """The part of the call that its plan follows from; ``fresh`` if it has an output tensor of its own."""
         query, key = self.query, self.key
         return Shape(
             num_heads=query.num_heads,
             num_kv_heads=key.num_heads if key else 0,
             head_size=self.head_size,
             rotary_dim=self.rotary_dim,
+            is_neox_style=self.is_neox_style,
             token_stride=max(query.token_stride, key.token_stride if key else 0),
-            half_row_bytes=self.rotary_dim // 2 * self.cos_sin_cache.element_size(),
+            itemsize=query.tensor.element_size(),
+            cache_itemsize=self.cos_sin_cache.element_size(),
+            fresh=fresh,
         )
 
 
-def is_wide(cos_sin_cache: torch.Tensor) -> bool:
+def is_big(cos_sin_cache: torch.Tensor) -> bool:
     """Whether offsets into the cache need 64 bits: ten million positions of rotary_dim 576, say."""
     return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
+
+
+def constants(
+    shape: Shape, plan: Plan, stride_unit: int = 1, big_cache: bool = False, truncating_cast: bool = False
+) -> dict[str, int | bool]:
+    """The constexpr arguments of ``rotary_kernel``; in place or fresh is told by its output pointers."""
+    return {
+        "Q_HEADS": shape.num_heads,
+        "K_HEADS": shape.num_kv_heads,
+        "HEAD_SIZE": shape.head_size,
+        "HALF": shape.rotary_dim // 2,
+        "IS_NEOX": shape.is_neox_style,
+        "HALF_LANES": plan.half_lanes,
+        "REST_LANES": plan.rest_lanes,
+        "BLOCK_T": plan.block_tokens,
+        "BLOCK_Q": plan.block_heads,
+        "BLOCK_K": plan.block_kv_heads,
+        "UNITS": plan.units,
+        "BIG_CACHE": big_cache,
+        "STRIDE_UNIT": stride_unit,
+        "WIDE_HEADS": plan.wide_heads,
+        "WIDE_ROWS": plan.wide_rows,
+        "PADDED": plan.padded,
+        "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # of 16 bytes of pairs, half are first lanes
+        "TRUNCATING_CAST": truncating_cast,
+    }
+
+
+Kernel = tuple[int | bool, ...]  # the values of its constexpr arguments
+
+
+class Launch(NamedTuple):
+    """A launch worked out: everything but which memory."""
+
+    programs: int
+    numbers: tuple[int, ...]  # the kernel's integer arguments
+    constants: dict[str, int | bool]
+
+    @property
+    def kernel(self) -> Kernel:
+        """Which of the kernels of a signature it is."""
+        return tuple(self.constants.values())
+
+    def on(self, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> Any:
+        """Start it through Triton; returns Triton's compiled kernel (None from an interpreter)."""
+        return rotary_kernel[(self.programs,)](*memory(call, query_out, key_out), *self.numbers, **self.constants)
+
+
+def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
+    """The kernel's first arguments."""
+    return (call.query.tensor, call.key and call.key.tensor, query_out, key_out, call.cos_sin_cache, call.positions)
+
+
+def planned(call: Call, plan: Plan, device: Device) -> Launch:
+    """The launch of at least one token by ``plan``."""
+    query, key, cache = call.query, call.key, call.cos_sin_cache
+    num_tokens = call.positions.numel()
+    strides = (cache.stride(0), *query[2:], *(key[2:] if key else (0, 0)))
+    unit = 1 if any(stride % device.stride_unit for stride in strides) else device.stride_unit
+    programs, tokens_per_program = plan.grid(num_tokens, device)
+    numbers = (num_tokens, tokens_per_program, cache.shape[0], *(stride // unit for stride in strides))
+    truncating = INTERPRETED and query.tensor.dtype == torch.bfloat16
+    # In place or fresh is told by pointers, so the shape's ``fresh`` does not matter here.
+    return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating))
 
 
 def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
@@ -75,39 +154,8 @@ def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | N
 
     Zero tokens start nothing. ``plan`` is the one for the call's shape unless given.
     """
-    positions, query, key, cache, head_size, rotary_dim, is_neox_style = call
-    num_tokens = positions.numel()
-    if num_tokens == 0:
-        return
-    device = device_facts(positions.device)
-    plan = plan or make_plan(call.shape, num_tokens, device)
-    programs, tokens_per_program = plan.grid(num_tokens, device)
-    rotary_kernel[(programs,)](
-        query.tensor,
-        key.tensor if key else None,
-        query_out,
-        key_out,
-        cache,
-        positions,
-        num_tokens,
-        tokens_per_program,
-        cache.shape[0],
-        cache.stride(0),
-        query.token_stride,
-        query.head_stride,
-        key.token_stride if key else 0,
-        key.head_stride if key else 0,
-        Q_HEADS=query.num_heads,
-        K_HEADS=key.num_heads if key else 0,
-        HEAD_SIZE=head_size,
-        HALF=rotary_dim // 2,
-        HALF_LANES=plan.half_lanes,
-        REST_LANES=plan.rest_lanes,
-        BLOCK_T=plan.block_tokens,
-        BLOCK_Q=plan.block_heads,
-        BLOCK_K=plan.block_kv_heads,
-        IS_NEOX=is_neox_style,
-        WIDE_CACHE=is_wide(cache),
-        PADDED=plan.padded,
-        TRUNCATING_CAST=INTERPRETED and query.tensor.dtype == torch.bfloat16,
-    )
+    num_tokens = call.positions.numel()
+    if num_tokens:
+        device = device_facts(call.positions.device)
+        plan = plan or make_plan(call.shape(query_out is not None or key_out is not None), num_tokens, device)
+        planned(call, plan, device).on(call, query_out, key_out)

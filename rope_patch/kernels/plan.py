@@ -1,18 +1,10 @@
-"""How a rotation is cut into programs and tiles: a pure function of shape and device facts."""
+"""How a rotation is cut into programs and tiles: a pure function of shape and device facts.
+
+``make_plan`` chooses among at most three plans for a shape, by the number of tokens, so that a signature compiles at
+most three kernels. ``plan_ascend`` and ``plan_padded`` know what is good for which back end.
+"""
 
 from dataclasses import dataclass
-
-# What a tile costs in unified buffer, per (token, head) row and per half lane: two fp32 inputs, their products and
-# results, and a second set of DMA buffers while the first is at work. Read off upstream's overflow reports, which imply
-# 24 to 32 bytes (vllm-ascend #12733, #8313, #11536, and the formula of #10388).
-BYTES_PER_HALF_LANE = 32
-# The last axis of a tile is padded to whole 32-byte blocks there, 16 lanes of 16 bits.
-LANES_PER_BLOCK = 16
-RESERVED_BYTES = 8 * 1024  # the same formula's allowance for everything that is not a tile
-
-# A gather of cache rows is one DMA per row where half a row is whole 32-byte blocks; else triton-ascend 3.2.0's front
-# end makes a loop over single elements of it (seen in its output). A tile of one token, which gathers nothing, is used.
-BLOCK_BYTES = 32
 
 # Offsets inside a tile are 32-bit, and so are the strides.
 MAX_TILE_OFFSET = 2**31 - 1
@@ -25,101 +17,87 @@ class Device:
     Attributes:
         max_programs: how many programs to start at most (on Ascend, the vector cores).
         tile_bytes: fast memory for one tile: the unified buffer, or what stands for it elsewhere.
-        powers_of_two: whether ``tl.arange`` wants powers of two (mainline Triton).
+        powers_of_two: whether blocks must be powers of two, and be masked (mainline Triton).
+        slices: whether tiles can be cut in fast memory (``tl.extract_slice``: Triton-Ascend, compiled).
+        stride_unit: what to divide strides by, if all are multiples of it (CUDA, for wide accesses), or 1.
+        busy_programs: from how many programs on the device counts as busy; fewer are made smaller, and more.
     """
 
     max_programs: int
     tile_bytes: int
     powers_of_two: bool
+    slices: bool = False
+    stride_unit: int = 1
+    busy_programs: int = 1
 
 
 @dataclass(frozen=True)
 class Shape:
     """What of a call decides its kernel.
 
-    ``token_stride`` is the largest of the tensors', in elements; ``half_row_bytes`` what the cosines of one position
-    take in the cache.
+    ``token_stride`` is the largest of the tensors', in elements; ``itemsize`` and ``cache_itemsize`` are bytes of an
+    element of q and k, and of the cache; ``fresh`` whether any output is a tensor of its own.
     """
 
     num_heads: int
     num_kv_heads: int
     head_size: int
     rotary_dim: int
+    is_neox_style: bool
     token_stride: int
-    half_row_bytes: int
+    itemsize: int
+    cache_itemsize: int
+    fresh: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Constexpr arguments of ``rotary_kernel`` that follow from shape and device."""
+    """Constexpr arguments of ``rotary_kernel`` that follow from shape and device; ``rope.py`` says what they mean.
+
+    ``units`` is 0 for programs that take chunks of tokens with all their heads.
+    """
 
     block_tokens: int
     block_heads: int
     block_kv_heads: int
     half_lanes: int
     rest_lanes: int
-    padded: bool
+    units: int
+    wide_heads: bool = False
+    wide_rows: bool = False
+    padded: bool = False
 
     def grid(self, num_tokens: int, device: Device) -> tuple[int, int]:
         """(programs, tokens per program): contiguous runs of whole tiles, the last one cut short."""
-        tiles = -(-num_tokens // self.block_tokens)
-        tokens_per_program = -(-tiles // min(tiles, device.max_programs)) * self.block_tokens
-        return -(-num_tokens // tokens_per_program), tokens_per_program
-
-
-def _power_of_two_up(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
-def _power_of_two_down(n: int) -> int:
-    return 1 << max(n.bit_length() - 1, 0)
-
-
-def _head_block(heads: int, limit: int, powers_of_two: bool) -> int:
-    """The widest block of at most ``limit`` heads; unpadded blocks must divide the heads, since nothing masks them."""
-    heads, limit = max(1, heads), max(1, limit)
-    if powers_of_two:
-        return min(_power_of_two_up(heads), _power_of_two_down(limit))
-    return max(block for block in range(1, min(heads, limit) + 1) if heads % block == 0)
-
-
-def token_blocks(shape: Shape, device: Device) -> tuple[int, ...]:
-    """The tile heights that a signature may use, smallest first: at most three, hence at most three compiles."""
-    if not device.powers_of_two and shape.half_row_bytes % BLOCK_BYTES:
-        return (1,)
-    rows = _rows(shape, device)
-    full = _power_of_two_down(max(1, rows // _head_block(shape.num_heads, rows, device.powers_of_two)))
-    full = min(full, _power_of_two_down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))
-    return tuple(sorted({1, max(1, full // 4), full}))
-
-
-def _rows(shape: Shape, device: Device) -> int:
-    """How many (token, head) rows fit in a tile, pass-through lanes counted as half a lane's cost each."""
-    lanes = _padded(shape.rotary_dim // 2, device) + _padded(shape.head_size - shape.rotary_dim, device) // 2
-    return max(1, (device.tile_bytes - RESERVED_BYTES) // (BYTES_PER_HALF_LANE * lanes))
-
-
-def _padded(lanes: int, device: Device) -> int:
-    """What ``lanes`` lanes take in fast memory."""
-    if device.powers_of_two:
-        return _power_of_two_up(lanes) if lanes else 0
-    return -(-lanes // LANES_PER_BLOCK) * LANES_PER_BLOCK
+        tiles = ceil_div(num_tokens, self.block_tokens)
+        if self.units:
+            return tiles * self.units, self.block_tokens
+        tokens_per_program = ceil_div(tiles, min(tiles, device.max_programs)) * self.block_tokens
+        return ceil_div(num_tokens, tokens_per_program), tokens_per_program
 
 
 def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
-    """The plan for ``num_tokens`` tokens: the smallest tile that still gives every program at most one.
+    """The plan for ``num_tokens`` tokens."""
+    return next(plan for plan, most in _steps(shape, device) if num_tokens <= most)
 
-    Few tokens are spread over the programs, many are taken in the largest tiles that fit.
-    """
-    blocks = token_blocks(shape, device)
-    block = next((b for b in blocks if b * device.max_programs >= num_tokens), blocks[-1])
-    rows = _rows(shape, device)
-    lanes = _power_of_two_up if device.powers_of_two else int
-    return Plan(
-        block_tokens=block,
-        block_heads=_head_block(shape.num_heads, rows // block, device.powers_of_two),
-        block_kv_heads=_head_block(shape.num_kv_heads, rows // block, device.powers_of_two),
-        half_lanes=lanes(shape.rotary_dim // 2),
-        rest_lanes=lanes(max(1, shape.head_size - shape.rotary_dim)),
-        padded=device.powers_of_two,
-    )
+
+def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
+    """All plans that ``make_plan`` chooses from, for ever more tokens."""
+    return tuple(plan for plan, _ in _steps(shape, device))
+
+
+def _steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
+    """Each plan with the largest number of tokens that it is for."""
+    from rope_patch.kernels import plan_ascend, plan_padded
+
+    return (plan_padded if device.powers_of_two else plan_ascend).steps(shape, device)
+
+
+def units_of(shape: Shape, block_heads: int, block_kv_heads: int) -> int:
+    """How many blocks of heads a token has."""
+    return ceil_div(shape.num_heads, block_heads) + ceil_div(shape.num_kv_heads, block_kv_heads)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)

@@ -1,8 +1,8 @@
 """The Triton kernel: rotate q and k by position, in one launch.
 
-A persistent one-dimensional grid. Each program owns a contiguous chunk of tokens and walks it in tiles of
-``[tokens, heads, lanes]``. For a tile the cos/sin rows are gathered once, by position, and serve every head of q and
-of k. The arithmetic is fp32; each output element is rounded once, to the tensor's dtype.
+A tile is ``[tokens, heads, lanes]``. Its cos/sin rows are gathered once, by position, and serve every head of q and of
+k. The arithmetic is fp32; each output element is rounded once, to the tensor's dtype. A program either owns a contiguous
+chunk of tokens and walks it in tiles, each with all its heads, or it takes one block of heads of one tile (``UNITS``).
 
 With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd lanes (GPT-J)::
 
@@ -15,6 +15,10 @@ What differs between back ends is in constexpr arguments, decided by ``plan.py``
 
 * ``PADDED``: lane and head blocks are rounded up to powers of two and masked. Mainline Triton needs it, because its
   ``arange`` takes powers of two only. Triton-Ascend takes any length, and there masks cost pipelining.
+* ``WIDE_HEADS``, ``WIDE_ROWS``: whole heads, and whole cos/sin rows, are moved at once and cut into halves in the
+  unified buffer, where Triton-Ascend has slices and they are aligned: half as many DMA transfers, each twice as large.
+* ``STRIDE_UNIT``: what all strides are multiples of; they come divided by it. CUDA's wide accesses need to know.
+* ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes it rotates by them.
 * ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16; hardware rounds to
   nearest even. There, and only there, the rounding is done on the bits first.
 """
@@ -38,34 +42,46 @@ def _narrow(x, dtype: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
 
 
 @triton.jit
-def _cos_sin(cache_ptr, positions_ptr, token0, tokens_left, cache_rows, cache_stride, HALF: tl.constexpr,
-             HALF_LANES: tl.constexpr, BLOCK_T: tl.constexpr, TAIL: tl.constexpr, PADDED: tl.constexpr,
-             WIDE_CACHE: tl.constexpr):
-    """The fp32 cos and sin rows, ``[BLOCK_T, HALF_LANES]`` each, of the tile's tokens."""
+def _positions(positions_ptr, token0, tokens_left, BLOCK_T: tl.constexpr, MASKED: tl.constexpr):
+    """The tile's positions, ``[BLOCK_T]``; a scalar for one token: triton-ascend 3.2.0 cannot gather by one row."""
     t = tl.arange(0, BLOCK_T)
-    lane = tl.arange(0, HALF_LANES)
-    if BLOCK_T == 1:  # one scalar: triton-ascend 3.2.0 cannot lower a gather by a vector of one
+    if BLOCK_T == 1:
         position = tl.load(positions_ptr + token0)
-    elif TAIL or PADDED:
+    elif MASKED:
         position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
     else:
         position = tl.load(positions_ptr + token0 + t)
+    return position
+
+
+@triton.jit
+def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, HALF_LANES: tl.constexpr,
+             BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, BIG_CACHE: tl.constexpr, WIDE_ROWS: tl.constexpr,
+             PADDED: tl.constexpr, VECTOR: tl.constexpr):
+    """The fp32 cos and sin of the tile's tokens, ``[BLOCK_T, 1 or BLOCK_H, HALF_LANES]`` each."""
     # 32 bits: vectors of int64 are scalar code on Ascend. Whatever a position holds, the row read is in the cache.
     row = tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1)
-    if WIDE_CACHE:
+    if BIG_CACHE:
         row = row.to(tl.int64)
-    if BLOCK_T == 1:
-        address = cache_ptr + row * cache_stride + lane[None, :]
+    row = row * cache_stride
+    if BLOCK_T > 1:
+        row = row[:, None]
+    lane = tl.arange(0, HALF_LANES)[None, :]
+    if WIDE_ROWS:
+        both = tl.load(cache_ptr + row + tl.arange(0, 2 * HALF)[None, :]).to(tl.float32)
+        cos = tl.extract_slice(both, (0, 0), (BLOCK_T, HALF), (1, 1))[:, None, :]
+        sin = tl.extract_slice(both, (0, HALF), (BLOCK_T, HALF), (1, 1))[:, None, :]
+    elif PADDED:
+        # Each thread fetches the lanes it needs, VECTOR at a time, through its L1: no exchange between threads.
+        address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
+        address = address[:, None, :] + tl.zeros((1, BLOCK_H, 1), tl.int32)
+        mask = (lane < HALF)[:, None, :]
+        cos = tl.load(address, mask=mask, other=0.0).to(tl.float32)
+        sin = tl.load(address + HALF, mask=mask, other=0.0).to(tl.float32)
     else:
-        address = cache_ptr + row[:, None] * cache_stride + lane[None, :]
-    if PADDED:
-        mask = (t < tokens_left)[:, None] & (lane < HALF)[None, :]
-        cos = tl.load(address, mask=mask, other=0.0)
-        sin = tl.load(address + HALF, mask=mask, other=0.0)
-    else:
-        cos = tl.load(address)
-        sin = tl.load(address + HALF)
-    return cos.to(tl.float32), sin.to(tl.float32)
+        cos = tl.load(cache_ptr + row + lane).to(tl.float32)[:, None, :]
+        sin = tl.load(cache_ptr + row + lane + HALF).to(tl.float32)[:, None, :]
+    return cos, sin
 
 
 @triton.jit
@@ -104,71 +120,121 @@ def _store(address, value, mask, MASKED: tl.constexpr):
 
 
 @triton.jit
-def _rotate_heads(x_ptr, out_ptr, token0, tokens_left, token_stride, head_stride, cos, sin,
-                  HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr, IS_NEOX: tl.constexpr,
-                  HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr,
-                  TAIL: tl.constexpr, PADDED: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
-    """Rotate all heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None."""
+def _rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left, token_stride, head_stride,
+                  cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
+                  HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
+                  BLOCK_T: tl.constexpr, TAIL: tl.constexpr, BIG_CACHE: tl.constexpr, WIDE_HEADS: tl.constexpr,
+                  WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr, VECTOR: tl.constexpr,
+                  TRUNCATING_CAST: tl.constexpr):
+    """Rotate ``BLOCK_H`` heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None.
+
+    ``cos`` and ``sin`` of None are gathered here, once the heads are on their way: the two then wait together.
+    """
     MASKED: tl.constexpr = TAIL or PADDED
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
-    REST: tl.constexpr = HEAD_SIZE - 2 * HALF
+    REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
+    dtype: tl.constexpr = x_ptr.dtype.element_ty
     # Bases are 64-bit scalars: 65,536 tokens of a wide qkv row pass 2**31 elements.
-    x_base = x_ptr + token0 * token_stride.to(tl.int64)
+    x = x_ptr + token0 * token_stride.to(tl.int64) + head0 * head_stride
     if IN_PLACE:
-        y_base = x_base
+        y = x
         y_token_stride = token_stride
         y_head_stride = head_stride
     else:
-        y_base = out_ptr + token0 * tl.full((), HEADS * HEAD_SIZE, tl.int64)
+        y = out_ptr + token0 * tl.full((), HEADS * HEAD_SIZE, tl.int64) + head0 * HEAD_SIZE
         y_token_stride = HEADS * HEAD_SIZE
         y_head_stride = HEAD_SIZE
-    dtype: tl.constexpr = x_ptr.dtype.element_ty
-    cos = cos[:, None, :]
-    sin = sin[:, None, :]
-    for head0 in range(0, HEADS, BLOCK_H):
-        x = x_base + head0 * head_stride
-        y = y_base + head0 * y_head_stride
-        if IS_NEOX:
-            mask = _mask(tokens_left, head0, HEADS, HALF, BLOCK_T, BLOCK_H, HALF_LANES, PADDED)
-            x_at = x + _block(token_stride, head_stride, HALF_LANES, BLOCK_T, BLOCK_H)
-            y_at = y + _block(y_token_stride, y_head_stride, HALF_LANES, BLOCK_T, BLOCK_H)
-            x1 = _load(x_at, mask, MASKED).to(tl.float32)
-            x2 = _load(x_at + HALF, mask, MASKED).to(tl.float32)
-            _store(y_at, _narrow(x1 * cos - x2 * sin, dtype, TRUNCATING_CAST), mask, MASKED)
-            _store(y_at + HALF, _narrow(x2 * cos + x1 * sin, dtype, TRUNCATING_CAST), mask, MASKED)
+    # What is moved at once: a whole head, or its rotary part, or half of that. GPT-J's pairs are loaded side by side
+    # and split in registers: stride-2 accesses are scalar loops on Ascend.
+    if WIDE_HEADS:
+        WIDTH: tl.constexpr = 2 * HALF + REST
+        LANES: tl.constexpr = WIDTH
+    elif IS_NEOX:
+        WIDTH: tl.constexpr = HALF
+        LANES: tl.constexpr = HALF_LANES
+    else:
+        WIDTH: tl.constexpr = 2 * HALF
+        LANES: tl.constexpr = 2 * HALF_LANES
+    mask = _mask(tokens_left, head0, HEADS, WIDTH, BLOCK_T, BLOCK_H, LANES, PADDED)
+    x_at = x + _block(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
+    y_at = y + _block(y_token_stride, y_head_stride, LANES, BLOCK_T, BLOCK_H)
+    moved = _load(x_at, mask, MASKED)
+    if IS_NEOX and not WIDE_HEADS:
+        second = _load(x_at + HALF, mask, MASKED)
+    if REST > 0 and not WIDE_HEADS:
+        rest_mask = _mask(tokens_left, head0, HEADS, REST, BLOCK_T, BLOCK_H, REST_LANES, PADDED)
+        rest_at = 2 * HALF + _block(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        rest = _load(x + rest_at, rest_mask, MASKED)
+        rest_to = 2 * HALF + _block(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        _store(y + rest_to, rest, rest_mask, MASKED)
+    if cos is None:
+        cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H,
+                            BIG_CACHE, WIDE_ROWS, PADDED, VECTOR)
+    if IS_NEOX:
+        if WIDE_HEADS:
+            x1 = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1)).to(tl.float32)
+            x2 = tl.extract_slice(moved, (0, 0, HALF), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1)).to(tl.float32)
         else:
-            # Pairs are loaded contiguously and split in registers: stride-2 accesses are scalar loops on Ascend.
-            mask = _mask(tokens_left, head0, HEADS, 2 * HALF, BLOCK_T, BLOCK_H, 2 * HALF_LANES, PADDED)
-            x_at = x + _block(token_stride, head_stride, 2 * HALF_LANES, BLOCK_T, BLOCK_H)
-            y_at = y + _block(y_token_stride, y_head_stride, 2 * HALF_LANES, BLOCK_T, BLOCK_H)
-            pairs = tl.reshape(_load(x_at, mask, MASKED).to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2))
-            x1, x2 = tl.split(pairs)
-            turned = tl.reshape(tl.join(x1 * cos - x2 * sin, x2 * cos + x1 * sin), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
-            _store(y_at, _narrow(turned, dtype, TRUNCATING_CAST), mask, MASKED)
-        if REST > 0 and not IN_PLACE:
-            mask = _mask(tokens_left, head0, HEADS, REST, BLOCK_T, BLOCK_H, REST_LANES, PADDED)
-            x_at = x + 2 * HALF + _block(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
-            y_at = y + 2 * HALF + _block(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
-            _store(y_at, _load(x_at, mask, MASKED), mask, MASKED)
+            x1 = moved.to(tl.float32)
+            x2 = second.to(tl.float32)
+        y1 = _narrow(x1 * cos - x2 * sin, dtype, TRUNCATING_CAST)
+        y2 = _narrow(x2 * cos + x1 * sin, dtype, TRUNCATING_CAST)
+        if WIDE_HEADS:
+            moved = tl.insert_slice(moved, y1, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
+            moved = tl.insert_slice(moved, y2, (0, 0, HALF), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
+            _store(y_at, moved, mask, MASKED)
+        else:
+            _store(y_at, y1, mask, MASKED)
+            _store(y_at + HALF, y2, mask, MASKED)
+    else:
+        if WIDE_HEADS and REST > 0:
+            pairs = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, 2 * HALF), (1, 1, 1))
+        else:
+            pairs = moved
+        x1, x2 = tl.split(tl.reshape(pairs.to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2)))
+        turned = tl.reshape(tl.join(x1 * cos - x2 * sin, x2 * cos + x1 * sin), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
+        turned = _narrow(turned, dtype, TRUNCATING_CAST)
+        if WIDE_HEADS and REST > 0:
+            turned = tl.insert_slice(moved, turned, (0, 0, 0), (BLOCK_T, BLOCK_H, 2 * HALF), (1, 1, 1))
+        _store(y_at, turned, mask, MASKED)
 
 
 @triton.jit
-def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, token0, tokens_left,
+def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, unit, token0, tokens_left,
                  cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                  Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                  IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-                 BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, WIDE_CACHE: tl.constexpr, TAIL: tl.constexpr,
-                 PADDED: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
-    """All heads of q and k for ``tokens_left`` tokens from ``token0``, at most BLOCK_T."""
-    cos, sin = _cos_sin(cache_ptr, positions_ptr, token0, tokens_left, cache_rows, cache_stride,
-                        HALF, HALF_LANES, BLOCK_T, TAIL, PADDED, WIDE_CACHE)
-    _rotate_heads(q_ptr, q_out_ptr, token0, tokens_left, q_token_stride, q_head_stride, cos, sin,
-                  Q_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
-                  TAIL, PADDED, TRUNCATING_CAST)
-    if K_HEADS > 0:
-        _rotate_heads(k_ptr, k_out_ptr, token0, tokens_left, k_token_stride, k_head_stride, cos, sin,
-                      K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_K,
-                      TAIL, PADDED, TRUNCATING_CAST)
+                 BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, TAIL: tl.constexpr,
+                 BIG_CACHE: tl.constexpr, WIDE_HEADS: tl.constexpr, WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr,
+                 VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
+    """``tokens_left`` tokens from ``token0``, at most BLOCK_T: all heads of q and k, or if SPLIT the unit-th block."""
+    position = _positions(positions_ptr, token0, tokens_left, BLOCK_T, TAIL or PADDED)
+    if SPLIT:
+        Q_BLOCKS: tl.constexpr = (Q_HEADS + BLOCK_Q - 1) // BLOCK_Q
+        if unit < Q_BLOCKS:
+            _rotate_heads(q_ptr, q_out_ptr, cache_ptr, position, None, None, unit * BLOCK_Q, token0, tokens_left,
+                          q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF,
+                          IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
+                          VECTOR, TRUNCATING_CAST)
+        elif K_HEADS > 0:
+            _rotate_heads(k_ptr, k_out_ptr, cache_ptr, position, None, None, (unit - Q_BLOCKS) * BLOCK_K, token0,
+                          tokens_left, k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K,
+                          HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS,
+                          WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
+    else:
+        cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, 1,
+                            BIG_CACHE, WIDE_ROWS, PADDED, VECTOR)
+        for head0 in range(0, Q_HEADS, BLOCK_Q):
+            _rotate_heads(q_ptr, q_out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left,
+                          q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF,
+                          IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
+                          VECTOR, TRUNCATING_CAST)
+        if K_HEADS > 0:
+            for head0 in range(0, K_HEADS, BLOCK_K):
+                _rotate_heads(k_ptr, k_out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left,
+                              k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE,
+                              HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS,
+                              PADDED, VECTOR, TRUNCATING_CAST)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "tokens_per_program", "cache_rows", "cache_stride", "q_token_stride",
@@ -177,23 +243,38 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-                  BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, WIDE_CACHE: tl.constexpr, PADDED: tl.constexpr,
-                  TRUNCATING_CAST: tl.constexpr):
+                  BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, UNITS: tl.constexpr, BIG_CACHE: tl.constexpr,
+                  STRIDE_UNIT: tl.constexpr, WIDE_HEADS: tl.constexpr, WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr,
+                  VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
     """Program p rotates tokens ``[p * tokens_per_program, (p + 1) * tokens_per_program)``: full tiles, then a tail.
 
+    If UNITS > 0, program ``p * UNITS + u`` rotates the p-th tile's u-th block of heads: those of q, then those of k.
     An output pointer of None means in place. ``K_HEADS`` 0 means that there is no key.
     """
-    begin = tl.program_id(0) * tokens_per_program
-    end = tl.minimum(begin + tokens_per_program, num_tokens)
-    full = begin + (end - begin) // BLOCK_T * BLOCK_T
-    for token0 in range(begin, full, BLOCK_T):
-        _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, token0, BLOCK_T,
+    cache_stride *= STRIDE_UNIT
+    q_token_stride *= STRIDE_UNIT
+    q_head_stride *= STRIDE_UNIT
+    k_token_stride *= STRIDE_UNIT
+    k_head_stride *= STRIDE_UNIT
+    if UNITS > 0:
+        token0 = tl.program_id(0) // UNITS * BLOCK_T
+        unit = tl.program_id(0) % UNITS
+        _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, unit, token0, num_tokens - token0,
                      cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                      Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q, BLOCK_K,
-                     WIDE_CACHE, False, PADDED, TRUNCATING_CAST)
-    if BLOCK_T > 1:  # noqa: SIM102  (decided when compiling; the inner one at run time)
-        if full < end:
-            _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, full, end - full,
+                     True, BLOCK_T > 1, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
+    else:
+        begin = tl.program_id(0) * tokens_per_program
+        end = tl.minimum(begin + tokens_per_program, num_tokens)
+        full = begin + (end - begin) // BLOCK_T * BLOCK_T
+        for token0 in range(begin, full, BLOCK_T):
+            _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 0, token0, BLOCK_T,
                          cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q, BLOCK_K,
-                         WIDE_CACHE, True, PADDED, TRUNCATING_CAST)
+                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
+                         BLOCK_K, False, False, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
+        if BLOCK_T > 1:  # noqa: SIM102  (decided when compiling; the inner one at run time)
+            if full < end:
+                _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 0, full, end - full,
+                             cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
+                             Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
+                             BLOCK_K, False, True, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)

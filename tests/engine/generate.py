@@ -46,13 +46,15 @@ def worker_status(worker: Any) -> dict[str, Any]:
 
 def rotate_wrongly(worker: Any, on: bool) -> None:
     """Runs in the worker: while on, positions are halved before the kernel sees them."""
-    from rope_patch import selfcheck
-    from rope_patch.kernels.launch import launch
+    from rope_patch.kernels.launch import Launch
 
-    def wrong(call: Any, *outputs: Any) -> None:
-        launch(call._replace(positions=call.positions // 2), *outputs)
+    right = getattr(Launch.on, "right", Launch.on)
 
-    selfcheck.launch = wrong if on else launch
+    def wrong(work: Any, call: Any, *outputs: Any) -> object:
+        return right(work, call._replace(positions=call.positions // 2), *outputs)
+
+    wrong.right = right
+    Launch.on = wrong if on else right
 
 
 def forget_counts(worker: Any) -> None:

@@ -1,0 +1,129 @@
+"""Calls of a form that was served before take the short way, and only where it is right."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="calls need torch")
+pytest.importorskip("triton", reason="calls need triton")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from rope_patch import calls, report, rotary  # noqa: E402
+from rope_patch.kernels.launch import INTERPRETED, Launch  # noqa: E402
+from rope_patch.kernels.launcher import Launcher  # noqa: E402
+from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+
+compiled = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no compiled kernel, hence no launcher")
+
+
+@pytest.fixture(autouse=True)
+def fresh_start() -> Iterator[None]:
+    calls.forget()
+    report.calls.clear()
+    report.fallbacks.clear()
+    yield
+    calls.forget()
+
+
+def check(case: Rotation) -> None:
+    before = case.query.clone(), case.key.clone()
+    rotated = rotary.serve(*arguments(case))
+    assert rotated is not None, report.fallbacks
+    assert_rotated(case, before[0], rotated[0])
+    assert_rotated(case, before[1], rotated[1])
+
+
+def arguments(case: Rotation) -> tuple[Any, ...]:
+    return case.positions, case.query, case.key, case.cache, case.head_size, case.rotary_dim, case.is_neox_style
+
+
+@pytest.fixture
+def through_triton(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
+    """The launches that went through Triton."""
+    seen: list[Launch] = []
+    right = Launch.on
+    monkeypatch.setattr(Launch, "on", lambda work, *rest: (seen.append(work), right(work, *rest))[1])
+    return seen
+
+
+@compiled
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_from_the_second_call_on_the_kernels_own_launcher_serves(strided: bool, through_triton: list[Launch]) -> None:
+    check(rotation(5, 4, 2, 64, 64, strided=strided))
+    through_triton.clear()
+    for seed in range(1, 4):
+        check(rotation(5, 4, 2, 64, 64, strided=strided, seed=seed, max_position=97))
+    assert not through_triton
+    assert report.calls == {"eager": 4}
+
+
+@compiled
+def test_the_op_takes_it_too(through_triton: list[Launch]) -> None:
+    case = rotation(5, 4, 2, 64, 64)
+    for _ in range(2):
+        query, key = torch.ops.rope_patch.rotary_embedding(*arguments(case))
+        assert_rotated(case, case.query, query)
+        assert_rotated(case, case.key, key)
+        before = len(through_triton)
+    assert len(through_triton) == before
+
+
+@compiled
+def test_a_launcher_that_fails_is_left_for_tritons_way(
+    monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]
+) -> None:
+    check(rotation(5, 4, 2, 64, 64))
+
+    def start(*arguments: Any) -> None:
+        raise TypeError("function takes exactly 23 arguments")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Launcher, "start", start)
+        through_triton.clear()
+        check(rotation(5, 4, 2, 64, 64, seed=1))
+        assert len(through_triton) == 1
+    assert report.calls == {"eager": 2}
+
+
+def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "KEPT", 3)
+    for num_tokens in range(1, 9):
+        check(rotation(num_tokens, 1, 1, 32, 32))
+        assert len(calls._ways) <= 3
+
+
+def moved_by_one_element(case: Rotation) -> Rotation:
+    memory = torch.empty(case.storage.numel() + 1, dtype=case.storage.dtype, device=DEVICE)[1:]
+    case.storage = memory.view(case.storage.shape).copy_(case.storage)
+    q_width, k_width = case.query.shape[1], case.key.shape[1]
+    case.query, case.key = case.storage[:, :q_width], case.storage[:, q_width : q_width + k_width]
+    return case
+
+
+# Each differs from the first in one thing that a launch depends on.
+FORMS = {
+    "views": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed),
+    "tensors of their own": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, strided=False),
+    "one token": lambda seed: rotation(1, 4, 2, 32, 32, seed=seed),
+    "a shorter cache": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, max_position=5),
+    "unaligned": lambda seed: moved_by_one_element(rotation(3, 4, 2, 32, 32, seed=seed)),
+    "other style": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, is_neox_style=False),
+}
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(order=st.lists(st.tuples(st.sampled_from(sorted(FORMS)), st.integers(0, 99)), min_size=4, max_size=12))
+def test_whatever_was_served_before_a_call_gets_its_own_rotation(order: list[tuple[str, int]]) -> None:
+    for form, seed in order:
+        check(FORMS[form](seed))
+
+
+def test_arguments_that_are_refused_are_refused_after_others_were_served() -> None:
+    check(rotation(5, 4, 2, 64, 64))
+    case = rotation(5, 4, 2, 64, 64)
+    case.positions = case.positions[:4]
+    assert rotary.serve(*arguments(case)) is None
+    assert report.fallbacks == {"not as many tokens in query and key as in positions": 1}

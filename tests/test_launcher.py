@@ -1,0 +1,71 @@
+"""The kernel's own launcher is what Triton was seen to call, or there is none."""
+
+from typing import Any
+
+import pytest
+
+from rope_patch.kernels.launcher import recorded
+
+
+class Compiled:
+    """A double of Triton's compiled kernel: keeps its launcher under one name or the other, as versions do."""
+
+    def __init__(self, name: str) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        vars(self)[name] = self.run_it
+        self.name = name
+
+    def run_it(self, *handed: Any) -> None:
+        self.calls.append(handed)
+
+    def launch(self, arguments: tuple[Any, ...], programs: int = 3, extra: tuple[Any, ...] = ()) -> "Compiled":
+        """As ``kernel[grid](*arguments)`` does it."""
+        vars(self)[self.name](programs, 1, 1, 77, "function", "metadata", None, None, None, *arguments, *extra)
+        return self
+
+
+@pytest.mark.parametrize("name", ["run", "_run"])
+@pytest.mark.parametrize("extra", [(), ("constant", 5)], ids=["3.2", "3.3 and newer"])
+def test_what_triton_handed_over_is_replayed_with_other_addresses(name: str, extra: tuple[Any, ...]) -> None:
+    kernel, arguments = Compiled(name), (object(), None, 4096)
+    launcher = recorded(lambda: kernel.launch(arguments, extra=extra), 3, arguments)
+    assert launcher is not None
+    kernel.calls.clear()
+    launcher.start(2, 88, (111, None, 222))
+    before = ("function", "metadata", None, None, None)
+    assert kernel.calls == [(2, 1, 1, 88, *before, 111, None, 222, *extra)]
+    assert vars(kernel)[name] == kernel.run_it, "and what watched it is gone"
+
+
+def test_an_unknown_arrangement_gives_none() -> None:
+    arguments = (object(), object())
+    kernel = Compiled("run")
+    assert recorded(lambda: kernel.launch(arguments[::-1]), 3, arguments) is None, "the arguments in another order"
+    assert recorded(lambda: kernel.launch(arguments, programs=4), 3, arguments) is None, "another grid"
+    assert recorded(lambda: Compiled("start").launch(arguments), 3, arguments) is None, "kept under another name"
+    assert recorded(lambda: None, 3, arguments) is None, "an interpreter has no kernel"
+
+
+def test_another_threads_launch_of_the_same_kernel_is_not_mistaken_for_ours() -> None:
+    kernel, arguments, others = Compiled("run"), (object(), 5), (object(), 5)
+
+    def start() -> Compiled:
+        kernel.launch(others)
+        return kernel.launch(arguments)
+
+    launcher = recorded(start, 3, arguments)
+    assert launcher is not None
+    assert not any(value is others[0] for value in (*launcher.before, *launcher.after))
+    assert recorded(lambda: kernel.launch(others), 3, arguments) is None
+
+
+def test_what_watched_is_gone_after_a_failure_too() -> None:
+    kernel, arguments = Compiled("run"), (object(),)
+    launches = iter([kernel])
+
+    def start() -> Compiled:
+        return next(launches)
+
+    with pytest.raises(StopIteration):
+        recorded(start, 3, arguments)
+    assert vars(kernel)["run"] == kernel.run_it
