@@ -103,7 +103,7 @@ def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, alwa
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:
-    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    return tensor.new_empty(tensor.shape)  # contiguous; torch-npu warns of empty_like with a memory format
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:

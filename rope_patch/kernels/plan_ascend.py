@@ -97,8 +97,8 @@ def _padded(lanes: int, itemsize: int) -> int:
 def _rows(shape: Shape, tokens: int, device: Device) -> int:
     """How many (token, head) rows fit beside the cosines and sines of ``tokens`` tokens."""
     half, rest = shape.rotary_dim // 2, shape.head_size - shape.rotary_dim if shape.fresh else 0
-    # As counted by the host CANN's model (tests/host_cann/compiler/ub.py), or more: two buffers each for what is loaded and stored,
-    # so that one moves while the other is at work, and fp32 in between.
+    # As counted by the host CANN's model (tests/host_cann/compiler/ub.py), or more: two buffers each for what is loaded
+    # and stored, so that one moves while the other is at work, and fp32 in between.
     row_bytes = 4 * _padded(half, shape.itemsize) + 6 * _padded(half, 4) + 2 * _padded(rest, shape.itemsize)
     table_bytes = 4 * _padded(half, shape.cache_itemsize) + 2 * _padded(half, 4)
     return max(0, (device.tile_bytes - RESERVED_BYTES - tokens * table_bytes) // row_bytes)

@@ -1,8 +1,9 @@
 """The Triton kernel: rotate q and k by position, in one launch.
 
 A tile is ``[tokens, heads, lanes]``. Its cos/sin rows are gathered once, by position, and serve every head of q and of
-k. The arithmetic is fp32; each output element is rounded once, to the tensor's dtype. A program either owns a contiguous
-chunk of tokens and walks it in tiles, each with all its heads, or it takes one block of heads of one tile (``UNITS``).
+k. The arithmetic is fp32; each output element is rounded once, to the tensor's dtype. A program either owns a
+contiguous chunk of tokens and walks it in tiles, each with all its heads, or it takes one block of heads of one tile
+(``UNITS``).
 
 With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd lanes (GPT-J)::
 
