@@ -136,9 +136,10 @@ def test_a_destroyed_stream_is_refused(acl):
     assert "no stream" in acl.message()
 
 
-def test_a_write_just_past_an_allocation_is_noticed_when_it_is_freed(acl):
-    """Between an allocation's end and its guard page there may be up to 511 bytes, which hold a pattern."""
+@pytest.mark.parametrize(("place", "said"), [(100, "0 bytes past"), (-7, "7 bytes before")])
+def test_a_write_beside_an_allocation_is_noticed_when_it_is_freed(acl, place, said):
+    """Between an allocation and its guard pages there may be bytes, of the same page, which hold a pattern."""
     p = acl.malloc(100)
-    ctypes.memset(p.value + 100, 0, 1)
+    ctypes.memset(p.value + place, 0, 1)
     assert acl.c.aclrtFree(p) != 0
-    assert "a write 0 bytes past an allocation of 100 bytes, before it was freed" in acl.message()
+    assert f"a write {said} an allocation of 100 bytes, before it was freed" in acl.message()

@@ -1,4 +1,4 @@
-"""``libascendcl.so``: the runtime, and a stub for every symbol it lacks. And the libraries torch-npu links beside it."""
+"""``libascendcl.so``: the runtime, and a stub for every symbol it lacks; and what torch-npu links beside it."""
 
 import re
 import subprocess

@@ -34,16 +34,16 @@ def main(argv: list[str]) -> None:
 
 
 def compiled(source: str) -> bytes:
-    """The shared object. A chip decides whether a kernel fits and not what it is, so chips share one, kept in the host
-    CANN's own folder, which is made anew when this compiler changes."""
-    folder = Path(os.environ[environment.MARK]) / "compiled"
-    folder.mkdir(exist_ok=True)
-    kept = folder / hashlib.sha256(source.encode()).hexdigest()
+    """The shared object. A chip decides whether a kernel fits and not what it is, so chips share one."""
+    key = hashlib.sha256(source.encode()).hexdigest()
+    kept = environment.compiled(key)
     if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
         own = kept.with_suffix(f".{os.getpid()}")
         name = re.search(r"func\.func @(\w+)", source).group(1)
-        lower.link(lower.to_object(source), entry.source(name, entry.parameters(source)), own)
-        own.replace(kept)  # whole or not at all, whoever compiles the same beside us
+        lower.link(lower.to_object(source), entry.source(name, entry.parameters(source), key), own)
+        kept.with_suffix(".mlir").write_text(source)
+        own.replace(kept)  # last, and whole or not at all, whoever compiles the same beside us
     return kept.read_bytes()
 
 
