@@ -122,8 +122,8 @@ def test_a_host_tensor_is_no_kernel_argument():
     assert "not device memory" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", sorted(chips.CHIPS))
-def test_the_chip_is_a_setting(name):
+@pytest.mark.parametrize("name", ["910B3", "A3", "310P"])  # the whole table is the runtime's, and tested there
+def test_the_chip_is_a_setting_that_torch_and_triton_see(name):
     chip = chips.CHIPS[name]
     done = fixture.run_script(
         """

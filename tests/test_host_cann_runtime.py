@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from tests.host_cann import build
+from tests.host_cann import build, chips
 from tests.host_cann.fixture import needs_build
 
 pytestmark = needs_build
@@ -36,6 +36,18 @@ class Acl:
 @pytest.fixture(scope="module")
 def acl() -> Acl:
     return Acl()
+
+
+@pytest.mark.parametrize("chip", chips.CHIPS.values(), ids=chips.CHIPS)
+def test_the_chip_is_what_the_setting_says(acl, monkeypatch, chip):
+    # The C library's own copy of the environment: Python's os.environ writes there too.
+    monkeypatch.setenv(chips.SETTING, chip.name)
+    acl.c.aclrtGetSocName.restype = ctypes.c_char_p
+    assert acl.c.aclrtGetSocName().decode() == chip.soc_name
+    cores = ctypes.c_int64()
+    for which, expected in enumerate((chip.cube_cores, chip.vector_cores)):  # ACL_DEVICE_INFO_*_CORE_NUM
+        assert acl.c.aclGetDeviceCapability(0, which, ctypes.byref(cores)) == 0
+        assert cores.value == expected
 
 
 def test_freeing_twice_is_an_error_that_says_so(acl):
