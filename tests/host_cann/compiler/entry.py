@@ -75,9 +75,9 @@ def source(name: str, types: list[str], linalg: str) -> str:
 #include <stdint.h>
 #include <string.h>
 {MEMREF_COPY}
-void {name}({", ".join([*declared, program])});
+void kernel({", ".join([*declared, program])}) __asm__("{name}"); /* a kernel may be called as a word of C */
 void host_cann_entry(char *args, const int32_t grid[3], const int32_t block[3]) {{
-  {name}({", ".join([*passed, "grid[0], grid[1], grid[2], block[0], block[1], block[2]"])});
+  kernel({", ".join([*passed, "grid[0], grid[1], grid[2], block[0], block[1], block[2]"])});
 }}
 const char host_cann_linalg[] = "{linalg}";
 static const uint32_t pointer_offsets[] = {{{", ".join(map(str, pointers))}}};
