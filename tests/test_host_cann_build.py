@@ -1,11 +1,16 @@
 """Building the host CANN: what is missing is named, what is linked exists, what is not implemented says so."""
 
 import ctypes
+import fcntl
+import re
+import subprocess
+import sys
 import time
 
 import pytest
 
-from tests.host_cann import build, chips, stubs
+from tests.conftest import ROOT
+from tests.host_cann import build, chips, environment, library, stubs
 from tests.host_cann.fixture import needs_build
 
 
@@ -39,6 +44,17 @@ def test_a_second_build_is_the_first_and_costs_nothing():
 
 
 @needs_build
+def test_a_build_waits_for_one_that_is_under_way():
+    build.ensure()
+    with open(build.CACHE / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second = subprocess.Popen([sys.executable, "-m", "tests.host_cann.build"], cwd=ROOT, stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            second.wait(3)
+    assert second.communicate(timeout=60)[0].decode().strip() == str(build.ensure())
+
+
+@needs_build
 def test_every_symbol_that_torch_npu_links_is_there():
     home = build.ensure()
     libraries = (build.site() / "torch_npu").rglob("*.so")
@@ -53,6 +69,24 @@ def test_a_stub_fails_and_names_itself(capfd):
     assert library.aclrtMapMem() != 0
     assert b"aclrtMapMem is not implemented" in library.aclGetRecentErrMsg()
     assert "aclrtMapMem is not implemented" in capfd.readouterr().err
+
+
+@needs_build
+def test_a_stub_of_a_cpp_symbol_throws_naming_it(tmp_path):
+    home = build.ensure()
+    symbol = next(n for n in re.findall(r"long (_Z\w+)\(\)", (home / "stubs.cpp").read_text()))
+    (tmp_path / "call.cpp").write_text(f"""
+#include <stdexcept>
+#include <cstdio>
+extern "C" long {symbol}();
+int main() {{ try {{ {symbol}(); }} catch (const std::exception &e) {{ puts(e.what()); return 3; }} }}
+""")
+    program = tmp_path / "call"
+    library.run("g++", tmp_path / "call.cpp", f"-L{home}/lib64", "-lascendcl", "-o", program)
+    done = subprocess.run([program], env=environment.variables(home), capture_output=True, text=True)
+    assert done.returncode == 3
+    assert done.stdout == f"host CANN: {symbol} is not implemented\n"
+    assert f"{symbol} is not implemented" in done.stderr
 
 
 def test_stub_sources_fail_in_the_way_their_callers_see():

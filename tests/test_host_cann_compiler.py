@@ -30,10 +30,10 @@ module {
 """.replace("GLOBAL", "memref<Nxf32, strided<[1], offset: ?>>").replace("GRID", I32)
 
 
-def compile_kernel(tmp_path, elements: int, *options: str) -> subprocess.CompletedProcess[str]:
+def compile_kernel(tmp_path, elements: int, *options: str, name: str = "k") -> subprocess.CompletedProcess[str]:
     home = build.ensure()
     source = tmp_path / "kernel.mlir"
-    source.write_text(re.sub(r"\bN(?=\]|x)", str(elements), KERNEL))
+    source.write_text(re.sub(r"\bN(?=\]|x)", str(elements), KERNEL).replace("@k(", f"@{name}("))
     return subprocess.run(
         [home / "bin" / "bishengir-compile", source, *options, "-o", tmp_path / "kernel"],
         env=environment.variables(home),
@@ -45,6 +45,10 @@ def compile_kernel(tmp_path, elements: int, *options: str) -> subprocess.Complet
 def test_what_fits_compiles_to_name_dot_o(tmp_path):
     assert compile_kernel(tmp_path, 1024).returncode == 0
     assert (tmp_path / "kernel.o").is_file()
+
+
+def test_a_kernel_may_be_called_as_a_word_of_c(tmp_path):
+    assert compile_kernel(tmp_path, 1024, name="double").returncode == 0
 
 
 def test_what_does_not_fit_is_refused_with_both_numbers(tmp_path):

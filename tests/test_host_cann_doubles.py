@@ -47,6 +47,24 @@ def test_mrope_and_both_in_place_embeddings(npu, case):
     assert npu.equal(on_npu[2], out_k)
 
 
+@pytest.mark.parametrize("cache_mode", ["default", "interleave"])
+def test_mrope_takes_each_lane_from_its_section(npu, case, cache_mode):
+    import torch_npu
+
+    _, q, k, cache = case
+    positions, sections = npu.randint(0, 8, (3, 5)), [24, 20, 20]
+    # Which kind of position a lane follows: time, height or width; the last four lanes are time's again if interleaved.
+    kinds = [0] * 24 + [1] * 20 + [2] * 20 if cache_mode == "default" else [0, 1, 2] * 20 + [0] * 4
+    rows = npu.stack([cache[positions[kind], lane] for lane, kind in enumerate(kinds)], -1)
+    sines = npu.stack([cache[positions[kind], 64 + lane] for lane, kind in enumerate(kinds)], -1)
+    tokens = npu.arange(5)
+    out_q, out_k = torch_npu.npu_mrope(
+        positions.npu(), q.npu(), k.npu(), cache.npu(), 128, mrope_section=sections, cache_mode=cache_mode
+    )
+    close(npu, out_q, expected(npu, q, tokens, npu.cat((rows, sines), -1)))
+    close(npu, out_k, expected(npu, k, tokens, npu.cat((rows, sines), -1)))
+
+
 def test_apply_rotary_pos_emb_updates_in_place_and_returns(npu, case):
     import torch_npu
 
@@ -66,6 +84,9 @@ def test_documented_limits_are_errors(npu):
     x = npu.zeros(2, 80).npu()
     with pytest.raises(ValueError, match=r"npu_mrope.*multiple of 16"):
         torch_npu.npu_mrope(positions, x, x.clone(), cache, 40)
+    four, q, wide_cache = npu.zeros(4, 2, dtype=npu.int64).npu(), npu.zeros(2, 128).npu(), npu.zeros(4, 128).npu()
+    with pytest.raises(ValueError, match=r"npu_mrope.*cache mode 'interleave' with sections \[16, 16, 16, 16\]"):
+        torch_npu.npu_mrope(four, q, q, wide_cache, 128, mrope_section=[16] * 4, cache_mode="interleave")
     wide = npu.zeros(1, 2, 1, 80).npu()
     with pytest.raises(ValueError, match=r"npu_apply_rotary_pos_emb.*64 or 128"):
         torch_npu.npu_apply_rotary_pos_emb(wide, wide, wide, wide)

@@ -67,3 +67,29 @@ def test_a_scalar_read_of_global_memory_is_seen(facts):
 
     found = facts.of(indirect, {"x_ptr": "*fp32", "y_ptr": "*fp32", "index_ptr": "*i32"}, {"BLOCK": 64})
     assert [(s.operation, s.where) for s in found.scalar_accesses] == [("memref.load", "global")]
+
+
+def test_a_launch_has_the_grid_that_the_runtime_saw_and_the_facts_of_what_it_ran(npu, facts):
+    from tests.host_cann.sample_kernels import add_one, copy_rows
+
+    x, y = npu.zeros(64, 96).half().npu(), npu.zeros(64, 96).half().npu()
+    flat = npu.zeros(1000).npu()
+
+    def work():
+        copy_rows[(5,)](x, y, 64, 96, ROWS=8, WIDTH=96)
+        add_one[(2, 4)](flat, 1000, BLOCK=128)
+
+    copied, added = facts.launched(npu, work)
+    assert copied.grid == (5, 1, 1)
+    assert added.grid == (2, 4, 1)
+    assert [t.bytes for t in copied.transfers] == [8 * 96 * 2] * 2
+    assert added.vector_operations["arith.addf"] == 1
+
+
+def test_what_ran_before_is_not_among_the_launches(npu, facts):
+    from tests.host_cann.sample_kernels import add_one
+
+    x = npu.zeros(1000).npu()
+    add_one[(8,)](x, 1000, BLOCK=128)  # still queued when the watch begins
+    assert facts.launched(npu, lambda: None) == []
+    assert [found.grid for found in facts.launched(npu, lambda: add_one[(3,)](x, 300, BLOCK=128))] == [(3, 1, 1)]

@@ -50,6 +50,14 @@ def test_a_grid_that_the_device_refuses_is_an_exception(grid, queue):
     assert f"kernel add_one: a grid of {grid} blocks; 1 to 65535 are possible" in done.stdout, done.stderr
 
 
+def test_the_largest_grid_runs_every_block(npu):
+    from tests.host_cann.sample_kernels import add_one
+
+    x = npu.zeros(65535 * 8).npu()
+    add_one[(65535,)](x, 65535 * 8, BLOCK=8)
+    assert x.unique().tolist() == [1.0]
+
+
 @pytest.mark.parametrize(
     ("place", "said"),
     [
@@ -74,6 +82,32 @@ def test_a_kernel_that_leaves_its_allocation_is_an_exception_that_says_where(pla
     assert said in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("1024", "0 bytes past an allocation of 4032 bytes"),  # 1,000 floats, and torch-npu adds 32 bytes to each
+        ("-16", "8 bytes before an allocation of 4032 bytes"),
+        ("1008", "a write 0 bytes past an allocation of 4032 bytes"),  # within the last 512 bytes, which share a page
+    ],
+)
+def test_without_caching_a_tensor_ends_where_it_ends(place, said):
+    """torch-npu's own setting: each tensor is an allocation of its own, not a piece of a block of 2 MiB."""
+    done = fixture.run_script(
+        f"""
+        from tests.host_cann.sample_kernels import write_at
+        x, neighbour = torch.zeros(1000).npu(), torch.zeros(1000).npu()
+        write_at[(1,)](x, {place}, BLOCK=16)
+        try:
+            torch.npu.synchronize()
+        except RuntimeError as error:
+            print("raised", error)
+        """,
+        PYTORCH_NO_NPU_MEMORY_CACHING="1",
+    )
+    assert "raised" in done.stdout, done.stderr
+    assert said in done.stdout
+
+
 def test_a_host_tensor_is_no_kernel_argument():
     done = fixture.run_script(
         """
@@ -88,8 +122,8 @@ def test_a_host_tensor_is_no_kernel_argument():
     assert "not device memory" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("name", sorted(chips.CHIPS))
-def test_the_chip_is_a_setting(name):
+@pytest.mark.parametrize("name", ["910B3", "A3", "310P"])  # the whole table is the runtime's, and tested there
+def test_the_chip_is_a_setting_that_torch_and_triton_see(name):
     chip = chips.CHIPS[name]
     done = fixture.run_script(
         """

@@ -4,7 +4,7 @@ import ctypes
 
 import pytest
 
-from tests.host_cann import build
+from tests.host_cann import build, chips
 from tests.host_cann.fixture import needs_build
 
 pytestmark = needs_build
@@ -36,6 +36,18 @@ class Acl:
 @pytest.fixture(scope="module")
 def acl() -> Acl:
     return Acl()
+
+
+@pytest.mark.parametrize("chip", chips.CHIPS.values(), ids=chips.CHIPS)
+def test_the_chip_is_what_the_setting_says(acl, monkeypatch, chip):
+    # The C library's own copy of the environment: Python's os.environ writes there too.
+    monkeypatch.setenv(chips.SETTING, chip.name)
+    acl.c.aclrtGetSocName.restype = ctypes.c_char_p
+    assert acl.c.aclrtGetSocName().decode() == chip.soc_name
+    cores = ctypes.c_int64()
+    for which, expected in enumerate((chip.cube_cores, chip.vector_cores)):  # ACL_DEVICE_INFO_*_CORE_NUM
+        assert acl.c.aclGetDeviceCapability(0, which, ctypes.byref(cores)) == 0
+        assert cores.value == expected
 
 
 def test_freeing_twice_is_an_error_that_says_so(acl):
@@ -136,9 +148,10 @@ def test_a_destroyed_stream_is_refused(acl):
     assert "no stream" in acl.message()
 
 
-def test_a_write_just_past_an_allocation_is_noticed_when_it_is_freed(acl):
-    """Between an allocation's end and its guard page there may be up to 511 bytes, which hold a pattern."""
+@pytest.mark.parametrize(("place", "said"), [(100, "0 bytes past"), (-7, "7 bytes before")])
+def test_a_write_beside_an_allocation_is_noticed_when_it_is_freed(acl, place, said):
+    """Between an allocation and its guard pages there may be bytes, of the same page, which hold a pattern."""
     p = acl.malloc(100)
-    ctypes.memset(p.value + 100, 0, 1)
+    ctypes.memset(p.value + place, 0, 1)
     assert acl.c.aclrtFree(p) != 0
-    assert "a write 0 bytes past an allocation of 100 bytes, before it was freed" in acl.message()
+    assert f"a write {said} an allocation of 100 bytes, before it was freed" in acl.message()

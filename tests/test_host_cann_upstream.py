@@ -1,8 +1,11 @@
 """vllm-ascend's own kernel on the host CANN: it fits and overflows as users reported, and is wrong where they say."""
 
+import re
+
 import pytest
 
 from tests.host_cann import upstream
+from tests.host_cann.compiler import ub
 from tests.host_cann.fixture import needs_build
 
 RELEASE = upstream.source()
@@ -15,24 +18,25 @@ def module(tmp_path_factory):
     return upstream.kernel_module(RELEASE[1], tmp_path_factory.mktemp("upstream"))
 
 
-@pytest.mark.parametrize(
-    ("heads", "rotary_dim", "is_neox_style", "fits", "kib"),
-    [
-        (64, 192, True, False, 194),  # #12733: overflow by about 2 KiB
-        (16, 192, True, True, 50),
-        (64, 128, True, True, 98),  # #8313
-        (32, 128, False, True, 50),
-        (64, 256, True, False, 194),  # #11536
-        (16, 256, True, True, 50),
-    ],
-)
-def test_the_model_of_the_unified_buffer_meets_the_reports(module, heads, rotary_dim, is_neox_style, fits, kib):
-    """The table in ``compiler/ub.py``: change one, change both."""
+# heads, rotary dim, style, what was reported, KiB modelled
+CALIBRATION = re.findall(r"^ +(\d+) x (\d+) .*(NeoX|GPT-J) +(overflow|fits).* {2,}(\d+) KiB", ub.__doc__, re.M)
+
+
+@pytest.mark.parametrize(("heads", "rotary_dim", "style", "reported", "kib"), CALIBRATION)
+def test_the_model_of_the_unified_buffer_meets_the_reports(module, heads, rotary_dim, style, reported, kib):
+    """The table in ``compiler/ub.py``, row by row; ``pytest -s`` prints it as it comes out."""
     from tests.host_cann import facts
 
-    needed = facts.of(module._triton_rope, *upstream.arguments(heads, rotary_dim, is_neox_style, block=heads)).ub_bytes
-    assert needed == kib * 1024
-    assert (needed * 8 <= UB_BITS) == fits
+    arguments = upstream.arguments(int(heads), int(rotary_dim), style == "NeoX", block=int(heads))
+    needed = facts.of(module._triton_rope, *arguments).ub_bytes
+    fits = needed * 8 <= UB_BITS
+    print(f"{heads} x {rotary_dim} {style}: reported {reported}; modelled {needed / 1024:g} of 192 KiB")
+    assert needed == int(kib) * 1024
+    assert fits == (reported == "fits")
+
+
+def test_the_calibration_has_its_six_reports():
+    assert len(CALIBRATION) == 6
 
 
 def run(torch, module, rotary_dim):

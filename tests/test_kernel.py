@@ -8,11 +8,12 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rope_patch.kernels.launch import device_facts, launch  # noqa: E402
+from rope_patch.kernels.launch import INTERPRETED, device_facts, launch  # noqa: E402
 from rope_patch.kernels.plan import plans_of  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+VARIANTS = tuple(zip(DTYPES, (True, False, True), strict=True))  # and whether in place
 ROTARY_DIMS = (2, 20, 24, 40, 64, 80, 96, 112, 128, 160, 192, 576)
 
 
@@ -57,8 +58,9 @@ def cases(draw: st.DrawFn) -> Rotation:
     )
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
-@given(case=cases(), in_place=st.booleans())
+@pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(case=cases())
 def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotation, in_place: bool) -> None:
     check(case, in_place=in_place)
 
@@ -67,7 +69,9 @@ def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotat
 @pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
 @pytest.mark.parametrize("rest", [0, 64], ids=["full", "partial"])
 def test_every_rotary_dim_power_of_two_or_not(rotary_dim: int, is_neox_style: bool, rest: int) -> None:
-    for dtype, in_place in zip(DTYPES, (True, False, True), strict=True):
+    # Where a variant costs a compile, one of the three: over its four cases a dim still meets all of them.
+    turn = ROTARY_DIMS.index(rotary_dim) + 2 * is_neox_style + bool(rest)
+    for dtype, in_place in VARIANTS if INTERPRETED else VARIANTS[turn % 3 :][:1]:
         case = rotation(5, 4, 2, rotary_dim + rest, rotary_dim, is_neox_style=is_neox_style, dtype=dtype)
         check(case, in_place=in_place)
 

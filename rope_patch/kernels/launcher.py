@@ -1,7 +1,7 @@
 """A compiled kernel's own launcher, without what Triton does in Python before it at every call.
 
-Triton binds arguments, builds a cache key and looks the kernel up at each ``kernel[grid](...)``: most of a launch's cost.
-Here its launcher is called with what Triton handed it the first time, but for the grid, the stream and the kernel's
+Triton binds arguments, builds a cache key and looks the kernel up at each ``kernel[grid](...)``: most of what a launch
+costs. Here its launcher is called with what Triton handed it the first time, but for the grid, the stream and the kernel's
 arguments, tensors as integer addresses. How Triton calls its launcher is no interface; so it is not assumed but
 recorded, from an ordinary launch, and where the record does not look as expected there is no launcher.
 

@@ -17,8 +17,8 @@ RESERVED_BYTES = 8 * 1024
 GOOD_TRANSFER_BYTES = 16 * 1024
 # The first-use check runs a whole tile and a tail, fresh outputs beside them, in 1 MiB: no tile has tokens for more.
 MOST_BYTES_OF_TOKENS = 640 * 1024
-# Few tokens are spread over cores by blocks of heads of this size: at 32 bytes a cycle its transfer takes 0.07 us of the
-# 2.5 to 3 us that any kernel takes, so smaller ones would win nothing that starting more cores does not cost.
+# Few tokens are spread over cores by blocks of heads of this size. At 32 bytes a cycle its transfer takes 0.07 us of
+# the 2.5 to 3 us that any kernel takes: smaller ones would win nothing that starting more cores does not cost.
 SPREAD_BYTES = 4 * 1024
 
 

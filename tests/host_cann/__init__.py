@@ -14,28 +14,25 @@ end, its generated launcher), and vLLM with vllm-ascend above them. Replaced is 
 
 Running one kernel on "an Ascend" on a laptop
 ---------------------------------------------
-Once (Python 3.11, Debian)::
+Python 3.11 and Debian's packages; the first time it makes an environment and builds::
 
-    apt install gcc g++ binutils mlir-19-tools llvm-19
-    pip install torch==2.13.0 --index-url <PyTorch's CPU index>
-    pip install torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml pytest
-    pip install triton-ascend==3.2.0         # last: mainline triton overwrites its files
-    pip install protobuf                     # only for torchair
+    scripts/ascend.sh python my_kernel.py               # or: --chip A3
+    scripts/ascend.sh pytest tests/test_host_cann_launch.py
 
-Then, from the checkout::
-
-    python -m tests.host_cann.run python my_kernel.py               # or: --chip A3
-    python -m tests.host_cann.run pytest tests/test_host_cann_launch.py
+In an environment of your own (``scripts/environments.sh`` says what is in ours, and in which order: triton-ascend last,
+since mainline triton overwrites its files) the same is ``python -m tests.host_cann.run ...``.
 
 with ``my_kernel.py`` beginning ::
 
     from tests.host_cann import fixture
     torch = fixture.initialise()             # torch, ready for npu:0
 
-In a test, ask for the fixture ``npu`` instead; see ``fixture.py``. The first use builds into ``.cache/host_cann``
-(seconds); the first Triton launch also compiles the launcher's headers (about 20 seconds); both are cached.
+In a test, ask for the fixture ``npu`` instead; see ``fixture.py``. The first use builds into ``.cache/host_cann``,
+under a lock, with the launcher's headers (about a minute, most of it those); processes may share it.
 ``facts.of(kernel, ...)`` shows DMA transfers, scalar accesses and the modelled unified buffer of a kernel without
-running it.
+running it, ``facts.launched(torch, work)`` those of the kernels that ran, with their grids. Under
+``PYTORCH_NO_NPU_MEMORY_CACHING=1``, torch-npu's own setting, each tensor lies between guard pages; without, only each
+block of 2 MiB that its allocator cuts tensors from.
 
 What this cannot tell
 ---------------------

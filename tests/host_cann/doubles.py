@@ -9,13 +9,9 @@ Sources of the limits: torch_npu's own operator documentation for Atlas A2 and A
 has no public documentation of limits; vllm-ascend hands it any even size.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from torch.utils._pytree import tree_map
 
-from .operators import on_host, to_device
+from .operators import on_device
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -85,6 +81,20 @@ def apply_rotary_pos_emb(
     return query, key
 
 
+def by_section(angles: torch.Tensor, sections: list[int], cache_mode: str) -> torch.Tensor:
+    """``[len(sections), num_tokens, rotary_dim / 2]``, cosines or sines by each kind of position, to those of a token:
+    runs of ``sections`` lanes from each in turn, or every third lane from the second and the third ("interleave")."""
+    if cache_mode == "default":
+        return torch.cat([part[i] for i, part in enumerate(angles.split(sections, -1))], -1)
+    # The documentation's formula ends both strides at the second section's length, and lists equal ones only.
+    known = cache_mode == "interleave" and len(sections) == 3 and sections[1] == sections[2]
+    require(known, "npu_mrope", f"cache mode {cache_mode!r} with sections {sections}")
+    mixed = angles[0].clone()
+    for i in (1, 2):
+        mixed[:, i : 3 * sections[1] : 3] = angles[i, :, i : 3 * sections[1] : 3]
+    return mixed
+
+
 def mrope(
     positions: torch.Tensor,
     query: torch.Tensor,
@@ -98,15 +108,19 @@ def mrope(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     name = "npu_mrope"
     rotary_dim = cos_sin_cache.shape[-1]
+    sections = mrope_section or [0, 0, 0]
     unit = 16 if query.dtype == torch.float32 else 32
     require(query.dim() == key.dim() == cos_sin_cache.dim() == 2, name, "query, key and cache are 2-d")
     require(query.dtype in FLOATS and rotary_dim % unit == 0, name, f"rotary_dim {rotary_dim} a multiple of {unit}")
+    require(head_size % unit == 0 and rotary_dim <= head_size, name, f"head_size {head_size} a multiple of {unit}")
+    require(rotary_mode in ("half", "interleave"), name, f"rotary mode {rotary_mode!r}")
     require(bool((positions < cos_sin_cache.shape[0]).all()), name, "positions beyond the cache")
     cos, sin = cos_sin_cache[positions].chunk(2, -1)
     if positions.dim() == 2:
-        require(mrope_section is not None and sum(mrope_section) == rotary_dim // 2, name, f"sections {mrope_section}")
-        require(cache_mode == "default", name, "the interleaved cache mode is not written yet")
-        cos, sin = (torch.cat([part[i] for i, part in enumerate(c.split(mrope_section, -1))], -1) for c in (cos, sin))
+        require(sum(sections) == rotary_dim // 2 and len(sections) == len(positions), name, f"sections {sections}")
+        cos, sin = (by_section(c, sections, cache_mode) for c in (cos, sin))
+    else:
+        require(not any(sections) and cache_mode == "default", name, f"sections {sections}, cache mode {cache_mode!r}")
     neox = rotary_mode == "half"
     return tuple(
         partly_rotated(x.unflatten(-1, (-1, head_size)), cos[:, None], sin[:, None], neox).flatten(-2)
@@ -144,27 +158,6 @@ def custom_rotary_embedding(
     query, key = query.contiguous(), key.contiguous()
     rotary_embedding(positions, query, key, head_size, cos_sin_cache, is_neox)
     return query, key
-
-
-def on_device(double: Callable[..., Any]) -> Callable[..., Any]:
-    """``double``, written for CPU tensors, for device tensors: the same memory in; out, an argument that was updated in
-    place as itself, anything else as a fresh device tensor."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        torch.npu.synchronize()
-        given: dict[int, torch.Tensor] = {}
-
-        def view(value: Any) -> Any:
-            host = on_host(value)
-            if host is not value:
-                given[id(host)] = value
-            return host
-
-        host_args, host_kwargs = tree_map(view, args), tree_map(view, kwargs)
-        result = double(*host_args, **host_kwargs)
-        return tree_map(lambda value: given[id(value)] if id(value) in given else to_device(value), result)
-
-    return run
 
 
 # vllm-ascend's compiled extension brings this schema; where only its Python files are used, it is declared here.

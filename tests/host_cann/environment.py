@@ -33,6 +33,12 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
     return env
 
 
+def compiled(key: str) -> Path:
+    """Where the compiler keeps the shared object of the Linalg with that hash; the Linalg itself is beside it, with
+    ``.mlir``. Part of the built folder, so made anew when the compiler changes."""
+    return Path(os.environ[MARK]) / "compiled" / f"{key}.so"
+
+
 def prepend(folder: str, path: str | None) -> str:
     return os.pathsep.join([folder, path]) if path else folder
 

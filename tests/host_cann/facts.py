@@ -4,16 +4,21 @@
     assert facts.scalar_accesses == () and facts.transfers[0].row_bytes == 256
 
 They are read off the Linalg that the back-end compiler is given. The compiler may still merge, split or reorder what is
-listed here; ``ub_bytes`` is a model (see ``compiler/ub.py``). The grid is not in it: a launch brings that, for our own
-kernel ``plan.grid``.
+listed here; ``ub_bytes`` is a model (see ``compiler/ub.py``). A grid belongs to a launch: ``launched`` gives the facts
+of the kernels that ran, whoever compiled and started them, each with the grid that the runtime saw.
+
+    (facts,) = launched(torch, lambda: add_one[(8,)](x, 1000, BLOCK=128))
+    assert facts.grid == (8, 1, 1)
 """
 
+import ctypes
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
-from . import front_end
+from . import environment, front_end
 from .compiler import linalg_ir, ub
 from .compiler.linalg_ir import Operation, Shape
 
@@ -49,6 +54,7 @@ class Facts:
     index_reads: tuple[ScalarAccess, ...]  # of the unified buffer: a row's number, say, before that row's DMA
     vector_operations: Mapping[str, int]  # operation -> how often it stands in the text
     ub_bytes: int
+    grid: tuple[int, int, int] | None = None  # of a launch; None for a kernel that was only compiled
 
     def bytes_moved(self, direction: str, argument: int) -> int:
         """Sum over the transfers of that direction and argument whose size is known."""
@@ -61,6 +67,25 @@ HIDDEN_ARGUMENTS = 2  # the lock and the workspace, before the kernel's own
 def of(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any], multi_buffer: bool = True) -> Facts:
     """The facts of ``kernel`` (a ``triton.jit`` function) for these argument types and constexpr values."""
     return read(front_end.linalg(kernel, signature, constexprs), multi_buffer)
+
+
+def launched(torch: ModuleType, work: Callable[[], object]) -> list[Facts]:
+    """The facts of every kernel that runs on the device because of ``work``, in the order they ran, with their grids.
+    Only in a process on the host CANN."""
+    library = ctypes.CDLL("libascendcl.so")
+    library.host_cann_launch.restype = ctypes.c_char_p
+    torch.npu.synchronize()
+    library.host_cann_watch_launches(True)
+    try:
+        work()
+        torch.npu.synchronize()
+    finally:
+        library.host_cann_watch_launches(False)
+    grid, found = (ctypes.c_int32 * 3)(), []
+    while key := library.host_cann_launch(len(found), grid):
+        linalg = environment.compiled(key.decode()).with_suffix(".mlir").read_text()
+        found.append(replace(read(linalg), grid=tuple(grid)))
+    return found
 
 
 def read(linalg: str, multi_buffer: bool = True) -> Facts:

@@ -44,7 +44,7 @@ def initialise() -> ModuleType:
     from . import doubles, operators
 
     torch.npu.set_device(0)
-    operators.install({name: doubles.on_device(double) for name, double in doubles.DOUBLES.items()})
+    operators.install({name: operators.on_device(double) for name, double in doubles.DOUBLES.items()})
     doubles.install_custom()
     return torch
 

@@ -104,6 +104,27 @@ def computed(op: torch._ops.OpOverload) -> Callable[..., Any]:
     return run
 
 
+def on_device(double: Callable[..., Any]) -> Callable[..., Any]:
+    """``double``, written for CPU tensors, for device tensors: the same memory in; out, an argument that was updated in
+    place as itself, anything else as a fresh device tensor."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        torch.npu.synchronize()
+        given: dict[int, torch.Tensor] = {}
+
+        def view(value: Any) -> Any:
+            host = on_host(value)
+            if host is not value:
+                given[id(host)] = value
+            return host
+
+        host_args, host_kwargs = tree_map(view, args), tree_map(view, kwargs)
+        result = double(*host_args, **host_kwargs)
+        return tree_map(lambda value: given[id(value)] if id(value) in given else to_device(value), result)
+
+    return run
+
+
 def copy_to(kernel: Any) -> Callable[..., Any]:
     """``copy_``: torch-npu's own where it is a plain move of bytes, the CPU's where CANN would have to compute."""
     by_cpu = computed(torch.ops.aten.copy_.default)

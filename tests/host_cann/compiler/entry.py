@@ -56,8 +56,9 @@ def offsets(types: list[str]) -> tuple[list[int], int]:
     return result, at
 
 
-def source(name: str, types: list[str]) -> str:
-    """C source of the entry for kernel ``name``; unknown parameter types are a ``KeyError``."""
+def source(name: str, types: list[str], linalg: str) -> str:
+    """C source of the entry for kernel ``name``, which was kept as ``linalg``; unknown parameter types are a
+    ``KeyError``."""
     types = types[:-GRID_PARAMETERS]
     places, grid = offsets(types)
     declared, passed, pointers = [], [], []
@@ -74,10 +75,11 @@ def source(name: str, types: list[str]) -> str:
 #include <stdint.h>
 #include <string.h>
 {MEMREF_COPY}
-void {name}({", ".join([*declared, program])});
+void kernel({", ".join([*declared, program])}) __asm__("{name}"); /* a kernel may be called as a word of C */
 void host_cann_entry(char *args, const int32_t grid[3], const int32_t block[3]) {{
-  {name}({", ".join([*passed, "grid[0], grid[1], grid[2], block[0], block[1], block[2]"])});
+  kernel({", ".join([*passed, "grid[0], grid[1], grid[2], block[0], block[1], block[2]"])});
 }}
+const char host_cann_linalg[] = "{linalg}";
 static const uint32_t pointer_offsets[] = {{{", ".join(map(str, pointers))}}};
 const struct {{ uint32_t args_size, pointers; const uint32_t *pointer_offsets; }} host_cann_layout =
     {{{grid + 12}, {len(pointers)}, pointer_offsets}};

@@ -7,7 +7,7 @@ dies with it. Broadcasts along heads or tokens are buffers. With multi-buffering
 global memory inside a loop is held twice. Rows are padded to 32 bytes; an innermost axis of 2 (the pairs of GPT-J)
 counts as part of the axis before it. The need is the peak of what lives, plus ``RESERVE``.
 
-Calibration (vllm-ascend's own kernel of 0.23.0; ``tests/test_host_cann_ub.py`` recomputes the table):
+Calibration (vllm-ascend's own kernel of 0.23.0; ``tests/test_host_cann_upstream.py`` recomputes and prints the table):
 
     heads x rotary_dim   style    reported on hardware             modelled
     64 x 192 (pad 256)   NeoX     overflow, by about 2 KiB         194 KiB, overflow by 2 KiB

@@ -53,6 +53,9 @@ void host_leave_graph(const host_graph *graph);
 int host_device_fault(void);
 void host_set_device_fault(int code);
 
+/* --- launches.c --- */
+void host_note_launch(const char *linalg, const int32_t grid[3]);
+
 /* --- capture.c --- */
 void host_record(host_graph *graph, host_task *task);
 int host_refuse_in_capture(const char *what);

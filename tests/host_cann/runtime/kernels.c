@@ -20,6 +20,7 @@ typedef struct kernel {
   char name[128];
   entry_function *entry;
   const layout *layout;
+  const char *linalg; /* the compiler's name for what it was made of */
   struct kernel *next;
 } kernel;
 typedef struct { host_task task; const void *stub; uint32_t blocks, size; char *args; } launch_task;
@@ -43,8 +44,9 @@ rtError_t rtFunctionRegister(void *handle, const void *stub, const char *stub_na
   (void)stub_name, (void)mode;
   HOST_LOCKED;
   kernel *k = calloc(1, sizeof *k);
-  *k = (kernel){stub, "", (entry_function *)dlsym(handle, "host_cann_entry"), dlsym(handle, "host_cann_layout"), kernels};
-  if (!k->entry || !k->layout) return host_fail(ACL_ERROR_RT_KERNEL_LOOKUP, "kernel %s: %s", (const char *)name, dlerror());
+  *k = (kernel){stub, "", (entry_function *)dlsym(handle, "host_cann_entry"), dlsym(handle, "host_cann_layout"),
+                dlsym(handle, "host_cann_linalg"), kernels};
+  if (!k->entry || !k->layout || !k->linalg) return host_fail(ACL_ERROR_RT_KERNEL_LOOKUP, "kernel %s: %s", (const char *)name, dlerror());
   snprintf(k->name, sizeof k->name, "%s", (const char *)name);
   kernels = k;
   return 0;
@@ -123,6 +125,7 @@ static int run_launch(host_task *task) {
     return host_fail(ACL_ERROR_RT_PARAM_INVALID, "kernel %s: %u bytes of arguments, %u expected", k->name, l->size, k->layout->args_size);
   int32_t grid[3];
   memcpy(grid, args + k->layout->args_size - sizeof grid, sizeof grid);
+  host_note_launch(k->linalg, grid);
   int code = check_pointers(k, args);
   if (!code) code = run_blocks(k, args, grid);
   char after[160];

@@ -20,6 +20,18 @@ static size_t count, capacity, device_bytes, dead;
 
 static size_t up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 static size_t slack(const host_allocation *a) { return up(a->size, ALIGN) - a->size; }
+static size_t lead(const record *r) { return r->seen.base - (r->mapping + GUARD); } /* of the first page, unused */
+
+static size_t intact(const char *at, size_t n) { /* how many bytes of the pattern are, from the start */
+  size_t i = 0;
+  while (i < n && (unsigned char)at[i] == CANARY) i++;
+  return i;
+}
+
+static void draw_pattern(const record *r) {
+  memset(r->seen.base + r->seen.size, CANARY, slack(&r->seen));
+  memset(r->mapping + GUARD, CANARY, lead(r));
+}
 
 static void forget_oldest_dead(void) {
   for (size_t i = 0; i < count; i++)
@@ -45,7 +57,7 @@ static int allocate(void **out, size_t size, bool device) {
   record *r = &records[count++];
   /* The end, not the start, touches the guard: running past it is the common mistake. */
   *r = (record){{mapping + GUARD + body - up(size, ALIGN), size, true, device}, mapping, mapped};
-  memset(r->seen.base + size, CANARY, slack(&r->seen));
+  draw_pattern(r);
   device_bytes += device ? size : 0;
   *out = r->seen.base;
   return 0;
@@ -103,15 +115,19 @@ int host_check_range(const char *what, const void *address, size_t size, bool mu
                    host_describe(address).text);
 }
 
-/* The bytes between an allocation's size and the guard page: a write there breaks the pattern. */
+/* The bytes between an allocation and its guard pages: a write there breaks the pattern. */
 int host_check_canaries(const char *after) {
-  for (size_t i = 0; i < count; i++)
-    for (size_t k = 0; records[i].seen.live && k < slack(&records[i].seen); k++)
-      if ((unsigned char)records[i].seen.base[records[i].seen.size + k] != CANARY) {
-        memset(records[i].seen.base + records[i].seen.size, CANARY, slack(&records[i].seen));
-        return host_fail(ACL_ERROR_RT_VECTOR_CORE_TRAP_WRITE_OVERFLOW, "a write %zu bytes past an allocation of %zu bytes, %s",
-                         k, records[i].seen.size, after);
-      }
+  for (size_t i = 0; i < count; i++) {
+    record *r = &records[i];
+    if (!r->seen.live) continue;
+    size_t size = r->seen.size, past = intact(r->seen.base + size, slack(&r->seen));
+    size_t before = lead(r) - intact(r->mapping + GUARD, lead(r));
+    bool over = past < slack(&r->seen);
+    if (!over && !before) continue;
+    draw_pattern(r);
+    return host_fail(ACL_ERROR_RT_VECTOR_CORE_TRAP_WRITE_OVERFLOW, "a write %zu bytes %s an allocation of %zu bytes, %s",
+                     over ? past : before, over ? "past" : "before", size, after);
+  }
   return 0;
 }
 
