@@ -15,6 +15,7 @@ from rope_patch.arguments import Refusal, call_of, refusal_of
 from rope_patch.kernels.launch import Call, current_stream, planned
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import make_plan
+from rope_patch.selfcheck import ALIGNMENT
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
 KEPT = 1024  # forms; token counts differ without end, and a step needs one or two of them
@@ -50,32 +51,34 @@ def rotate(
     in place. A ``Refusal`` or a string says why nothing was done: what is wrong with the arguments, or with the kernel.
     """
     device = query.device
-    addresses = (
-        query.data_ptr(),
-        None if key is None else key.data_ptr(),
-        cos_sin_cache.data_ptr(),
-        positions.data_ptr(),
-    )
+    q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
+    k, of_key = None, None
+    low = q | c | p
+    if key is not None:
+        k = key.data_ptr()
+        of_key = (key.shape, key.stride(), key.dtype, key.device)
+        low |= k
     form = (
-        *(query.shape, query.stride(), query.dtype, device),
-        *((None,) if key is None else (key.shape, key.stride(), key.dtype, key.device)),
-        *(positions.shape, positions.stride(), positions.dtype, positions.device),
-        *(cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.device),
-        *(head_size, rotary_dim, is_neox_style, always_fresh),
-        *((address or 0) % selfcheck.ALIGNMENT for address in addresses),
-    )
+        query.shape, query.stride(), query.dtype, device, of_key,
+        positions.shape, positions.stride(), positions.dtype, positions.device,
+        cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.device,
+        head_size, rotary_dim, is_neox_style, always_fresh,
+        low % ALIGNMENT and (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT),
+    )  # fmt: skip
     way = _ways.get(form)
     if way is not None and way.current_device() == device.index:
-        rotated = _fresh(query) if way.query_fresh else query
-        rotated_key = _fresh(key) if way.key_fresh else key  # type: ignore[arg-type]
-        q, k, cache, where = addresses
-        q_out = rotated.data_ptr() if way.query_fresh else None
-        k_out = rotated_key.data_ptr() if way.key_fresh else None  # type: ignore[union-attr]
+        rotated, q_out, rotated_key, k_out = query, None, key, None
+        if way.query_fresh:
+            rotated = _fresh(query)
+            q_out = rotated.data_ptr()
+        if way.key_fresh and key is not None:
+            rotated_key = _fresh(key)
+            k_out = rotated_key.data_ptr()
         try:
-            way.launcher.start(way.programs, current_stream(device), (q, k, q_out, k_out, cache, where, *way.numbers))
+            way.launcher.start(way.programs, current_stream(device), (q, k, q_out, k_out, c, p, *way.numbers))
             return rotated, rotated_key
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
-            del _ways[form]
+            _ways.pop(form, None)
     with _current(device):
         arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
         call = refusal_of(*arguments) or call_of(*arguments, is_neox_style)

@@ -9,7 +9,7 @@ from tests.shapes import SHAPES
 
 KIB = 1024
 ASCEND_910B3 = Device(max_programs=40, tile_bytes=192 * KIB, powers_of_two=False, slices=True)
-CUDA = Device(max_programs=MAX_TILE_OFFSET, tile_bytes=32 * KIB, powers_of_two=True, stride_unit=16, busy_programs=264)
+CUDA = Device(max_programs=MAX_TILE_OFFSET, tile_bytes=32 * KIB, powers_of_two=True, stride_unit=16, busy_programs=132)
 INTERPRETER = Device(max_programs=8, tile_bytes=256 * KIB, powers_of_two=False)
 DEVICES = st.sampled_from([ASCEND_910B3, CUDA, INTERPRETER])
 

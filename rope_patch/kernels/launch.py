@@ -43,7 +43,7 @@ def device_facts(device: torch.device) -> Device:
         tile_bytes=32 * KIB,
         powers_of_two=True,
         stride_unit=16,
-        busy_programs=2 * processors,
+        busy_programs=processors,
     )
 
 

@@ -1,8 +1,8 @@
 """Plans for mainline Triton: blocks are powers of two, and masked.
 
 On CUDA this is how the kernel is measured on an accelerator at all; a proxy. Its constants come from a sweep over tile
-sizes, head blocks and warps on an H200, six shapes of ``scripts/bench``, 1 to 65,536 tokens: 1024 half lanes for each
-128 threads were within 3% of the best for every shape with many tokens, half of that with few.
+sizes, blocks of heads and warps on an H200, for the shapes of ``scripts/bench_gpu``: 1024 half lanes for 128 threads
+were within 4% of the best everywhere with many tokens, and half as many within the noise of it with few.
 """
 
 import math
@@ -10,21 +10,21 @@ import math
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, units_of
 
 BYTES_PER_HALF_LANE = 32  # two fp32 inputs, their products, and their results: registers, not memory
-MOST_HEADS = 16
+MOST_HEADS = 8
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
     """See ``plan.make_plan``: tiles of one token while larger ones would leave the device idle, then the largest."""
     rows = max(1, device.tile_bytes // (BYTES_PER_HALF_LANE * _up(shape.rotary_dim // 2)))
-    tokens = rows // _head_block(shape.num_heads, rows)
-    tokens = min(tokens, _down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))
-    full = _plan(shape, rows, tokens)
-    return (_plan(shape, max(1, rows // 2), 1), device.busy_programs // full.units * tokens), (full, math.inf)
+    block_heads = _even_block(shape.num_heads, rows)
+    tokens = min(rows // block_heads, _down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))
+    full = _plan(shape, tokens, block_heads, _even_block(shape.num_kv_heads, rows // tokens))
+    most = max(1, rows // 2)
+    few = _plan(shape, 1, _wide_block(shape.num_heads, most), _wide_block(shape.num_kv_heads, most))
+    return (few, device.busy_programs // full.units * tokens), (full, math.inf)
 
 
-def _plan(shape: Shape, rows: int, tokens: int) -> Plan:
-    block_heads = _head_block(shape.num_heads, rows // tokens)
-    block_kv_heads = _head_block(shape.num_kv_heads, rows // tokens)
+def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int) -> Plan:
     return Plan(
         block_tokens=tokens,
         block_heads=block_heads,
@@ -36,9 +36,14 @@ def _plan(shape: Shape, rows: int, tokens: int) -> Plan:
     )
 
 
-def _head_block(heads: int, limit: int) -> int:
-    """The block of at most ``limit`` heads that leaves the fewest lanes idle; the largest such."""
-    blocks = [1 << i for i in range(_up(max(1, heads)).bit_length()) if 1 << i <= max(1, min(limit, MOST_HEADS))]
+def _wide_block(heads: int, most: int) -> int:
+    """All heads in as few blocks of at most ``most`` as there can be."""
+    return min(_up(max(1, heads)), _down(min(most, MOST_HEADS)))
+
+
+def _even_block(heads: int, most: int) -> int:
+    """The block of at most ``most`` heads that leaves the fewest lanes idle; the largest such."""
+    blocks = [1 << i for i in range(_wide_block(heads, most).bit_length())]
     return max(blocks, key=lambda block: (-(-(-heads // block) * block), block))
 
 

@@ -1,0 +1,158 @@
+"""What the kernel is measured against, each called as its users call it, on q and k as views of one qkv tensor.
+
+A peer is a function of a ``Case`` that does the whole job once, rotation of ``case.query`` and ``case.key`` by
+``case.positions``, and returns the results; ``None`` where the peer does not take the shape or dtype. Their code is
+that of released packages, put into ``.peers`` by ``fetch.sh``.
+"""
+
+import ast
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+PEERS = Path(".peers")
+Work = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass
+class Case:
+    """One rotation. ``query`` and ``key`` are ``[num_tokens, heads * head_size]`` views of one tensor."""
+
+    positions: torch.Tensor
+    query: torch.Tensor
+    key: torch.Tensor
+    cos_sin_cache: torch.Tensor
+    head_size: int
+    rotary_dim: int
+    is_neox_style: bool
+
+    def heads(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.unflatten(-1, (-1, self.head_size))
+
+
+def flashinfer() -> Callable[[Case], Work | None]:
+    """In place, with the fp32 cache that it takes only; head sizes 64, 128, 256, 512, 16 bits."""
+    from torch.utils.cpp_extension import load
+
+    source = Path(__file__).with_name("flashinfer_rope.cu")
+    include = str((PEERS / "flashinfer/data/include").resolve())
+    flags = ["-O3", "-std=c++17", "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_HALF_CONVERSIONS__",
+             "-U__CUDA_NO_BFLOAT16_CONVERSIONS__", "-U__CUDA_NO_HALF2_OPERATORS__", "--expt-relaxed-constexpr",
+             "-gencode=arch=compute_90,code=sm_90"]  # fmt: skip
+    module = load("flashinfer_rope", [str(source)], extra_include_paths=[include], extra_cuda_cflags=flags)
+
+    def peer(case: Case) -> Work | None:
+        if case.head_size not in (64, 128, 256, 512) or case.query.dtype == torch.float32:
+            return None
+        cache = case.cos_sin_cache.float()
+        q, k = case.heads(case.query), case.heads(case.key)
+
+        def work() -> tuple[torch.Tensor, torch.Tensor]:
+            module.rotate_in_place(q, k, cache, case.positions, not case.is_neox_style)
+            return case.query, case.key
+
+        return work
+
+    return peer
+
+
+def liger() -> Callable[[Case], Work | None]:
+    """Its kernel takes cos and sin rows, gathered before the clock starts; it copies strided q and k. NeoX only."""
+    module = _module("liger_rope", PEERS / "liger_kernel/ops/rope.py")
+
+    def peer(case: Case) -> Work | None:
+        if not case.is_neox_style or case.rotary_dim != case.head_size:
+            return None
+        half = case.rotary_dim // 2
+        cos, sin = (t[:, :half].repeat(1, 2) for t in case.cos_sin_cache[case.positions].split(half, -1))
+
+        def work() -> tuple[torch.Tensor, torch.Tensor]:
+            q, k = (case.heads(t)[None].transpose(1, 2) for t in (case.query, case.key))
+            q, k, _, _ = module.rope_forward(q, k, cos[None], sin[None])
+            return tuple(t.transpose(1, 2)[0].flatten(-2) for t in (q, k))
+
+        return work
+
+    return peer
+
+
+def vllm_ascend() -> Callable[[Case], Work | None]:
+    """Its Triton kernel of 0.23.0, one program a multiprocessor as it starts one a core; it copies strided q and k."""
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    answers = {
+        "vllm": {},
+        "vllm.triton_utils": {"tl": tl, "triton": triton},
+        "vllm_ascend": {},
+        "vllm_ascend.ops": {},
+        "vllm_ascend.ops.triton": {},
+        "vllm_ascend.ops.triton.triton_utils": {"get_vectorcore_num": lambda: processors},
+    }
+    for name, attributes in answers.items():
+        sys.modules[name] = types.ModuleType(name)
+        vars(sys.modules[name]).update(attributes)
+    module = _module("vllm_ascend_rope", PEERS / "vllm_ascend/ops/triton/rope.py")
+
+    def peer(case: Case) -> Work | None:
+        def work() -> tuple[torch.Tensor, torch.Tensor]:
+            q, k = module.rope_forward_triton(
+                case.heads(case.query),
+                case.heads(case.key),
+                cos_sin_cache=case.cos_sin_cache,
+                positions=case.positions,
+                rope_dim=case.rotary_dim,
+                is_neox_style=case.is_neox_style,
+            )
+            return q.flatten(-2), k.flatten(-2)
+
+        return work
+
+    return peer
+
+
+def vllm_native(compiled: bool) -> Callable[[Case], Work | None]:
+    """vLLM's PyTorch implementation, as it is or through ``torch.compile``."""
+    folder = PEERS / "vllm/model_executor/layers/rotary_embedding"
+    space: dict[str, Any] = {"torch": torch}
+    space["ApplyRotaryEmb"] = types.SimpleNamespace(
+        forward_static=_function(folder / "common.py", "ApplyRotaryEmb", "forward_static", space)
+    )
+    forward = _function(folder / "base.py", "RotaryEmbedding", "forward_static", space)
+
+    def peer(case: Case) -> Work | None:
+        torch._dynamo.reset()
+        rotate = torch.compile(forward, fullgraph=True, dynamic=False) if compiled else forward
+        return lambda: rotate(
+            case.positions, case.query, case.key, case.head_size, case.rotary_dim, case.cos_sin_cache,
+            case.is_neox_style,
+        )  # fmt: skip
+
+    return peer
+
+
+def _module(name: str, path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _function(path: Path, class_name: str, name: str, space: dict[str, Any]) -> Callable[..., Any]:
+    """One static method, without its module's imports."""
+    classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    for found in (node for node in classes if node.name.startswith(class_name)):
+        for node in found.body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                node.decorator_list = []
+                exec(compile(ast.Module([node], []), str(path), "exec"), space)
+                return space[name]
+    raise LookupError(f"{path} has no {class_name}.{name}")
