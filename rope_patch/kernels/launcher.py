@@ -1,9 +1,9 @@
 """A compiled kernel's own launcher, without what Triton does in Python before it at every call.
 
 Triton binds arguments, builds a cache key and looks the kernel up at each ``kernel[grid](...)``: most of what a launch
-costs. Here its launcher is called with what Triton handed it the first time, but for the grid, the stream and the kernel's
-arguments, tensors as integer addresses. How Triton calls its launcher is no interface; so it is not assumed but
-recorded, from an ordinary launch, and where the record does not look as expected there is no launcher.
+costs. Here its launcher is called with what Triton handed it the first time, but for the grid, the stream and the
+kernel's arguments, tensors as integer addresses. How Triton calls its launcher is no interface; so it is not assumed
+but recorded, from an ordinary launch, and where the record does not look as expected there is no launcher.
 
 Triton's hooks around a launch (profilers) are those that were set when it was recorded.
 """
