@@ -38,10 +38,9 @@ def serve(
     )
     if isinstance(call, Refusal):
         return _refuse(f"not {call.expected}")
-    query_out = None if query.is_contiguous() else torch.empty_like(query, memory_format=torch.contiguous_format)
-    key_out = (
-        None if key is None or key.is_contiguous() else torch.empty_like(key, memory_format=torch.contiguous_format)
-    )
+    # new_empty is contiguous; empty_like, asked for that, makes torch-npu warn of internal formats.
+    query_out = None if query.is_contiguous() else query.new_empty(query.shape)
+    key_out = None if key is None or key.is_contiguous() else key.new_empty(key.shape)
     fault = selfcheck.launch_trusted(call, query_out, key_out)
     if fault:
         return _refuse(fault)
@@ -66,6 +65,11 @@ def _traced(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
     )
     return rotated, None if key is None else rotated_key
+
+
+def stand_down(reason: str) -> None:
+    """Count a call that is the original's by a target's own decision, so that ``status()`` says why."""
+    _refuse(reason)
 
 
 # While it traces, Dynamo runs these and puts nothing of them into the graph.
