@@ -67,22 +67,24 @@ class Stack:
         is_neox_style: bool = True,
         dtype: Any = None,
         base: float = 10000.0,
+        in_fresh_worker: bool = True,
         **parameters: Any,
     ) -> Any:
-        """A rotary embedding on ``npu:0`` from vLLM's own ``get_rope``, always a new one.
+        """A rotary embedding on ``npu:0`` from vLLM's own ``get_rope``.
 
-        ``kind`` is the ``rope_type``; ``parameters`` are the rest of the model's rope parameters. vllm-ascend's copies
-        of the first cache it saw are forgotten, as in a fresh worker.
+        ``kind`` is the ``rope_type``; ``parameters`` are the rest of the model's rope parameters. As in a fresh worker,
+        vLLM's modules and vllm-ascend's copies of the first cache it saw are forgotten, unless told otherwise.
         """
         from vllm.config import set_current_vllm_config
         from vllm.model_executor.layers import rotary_embedding as package
 
         rotary_dim = head_size if rotary_dim is None else rotary_dim
         dtype = self.torch.bfloat16 if dtype is None else dtype
-        package._ROPE_DICT.clear()
-        for name in COPIES:
-            if hasattr(self.rotary_embedding, name):
-                setattr(self.rotary_embedding, name, None)
+        if in_fresh_worker:
+            package._ROPE_DICT.clear()
+            for name in COPIES:
+                if hasattr(self.rotary_embedding, name):
+                    setattr(self.rotary_embedding, name, None)
         scaling = {"rope_type": kind, **parameters}
         if "rope_parameters" in inspect.signature(package.get_rope).parameters:
             scaling |= {"rope_theta": base, "partial_rotary_factor": rotary_dim / head_size}
