@@ -169,6 +169,11 @@ def _apply(target: Target, module: ModuleType) -> None:
         report.logger.info("rope_patch %s: %s %s (%s)", __version__, target.name, _state[target.name], _verdict.reason)
 
 
+def _applied() -> list[str]:
+    """What makes graphs other than they would be without us: the targets in place, and the mode they follow."""
+    return [parse(trigger.setting).mode.value, *sorted(_undo)] if _undo else []
+
+
 def _make_variable_known(module: ModuleType) -> None:
     global _forget_variable
     if trigger.when_complete(module, functools.partial(_make_variable_known, module)):
@@ -176,6 +181,6 @@ def _make_variable_known(module: ModuleType) -> None:
     try:
         with _lock:
             if _forget_variable is None:
-                _forget_variable = environment_variable.install(module, lambda: list(_undo))
+                _forget_variable = environment_variable.install(module, _applied)
     except Exception as error:
         report.warn_once(f"rope_patch: {VARIABLE} stays unknown to vLLM: {type(error).__name__}: {error}")

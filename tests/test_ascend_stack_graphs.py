@@ -1,13 +1,17 @@
 """Graph mode of the released stacks: fusions kept, the intended operator in the graph, nothing new complained of.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.
-What is compared was observed in processes of their own: see ``tests/ascend_stack/graphs.py``.
+What is compared is observed by ``tests/ascend_stack/graphs.py``: natively in a process of its own.
 """
+
+import contextlib
+import subprocess
+import sys
 
 import pytest
 
-from tests.ascend_stack import harness, processes
-from tests.ascend_stack.graphs import CASES, Observation
+from tests.ascend_stack import graphs, harness, processes
+from tests.ascend_stack.graphs import CASES
 
 pytestmark = harness.needs_stack
 
@@ -20,24 +24,49 @@ CANNOT_RUN_HERE = "AclopStartDumpArgs execute failed"
 HARMLESS = "Cannot create tensor with internal format"
 
 
-def observed(mode: str, *cases: str) -> dict[str, dict[str, Observation]]:
-    return processes.table("tests.ascend_stack.graphs", mode, *cases)
-
-
 @pytest.fixture(scope="module")
 def native():
-    return observed("0")
+    return processes.table("tests.ascend_stack.native", "0")["graphs"]
 
 
 @pytest.fixture(scope="module")
-def patched():
-    return observed("1")
+def stack(tmp_path_factory):
+    import rope_patch  # noqa: F401  (the way in)
+
+    with contextlib.chdir(tmp_path_factory.mktemp("graphs")):  # torchair leaves files in the current folder
+        yield harness.start()
 
 
 @pytest.fixture(scope="module")
-def everything():
+def patched(stack):
+    return graphs.table(stack)
+
+
+@pytest.fixture(scope="module")
+def everything(stack):
     """Under ``all``: the cases that it changes, and those that it must not."""
-    return observed("all", "full 128", "GPT-J 128", "full 64")
+    with under_all():
+        return graphs.table(stack, ("full 128", "GPT-J 128"))
+
+
+@contextlib.contextmanager
+def under_all():
+    """The targets as they are under ``VLLM_ASCEND_TRITON_ROPE=all``, in a process that was started without it."""
+    import rope_patch
+    from rope_patch.settings import parse
+    from rope_patch.targets import TARGETS, NotApplicable
+
+    rope_patch.disable()
+    undo = []
+    try:
+        for target in TARGETS:
+            with contextlib.suppress(NotApplicable):
+                undo.append(target.install(sys.modules[target.module], parse("all")))
+        yield
+    finally:
+        for take_back in undo:
+            take_back()
+        rope_patch.enable()
 
 
 def runs(table):
@@ -144,15 +173,12 @@ def test_where_we_stand_down_the_status_says_why(native, patched, everything):
     path = next(iter(patched))
     assert "fusion pass" in next(iter(patched[path]["full 128"]["fallbacks"]))
     assert "fusion pass" in next(iter(everything[path]["full 128"]["fallbacks"]))
-    assert "VLLM_ASCEND_TRITON_ROPE=all" in next(iter(patched[path]["full 64"]["fallbacks"]))
-    assert not everything[path]["full 64"]["fallbacks"]
+    assert "VLLM_ASCEND_TRITON_ROPE=all" in next(iter(patched[path]["GPT-J 128"]["fallbacks"]))
+    assert not everything[path]["GPT-J 128"]["fallbacks"]
     assert not patched[path]["partial"]["fallbacks"]
 
 
 def test_ci_in_the_environment_sets_what_the_observations_set(tmp_path):
-    import subprocess
-    import sys
-
     code = "from torch._functorch import config; print(config.error_on_custom_op_aliasing)"
     for value, said in (("true", "True"), ("", "False")):
         done = subprocess.run(
@@ -160,3 +186,23 @@ def test_ci_in_the_environment_sets_what_the_observations_set(tmp_path):
             capture_output=True, text=True,
         )  # fmt: skip
         assert done.stdout.strip() == said, f"torch no longer takes it from CI, or so: {done.stderr}"
+
+
+def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_another_graph(stack):
+    """Off is as uninstalled: a cache made with us is not found then, and the other way round."""
+    import rope_patch
+
+    keys = {"off": processes.table("tests.ascend_stack.native", "0")["key"], "on": graphs.cache_key()}
+    rope_patch.disable()
+    try:
+        keys["disabled"] = graphs.cache_key()
+    finally:
+        rope_patch.enable()
+    if stack.version.startswith("0.11"):
+        # It keys on a fixed list. vllm-ascend's compiler there keeps nothing, so nothing can be served.
+        from vllm.compilation.compiler_interface import EagerAdaptor
+
+        assert EagerAdaptor().compile(None, [], {}, None)[1] is None, "there is something to keep now"
+        return
+    assert keys["off"] == keys["disabled"] != keys["on"]
+    assert graphs.cache_key() == keys["on"], "the same setting finds what it left"

@@ -1,30 +1,25 @@
-"""What a block with rotary embedding becomes in graph mode, in this process: ``python -m tests.ascend_stack.graphs``.
+"""What a block with rotary embedding becomes in graph mode, in this process, whatever rope_patch does in it.
 
 The block is that of a model with query and key norms (Qwen3): split qkv, two norms, rotary embedding. It is traced with
 ``torch.compile(fullgraph=True)`` and handed to the compiler that vllm-ascend gives vLLM: ``AscendCompiler``, by its
 fusion passes and by npugraph_ex; vLLM's own ``EagerAdaptor`` on 0.11, which has none. The fusion pass is the real
 ``QKNormRopeFusionPass``, applied to a copy of the graph, since the fused operator needs an NPU; it is told of one
 attention layer, which only a model could register.
-
-Prints one JSON object: ``{path: {case: Observation}}``. A process of its own, so that it can run without rope_patch,
-whose mode is the environment's.
 """
 
 import contextlib
 import copy
+import functools
 import importlib
-import json
 import logging
 import os
 import re
-import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
-import rope_patch  # noqa: F401  (the way in)
 from tests.ascend_stack import harness
 from tests.ascend_stack.models import LLAMA3, YARN
 
@@ -70,6 +65,16 @@ def block(embedding: Any) -> Any:
     return forward
 
 
+def cache_key() -> str:
+    """The environment's part of the key of vLLM's compile cache."""
+    from vllm import envs
+
+    if compile_factors := getattr(envs, "compile_factors", None):
+        return str(sorted(compile_factors().items()))
+    return str(envs.compute_hash())
+
+
+@functools.cache  # 0.18 and later register a pattern once per process
 def fusion_pass(stack: harness.Stack) -> Any:
     """The real pass, for a bfloat16 model whose attention has the block's heads; None where there is none."""
     try:
@@ -208,23 +213,21 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
     return passes.seen
 
 
-def main(names: list[str]) -> None:
-    stack = harness.start()
+def table(stack: harness.Stack, names: Iterable[str] = CASES) -> dict[str, dict[str, Observation]]:
+    """``{path: {case: Observation}}``; paths that end in "CI" as they are where ``CI`` is set in the environment."""
     passes = Passes()
-    table: dict[str, dict[str, Observation]] = {path: {} for path in compilers(stack, passes)}
+    found: dict[str, dict[str, Observation]] = {path: {} for path in compilers(stack, passes)}
+    aliasing = stack.torch._functorch.config.patch
     # A model of another head size registers no pattern, and a pattern once registered stays.
     for head_size in (64, 128):
         if head_size == 128:
             passes.fusion = fusion_pass(stack)
         for path, compiler in compilers(stack, passes).items():
-            for case in names or CASES:
+            for case in names:
                 if CASES[case][2] == head_size:
-                    table[path][case] = observe(stack, case, compiler, passes)
+                    with aliasing(error_on_custom_op_aliasing=False):
+                        found[path][case] = observe(stack, case, compiler, passes)
     for path, compiler in compilers(stack, passes).items():
-        with stack.torch._functorch.config.patch(error_on_custom_op_aliasing=True):  # what CI in the environment sets
-            table[f"{path}, CI"] = {case: observe(stack, case, compiler, passes) for case in ("partial", "llama3")}
-    sys.stdout.write("\n" + json.dumps(table) + "\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        with aliasing(error_on_custom_op_aliasing=True):
+            found[f"{path}, CI"] = {case: observe(stack, case, compiler, passes) for case in ("partial", "llama3")}
+    return found

@@ -44,7 +44,7 @@ def missing() -> str:
 needs_stack = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stack:
     """A started stack. ``config`` is the VllmConfig under which embeddings are built and called."""
 
