@@ -16,24 +16,24 @@ from tests.host_cann import build, environment
 
 
 @functools.cache
-def table(module: str, mode: str, *arguments: str) -> Any:
+def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> Any:
     """The JSON that ``python -m module`` prints last, run under ``VLLM_ASCEND_TRITON_ROPE=mode`` on the host CANN.
 
     pytest-xdist's workers ask one process too: the first one's answer lies in a file that the others read.
     """
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if session is None:
-        return json.loads(_run(module, mode, *arguments))
+        return json.loads(_run(chip, module, mode, *arguments))
     name = "-".join((session, Path(sys.prefix).name, module, mode, *arguments)).replace(" ", "_").replace("/", "_")
     answer = Path(tempfile.gettempdir()) / f"rope_patch-{name}.json"
     with FileLock(f"{answer}.lock"):
         if not answer.exists():
-            answer.write_text(_run(module, mode, *arguments))
+            answer.write_text(_run(chip, module, mode, *arguments))
     return json.loads(answer.read_text())
 
 
-def _run(module: str, mode: str, *arguments: str) -> str:
-    variables = environment.variables(build.ensure()) | {"VLLM_ASCEND_TRITON_ROPE": mode}
+def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
+    variables = environment.variables(build.ensure(), chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
     variables.pop("CI", None)  # it changes what torch does; the modules that care set what it sets
     with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
         done = subprocess.run(
