@@ -186,18 +186,9 @@ def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Pat
         pytest.skip("tried on 0.23.0: no vLLM takes part")
 
     variables = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            cwd=ROOT,
-            env=variables,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )  # fmt: skip
-        for _ in range(3)
-    ]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", WORKER]
+    workers = [subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes) for _ in range(3)]
     for worker in workers:
         while (line := worker.stdout.readline()) != "ready\n":
             assert line, worker.stderr.read()

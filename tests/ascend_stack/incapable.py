@@ -52,9 +52,15 @@ SITUATIONS = {
 def main(situation: str) -> None:
     SITUATIONS[situation]()
     lines: list[tuple[str, str]] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append((record.levelname, record.getMessage()))  # type: ignore[method-assign]
-    logging.getLogger("vllm.rope_patch").addHandler(handler)
+    make = logging.getLogRecordFactory()
+
+    def noting(*arguments: Any, **named: Any) -> logging.LogRecord:  # vLLM takes handlers of its loggers away
+        record = make(*arguments, **named)
+        if record.name == "vllm.rope_patch":
+            lines.append((record.levelname, record.getMessage()))
+        return record
+
+    logging.setLogRecordFactory(noting)
     import rope_patch
 
     stack = harness.start()

@@ -44,7 +44,7 @@ def main(event: str) -> None:
             import rope_patch  # noqa: F401
 
     stack = harness.start(now)
-    models = [stack.build("default", 128, 64), stack.build("llama3", 128, in_fresh_worker=False, **LLAMA3)]
+    models = [stack.build("default", 128, 64), stack.build("llama3", 128, 64, in_fresh_worker=False, **LLAMA3)]
     original = functions(stack, models) if event == "model built" else None
     now("model built")
     import rope_patch
