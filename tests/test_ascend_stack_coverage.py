@@ -27,6 +27,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "DynamicNTKScalingRotaryEmbedding": ("dynamic", {"factor": 2.0}),
     "DynamicNTKAlphaRotaryEmbedding": ("dynamic", {"alpha": 2.0}),
     "Gemma4RotaryEmbedding": ("proportional", {}),
+    "TeleChat3RoPEScaledRotaryEmbedding": ("telechat3-yarn", YARN),
     "MRotaryEmbedding": ("default", {"mrope_section": [16, 24, 24]}),
     "DeepseekScalingRotaryEmbedding": ("deepseek_yarn", DEEPSEEK),
 }
