@@ -3,6 +3,7 @@
 Looks at what is installed and at the platform that vLLM has chosen. Never initialises a device.
 """
 
+import importlib
 import os
 import sys
 from dataclasses import dataclass
@@ -75,10 +76,10 @@ def _platform() -> Check:
 def _chip() -> Check:
     """Triton-Ascend knows no Atlas 310P. Which chip a vllm-ascend was built for, it says without asking the device."""
     try:
-        from vllm_ascend import _build_info
+        built = importlib.import_module("vllm_ascend._build_info")
     except ImportError:  # another platform, or a vllm-ascend that says it elsewhere: the driver will tell
         return Check("chip", True, "")
-    built_for = [getattr(_build_info, name, "") for name in ("__device_type__", "__soc_version__")]
+    built_for = [getattr(built, name, "") for name in ("__device_type__", "__soc_version__")]
     is_310p = any("310p" in str(name).lower() for name in built_for)
     return Check("chip", not is_310p, "Atlas 310P, which triton-ascend does not support" if is_310p else "")
 
