@@ -205,4 +205,5 @@ def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_anothe
         assert EagerAdaptor().compile(None, [], {}, None)[1] is None, "there is something to keep now"
         return
     assert keys["off"] == keys["disabled"] != keys["on"]
+    assert f"rope_patch {rope_patch.__version__}: on, ascend_" in keys["on"], "by version, mode and what is applied"
     assert graphs.cache_key() == keys["on"], "the same setting finds what it left"
