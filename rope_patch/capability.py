@@ -3,6 +3,7 @@
 Looks at what is installed and at the platform that vLLM has chosen. Never initialises a device.
 """
 
+import importlib
 import os
 import sys
 from dataclasses import dataclass
@@ -29,11 +30,11 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The first check that failed, or what was found, in words."""
+        """The first check that failed, or what was found and is worth a word."""
         for check in self.checks:
             if not check.ok:
                 return f"{check.name}: {check.found}"
-        return ", ".join(check.found for check in self.checks)
+        return ", ".join(check.found for check in self.checks if check.found)
 
 
 class NotCapable(RuntimeError):
@@ -43,7 +44,7 @@ class NotCapable(RuntimeError):
 def examine() -> Verdict:
     """Examine this process. vLLM must have been imported, so that its platform is decided."""
     checks = []
-    for examination in (_platform, _triton, _driver):
+    for examination in (_platform, _chip, _triton, _driver):
         try:
             check = examination()
         except Exception as error:  # a check that breaks is a check that fails
@@ -70,6 +71,17 @@ def _platform() -> Check:
     if device == "cpu" and interpreting():
         return Check("platform", True, "vLLM's platform is cpu, under TRITON_INTERPRET=1")
     return Check("platform", False, f"vLLM's platform is {device or 'unspecified'}, not npu")
+
+
+def _chip() -> Check:
+    """Triton-Ascend knows no Atlas 310P. Which chip a vllm-ascend was built for, it says without asking the device."""
+    try:
+        built = importlib.import_module("vllm_ascend._build_info")
+    except ImportError:  # another platform, or a vllm-ascend that says it elsewhere: the driver will tell
+        return Check("chip", True, "")
+    built_for = [getattr(built, name, "") for name in ("__device_type__", "__soc_version__")]
+    is_310p = any("310p" in str(name).lower() for name in built_for)
+    return Check("chip", not is_310p, "Atlas 310P, which triton-ascend does not support" if is_310p else "")
 
 
 def _triton() -> Check:

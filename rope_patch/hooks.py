@@ -34,6 +34,7 @@ class Status(TypedDict):
     calls: dict[str, int]
     fallbacks: dict[str, int]
     signatures: dict[str, str | None]
+    stale: dict[str, list[str]]  # by what was replaced: globals elsewhere that still hold the original
     note: str
 
 
@@ -100,6 +101,7 @@ def status() -> Status:
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
         signatures=dict(report.signatures),
+        stale={place: names for place, names in report.stale.items() if names},
         note="Counts are what the host saw: replayed graphs run without it.",
     )
 
@@ -166,7 +168,15 @@ def _apply(target: Target, module: ModuleType) -> None:
                 _state[target.name] = f"failed: {type(error).__name__}: {error}"
                 report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
                 return
-        report.logger.info("rope_patch %s: %s %s (%s)", __version__, target.name, _state[target.name], _verdict.reason)
+        if _verdict.capable or len(_state) == 1:  # the same reason for every target is said once
+            report.logger.info(
+                "rope_patch %s: %s %s (%s)", __version__, target.name, _state[target.name], _verdict.reason
+            )
+
+
+def _applied() -> list[str]:
+    """What makes graphs other than they would be without us: the targets in place, and the mode they follow."""
+    return [parse(trigger.setting).mode.value, *sorted(_undo)] if _undo else []
 
 
 def _make_variable_known(module: ModuleType) -> None:
@@ -176,6 +186,6 @@ def _make_variable_known(module: ModuleType) -> None:
     try:
         with _lock:
             if _forget_variable is None:
-                _forget_variable = environment_variable.install(module, lambda: list(_undo))
+                _forget_variable = environment_variable.install(module, _applied)
     except Exception as error:
         report.warn_once(f"rope_patch: {VARIABLE} stays unknown to vLLM: {type(error).__name__}: {error}")

@@ -74,9 +74,8 @@ def _fake(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    rotated = torch.empty_like(query, memory_format=torch.contiguous_format)
     # A schema has no optional results: for no key, an empty tensor.
-    return rotated, query.new_empty(0) if key is None else torch.empty_like(key, memory_format=torch.contiguous_format)
+    return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)
 
 
 # One implementation for every back end: what it may run on is checked per call, and by vLLM's platform before.

@@ -5,9 +5,12 @@ Dynamo bypasses the proxy silently (torch 2.8, 2.9) or refuses to trace it (2.13
 """
 
 import gc
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
+
+from rope_patch import report
 
 Undo = Callable[[], None]
 
@@ -22,8 +25,12 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
 
     owner, attribute, original = wrapt.resolve_path(module, path)
     inherited = attribute not in vars(owner)
+    # Not where it is defined: who calls it from there is none of this target's business.
+    defined_in = sys.modules.get(getattr(original, "__module__", ""))
+    stale = [f"{holder}.{name}" for holder, name in bindings(original) if sys.modules[holder] is not defined_in]
     replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
     rebind(owner, original, replacement)
+    report.stale[f"{module.__name__}.{path}"] = [name for name in stale if name != f"{module.__name__}.{path}"]
 
     def undo() -> None:
         if vars(owner).get(attribute) is not replacement:
@@ -32,9 +39,23 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
             delattr(owner, attribute)
         else:
             setattr(owner, attribute, original)
+        for holder, name in bindings(replacement):  # imported by name since: from module import name
+            setattr(sys.modules[holder], name, original)
         rebind(owner, replacement, original)
 
     return undo
+
+
+def bindings(function: Any) -> list[tuple[str, str]]:
+    """Modules, by name, and the global of theirs that is ``function`` itself.
+
+    ``from module import name`` copies: such a global is not reached by replacing the name in the module.
+    """
+    found = []
+    for holder, module in list(sys.modules.items()):
+        if isinstance(module, types.ModuleType):
+            found += [(holder, name) for name, value in list(vars(module).items()) if value is function]
+    return found
 
 
 def rebind(owner: object, old: Any, new: Any) -> None:

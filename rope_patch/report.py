@@ -12,6 +12,8 @@ calls: Counter[str] = Counter()
 fallbacks: Counter[str] = Counter()
 # Signatures that the first-use check has seen: None if it passed, else what was wrong.
 signatures: dict[str, str | None] = {}
+# Globals that held a replaced function before we came (``from module import name``): they go on calling the original.
+stale: dict[str, list[str]] = {}
 
 _warned: set[str] = set()
 

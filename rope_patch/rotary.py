@@ -60,6 +60,11 @@ def _traced(
     return rotated, None if key is None else rotated_key
 
 
+def stand_down(reason: str) -> None:
+    """Count a call that is the original's by a target's own decision, so that ``status()`` says why."""
+    _refuse(reason)
+
+
 # While it traces, Dynamo runs these and puts nothing of them into the graph.
 @torch.compiler.assume_constant_result
 def _count_trace() -> None:

@@ -56,7 +56,7 @@ for chip in 910B3 A3; do PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann $chip asce
 # The real vLLM and vllm-ascend of each release that is in use.
 for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
   stack_environment "$version"
-  on_host_cann 910B3 "stack-$version" tests/test_ascend_stack.py tests/test_ascend_stack_patched.py
+  on_host_cann 910B3 "stack-$version" tests/test_ascend_stack*.py
 done
 # Mainline Triton's interpreter, and the real vLLM.
 pytest vllm "${not_here[@]}"

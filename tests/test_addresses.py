@@ -88,9 +88,39 @@ def test_a_cache_of_more_than_two_to_the_31_elements() -> None:
 @triton.jit
 def one_tile(x, y, cos, sin, token0, stride, HALF: tl.constexpr, LANES: tl.constexpr, REST: tl.constexpr,
              PADDED: tl.constexpr):  # fmt: skip
-    lanes = tl.arange(0, LANES)[None, :]
+    lanes = tl.arange(0, LANES)[None, None, :]
     c, s = tl.load(cos + lanes), tl.load(sin + lanes)
-    rope._rotate_heads(x, y, token0, 1, stride, 1024, c, s, 2, 1024, HALF, True, LANES, REST, 1, 1, False, PADDED, True)
+    for head in range(2):
+        rope._rotate_heads(
+            x,
+            y,
+            None,
+            None,
+            c,
+            s,
+            head,
+            token0,
+            1,
+            stride,
+            1024,
+            0,
+            0,
+            2,
+            1,
+            1024,
+            HALF,
+            True,
+            LANES,
+            REST,
+            1,
+            False,
+            False,
+            False,
+            False,
+            PADDED,
+            1,
+            True,
+        )
 
 
 @on_the_host

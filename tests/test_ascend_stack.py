@@ -4,26 +4,14 @@ In each environment of ``stack_environment``: ``python -m tests.host_cann.run py
 """
 
 import dataclasses
-import json
-import subprocess
-import sys
 
 import pytest
 
-from tests.ascend_stack import harness
-from tests.conftest import ROOT
-from tests.host_cann import build, environment
+from tests.ascend_stack import harness, processes
+from tests.ascend_stack.models import LLAMA3, YARN
 from tests.shapes import SHAPES
 
 pytestmark = harness.needs_stack
-
-LLAMA3 = {
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-YARN = {"factor": 2.0, "original_max_position_embeddings": 64}
 
 
 def both(models):
@@ -60,12 +48,7 @@ def stack(npu):
 @pytest.fixture(scope="module")
 def native():
     """The table of ``tests.ascend_stack.native``, from a process with rope_patch switched off."""
-    variables = environment.variables(build.ensure()) | {"VLLM_ASCEND_TRITON_ROPE": "0"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.ascend_stack.native"], env=variables, cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return processes.table("tests.ascend_stack.native", "0")["errors"]
 
 
 def test_the_platform_is_npu_and_triton_is_there(stack):

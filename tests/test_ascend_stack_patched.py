@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 
 from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.models import LLAMA3, YARN
 from tests.shapes import SHAPES, Shape
 
 pytestmark = needs_stack
 
-LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
-YARN = {"factor": 2.0, "original_max_position_embeddings": 64}
 NUM_TOKENS = 7
 
 
@@ -54,16 +53,16 @@ def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: An
     return sum(report.calls.values()), sum(report.fallbacks.values())
 
 
-def served(stack: Stack, shape: Shape) -> int:
-    """How many calls the kernel is to serve: all on the newer stacks, partial rotary on the older."""
-    return 1 if stack.has_triton_path or shape.rotary_dim < shape.head_size else 0
+def served(stack: Stack, shape: Shape) -> tuple[int, int]:
+    """(calls the kernel is to serve, calls it leaves): all on the newer stacks, partial rotary on the older."""
+    return (1, 0) if stack.has_triton_path or shape.rotary_dim < shape.head_size else (0, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.model for shape in SHAPES])
 def test_the_base_class_is_right_for_every_shape_and_the_counts_say_who_served(stack: Stack, shape: Shape) -> None:
     embedding = stack.build("default", shape.head_size, shape.rotary_dim, is_neox_style=shape.is_neox_style)
     assert type(embedding).__name__ == "AscendRotaryEmbedding"
-    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (served(stack, shape), 0)
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
 
 
 @pytest.mark.parametrize("shape", [Shape("partial", 128, 64, 8, 2), Shape("full", 96, 96, 8, 2)], ids=str)
@@ -71,7 +70,7 @@ def test_float16_too(stack: Stack, shape: Shape) -> None:
     """0.11 and 0.13 send it another way, to an operator of their own."""
     dtype = stack.torch.float16
     embedding = stack.build("default", shape.head_size, shape.rotary_dim, dtype=dtype)
-    assert rotate(stack, embedding, shape, dtype) == (served(stack, shape), 0)
+    assert rotate(stack, embedding, shape, dtype) == served(stack, shape)
 
 
 @pytest.mark.parametrize("kind", ["llama3", "linear"])
@@ -86,7 +85,7 @@ def test_yarn_goes_the_base_classes_way(stack: Stack) -> None:
     shape = Shape("gpt-oss", 64, 64, 64, 8)
     embedding = stack.build("yarn", 64, dtype=stack.torch.bfloat16, **YARN)
     assert type(embedding).__name__ == "AscendYaRNRotaryEmbedding"
-    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (served(stack, shape), 0)
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
 
 
 def test_the_style_may_change_after_construction(stack: Stack) -> None:

@@ -115,6 +115,22 @@ print(base.Scaled()(1, 2, 3), rope_target.installed)
     assert with_doubles(code).splitlines()[-2:] == ["True", "on top of ours 1"]
 
 
+def test_each_mode_has_a_compile_cache_key_of_its_own_and_disabled_it_is_as_without_us(with_doubles: Run) -> None:
+    code = (
+        START
+        + """
+import vllm.envs
+print(vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
+rope_patch.disable()
+print(vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
+"""
+    )
+    on, everything = (with_doubles(code, VLLM_ASCEND_TRITON_ROPE=mode).splitlines()[-2:] for mode in ("1", "all"))
+    assert (on[1], everything[1]) == ("1", "all")
+    assert len({*on, *everything}) == 4
+    assert "rotary_embedding" in on[0]
+
+
 def test_enable_raises_nothing_of_a_target_that_breaks(with_doubles: Run) -> None:
     code = (
         START

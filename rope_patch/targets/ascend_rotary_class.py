@@ -5,7 +5,8 @@ Why: partial rotary is sliced, copied, rotated by a vendor operator and concaten
 How: the method, which ``AscendYaRNRotaryEmbedding`` calls too. Partial rotary is ours. Full rotary, which a vendor
     operator serves whole, stays native unless ``VLLM_ASCEND_TRITON_ROPE=all``: nobody has measured ours against it on
     an NPU. NeoX with head_size and rotary_dim 128 stays native even then: 0.13's ``qknorm_rope_fusion_pass`` matches
-    the vendor operator in the graph, and replacing it would lose that fusion without an error.
+    the vendor operator in the graph, and replacing it would lose that fusion without an error. ``status()`` counts
+    both among the fallbacks.
     ``AscendDeepseekScalingRotaryEmbedding`` calls ``_rope_forward_oot`` itself, and keeps its layout.
 Upstream: vllm_ascend/ops/rotary_embedding.py.
 Remove when: nobody runs vllm-ascend older than 0.15.
@@ -27,6 +28,8 @@ from rope_patch.targets import NotApplicable
 PARAMETERS = ["self", "positions", "query", "key", "offsets", "is_neox_style_override"]
 INNER_PARAMETERS = ["self", "positions", "query", "key", "is_neox_style", "offsets"]
 FUSED = 128  # head_size and rotary_dim that qknorm_rope_fusion_pass matches
+LEFT_TO_FUSION = "full rotary, NeoX 128/128: left to the vendor operator, since a fusion pass may match it"
+LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_ROPE=all takes it"
 
 
 def install(module: ModuleType, settings: Settings) -> Undo:
@@ -51,8 +54,11 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             is_neox_style_override: bool | None = None,
         ) -> Any:
             is_neox_style = self.is_neox_style if is_neox_style_override is None else is_neox_style_override
-            fused = is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED
-            if offsets is None and (self.rotary_dim < self.head_size or (everything and not fused)):
+            if is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
+                rotary.stand_down(LEFT_TO_FUSION)
+            elif self.rotary_dim == self.head_size and not everything:
+                rotary.stand_down(LEFT_TO_VENDOR)
+            elif offsets is None:
                 rotated = rotary.serve(
                     positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style
                 )

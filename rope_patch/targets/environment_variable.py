@@ -4,7 +4,7 @@ Why: vLLM warns of ``VLLM_*`` variables it does not know, and can be told to ref
     workers. And its compile cache keys on known variables alone: with torch >= 2.10 it loads an ahead-of-time compiled
     graph before anything is traced, so without a key of ours a process switched off could run a patched graph.
 How: one entry. Its value, which only the cache key reads, is the operator's value while nothing is applied, and names
-    what is applied, by which version, once something is.
+    what is applied, by which version and in which mode, once something is.
 Upstream: vllm/envs.py (``compile_factors``), vllm/platforms/interface.py (``validate_environ``).
 Remove when: vLLM lets plugins register variables and cache factors.
 """
@@ -20,7 +20,7 @@ MODULE = "vllm.envs"
 
 
 def install(module: ModuleType, applied: Callable[[], list[str]]) -> Undo:
-    """Add the entry; ``applied`` names the targets in place when it is asked."""
+    """Add the entry; ``applied`` names the mode and the targets in place when it is asked, or nothing."""
     from rope_patch import __version__
 
     def value() -> str | None:

@@ -12,7 +12,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from tests.ascend_stack import doubles
 from tests.host_cann import environment
 
 MAX_POSITION = 128
+EVENTS = ("vllm imported", "vllm_ascend imported", "custom ops registered")
 # What vllm-ascend keeps, per process, of the first cache and the last positions it saw.
 COPIES = (
     *("_cos_mla", "_sin_mla", "_cos_cache", "_sin_cache", "_cos_sin_cache"),
@@ -44,7 +45,7 @@ def missing() -> str:
 needs_stack = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stack:
     """A started stack. ``config`` is the VllmConfig under which embeddings are built and called."""
 
@@ -67,22 +68,24 @@ class Stack:
         is_neox_style: bool = True,
         dtype: Any = None,
         base: float = 10000.0,
+        in_fresh_worker: bool = True,
         **parameters: Any,
     ) -> Any:
-        """A rotary embedding on ``npu:0`` from vLLM's own ``get_rope``, always a new one.
+        """A rotary embedding on ``npu:0`` from vLLM's own ``get_rope``.
 
-        ``kind`` is the ``rope_type``; ``parameters`` are the rest of the model's rope parameters. vllm-ascend's copies
-        of the first cache it saw are forgotten, as in a fresh worker.
+        ``kind`` is the ``rope_type``; ``parameters`` are the rest of the model's rope parameters. As in a fresh worker,
+        vLLM's modules and vllm-ascend's copies of the first cache it saw are forgotten, unless told otherwise.
         """
         from vllm.config import set_current_vllm_config
         from vllm.model_executor.layers import rotary_embedding as package
 
         rotary_dim = head_size if rotary_dim is None else rotary_dim
         dtype = self.torch.bfloat16 if dtype is None else dtype
-        package._ROPE_DICT.clear()
-        for name in COPIES:
-            if hasattr(self.rotary_embedding, name):
-                setattr(self.rotary_embedding, name, None)
+        if in_fresh_worker:
+            package._ROPE_DICT.clear()
+            for name in COPIES:
+                if hasattr(self.rotary_embedding, name):
+                    setattr(self.rotary_embedding, name, None)
         scaling = {"rope_type": kind, **parameters}
         if "rope_parameters" in inspect.signature(package.get_rope).parameters:
             scaling |= {"rope_theta": base, "partial_rotary_factor": rotary_dim / head_size}
@@ -123,8 +126,11 @@ class Stack:
 
 
 @functools.cache
-def start() -> Stack:
-    """Start the stack that is installed here; once per process. Needs the host CANN: see ``missing``."""
+def start(now: Callable[[str], None] = lambda event: None) -> Stack:
+    """Start the stack that is installed here; once per process. Needs the host CANN: see ``missing``.
+
+    ``now`` is told, by the names in ``EVENTS``, how far it has come.
+    """
     import importlib.metadata
 
     from tests.host_cann import fixture
@@ -133,6 +139,7 @@ def start() -> Stack:
     from vllm.config import VllmConfig
     from vllm.platforms import current_platform
 
+    now("vllm imported")
     # The argument parser and the engine core do this.
     current_platform.pre_register_and_update()
     # From here on as in NPUWorker.__init__, whose module also wants pyACL.
@@ -142,6 +149,7 @@ def start() -> Stack:
         utils.adapt_patch()
         ops = importlib.import_module("vllm_ascend.ops")
         ops.register_dummy_fusion_op()
+        now("vllm_ascend imported")
         config = VllmConfig()
         utils.register_ascend_customop()
     from vllm_ascend.ascend_config import init_ascend_config
@@ -149,7 +157,9 @@ def start() -> Stack:
     init_ascend_config(config)
     for name in ("init_ascend_soc_version", "check_ascend_device_type"):
         getattr(utils, name, lambda: None)()
-    with contextlib.suppress(ModuleNotFoundError):  # 0.11 has no Triton kernels
+    from vllm.triton_utils import HAS_TRITON
+
+    with contextlib.suppress(ModuleNotFoundError if HAS_TRITON else Exception):  # 0.11 has no Triton kernels
         from vllm_ascend.ops.triton.triton_utils import init_device_properties_triton
 
         init_device_properties_triton()
@@ -157,4 +167,5 @@ def start() -> Stack:
     doubles.compiled_extension(utils, rotary_embedding)
     with contextlib.suppress(ModuleNotFoundError):  # the op vllm::npu_rotary_embedding, where there is one
         importlib.import_module("vllm_ascend.ops.register_custom_ops")
+    now("custom ops registered")
     return Stack(importlib.metadata.version("vllm-ascend"), torch, rotary_embedding, config)

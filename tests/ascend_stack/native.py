@@ -1,7 +1,8 @@
 """What the installed vllm-ascend computes by itself, without rope_patch: ``python -m tests.ascend_stack.native``.
 
-Prints one JSON object: for every dtype and shape of ``tests/shapes.py``, the largest error of query and key against
-the fp32 reference, or the exception's name. A process of its own, since it must run with rope_patch switched off.
+Prints one JSON object. ``errors``: for every dtype and shape of ``tests/shapes.py``, the largest error of query and key
+against the fp32 reference, or the exception's name. ``graphs``: see ``graphs.py``. ``key``: of vLLM's compile cache. A
+process of its own, since it must run with rope_patch switched off.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import sys
 
 from rope_patch.kernels import reference
 from tests import rotations
-from tests.ascend_stack import harness
+from tests.ascend_stack import graphs, harness
 from tests.shapes import SHAPES, Shape
 
 DTYPES = ("bfloat16", "float16")
@@ -39,8 +40,12 @@ def error(stack: harness.Stack, shape: Shape, dtype: str) -> float | str:
 
 def main() -> None:
     stack = harness.start()
+    graph_mode = {
+        "key": graphs.cache_key(),
+        "graphs": graphs.table(stack),
+    }  # first: what is warned of once is warned of
     table = {dtype: {shape.model: error(stack, shape, dtype) for shape in SHAPES} for dtype in DTYPES}
-    sys.stdout.write("\n" + json.dumps(table) + "\n")
+    sys.stdout.write("\n" + json.dumps({"errors": table} | graph_mode) + "\n")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,17 @@ void memrefCopy(int64_t size, unranked *from, unranked *to) {
 }
 """
 
+# What LLVM calls to round a float to bfloat16; gcc's library has it from gcc 13 on. The result is the low half of the
+# register in which C returns a float.
+ROUND_TO_BF16 = """
+__attribute__((weak)) float __truncsfbf2(float x) {
+  union { float f; uint32_t u; } v = {x};
+  if (x == x) v.u += 0x7fff + (v.u >> 16 & 1); else v.u |= 0x400000;
+  v.u >>= 16;
+  return v.f;
+}
+"""
+
 
 def parameters(linalg: str) -> list[str]:
     """The MLIR types of the kernel function's parameters, in order."""
@@ -74,7 +85,7 @@ def source(name: str, types: list[str], linalg: str) -> str:
     return f"""
 #include <stdint.h>
 #include <string.h>
-{MEMREF_COPY}
+{MEMREF_COPY}{ROUND_TO_BF16}
 void kernel({", ".join([*declared, program])}) __asm__("{name}"); /* a kernel may be called as a word of C */
 void host_cann_entry(char *args, const int32_t grid[3], const int32_t block[3]) {{
   kernel({", ".join([*passed, "grid[0], grid[1], grid[2], block[0], block[1], block[2]"])});

@@ -1,0 +1,93 @@
+"""A stack that lacks something, with rope_patch in it: ``python -m tests.ascend_stack.incapable SITUATION``.
+
+Prints one JSON object: the verdict, what was logged, and the largest error of a Llama 3 and a full rotation.
+"""
+
+import json
+import logging
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from tests.ascend_stack import harness
+from tests.ascend_stack.models import LLAMA3
+
+
+def no_triton() -> None:
+    """triton-ascend is not installed: ``find_spec`` finds nothing, ``import`` fails."""
+    sys.modules["triton"] = None  # type: ignore[assignment]
+
+
+def mainline_triton() -> None:
+    """Mainline triton over triton-ascend: its back ends are others, and no driver of theirs is active."""
+    from triton.backends import backends
+
+    del backends["ascend"]
+    driver = SimpleNamespace(is_active=lambda: False)
+    backends["amd"] = backends["nvidia"] = SimpleNamespace(driver=driver, compiler=None)
+
+
+def inactive_driver() -> None:
+    """triton-ascend is there, but finds no device."""
+    from triton.backends import backends
+
+    backends["ascend"].driver.is_active = lambda: False
+
+
+def atlas_310p() -> None:
+    """A vllm-ascend that was built for Atlas 310P, as that build says it; the host CANN runs as one too."""
+    import vllm_ascend._build_info as built
+
+    built.__device_type__, built.__soc_version__ = "_310P", "ASCEND310P3"
+
+
+SITUATIONS = {
+    "no triton": no_triton,
+    "mainline triton": mainline_triton,
+    "inactive driver": inactive_driver,
+    "310P": atlas_310p,
+}
+
+
+def main(situation: str) -> None:
+    SITUATIONS[situation]()
+    lines: list[tuple[str, str]] = []
+    make = logging.getLogRecordFactory()
+
+    def noting(*arguments: Any, **named: Any) -> logging.LogRecord:  # vLLM takes handlers of its loggers away
+        record = make(*arguments, **named)
+        if record.name == "vllm.rope_patch":
+            lines.append((record.levelname, record.getMessage()))
+        return record
+
+    logging.setLogRecordFactory(noting)
+    import rope_patch
+
+    stack = harness.start()
+    errors = {"llama3": error(stack, "llama3", LLAMA3), "default": error(stack, "default", {})}
+    status = rope_patch.status()
+    found: dict[str, Any] = {
+        "capable": status["capable"], "reason": status["reason"], "targets": status["targets"], "errors": errors,
+        "calls": status["calls"], "logged": lines,
+    }  # fmt: skip
+    sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:
+    from rope_patch.kernels.reference import rotate
+
+    torch = stack.torch
+    embedding = stack.build(kind, 64, **parameters)
+    query = torch.randn(5, 4 * 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    positions = torch.arange(5)
+    try:
+        rotated = stack.rotate(embedding, positions.npu(), query.npu(), query.npu())
+    except Exception as exception:
+        return f"{type(exception).__name__}: {exception}"[:300]
+    cache = embedding.cos_sin_cache.cpu()
+    wanted = rotate(positions, query.unflatten(-1, (-1, 64)), cache, 64, True).flatten(-2)
+    return max((x.cpu().view_as(wanted).float() - wanted.float()).abs().max().item() for x in rotated)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

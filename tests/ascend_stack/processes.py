@@ -1,0 +1,43 @@
+"""What a stack does in a process of its own, with rope_patch's mode chosen, asked once for all tests."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from tests.conftest import ROOT
+from tests.host_cann import build, environment
+
+
+@functools.cache
+def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> Any:
+    """The JSON that ``python -m module`` prints last, run under ``VLLM_ASCEND_TRITON_ROPE=mode`` on the host CANN.
+
+    pytest-xdist's workers ask one process too: the first one's answer lies in a file that the others read.
+    """
+    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if session is None:
+        return json.loads(_run(chip, module, mode, *arguments))
+    name = "-".join((session, Path(sys.prefix).name, module, mode, *arguments)).replace(" ", "_").replace("/", "_")
+    answer = Path(tempfile.gettempdir()) / f"rope_patch-{name}.json"
+    with FileLock(f"{answer}.lock"):
+        if not answer.exists():
+            answer.write_text(_run(chip, module, mode, *arguments))
+    return json.loads(answer.read_text())
+
+
+def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
+    variables = environment.variables(build.ensure(), chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
+    variables.pop("CI", None)  # it changes what torch does; the modules that care set what it sets
+    with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], env=variables, cwd=folder, capture_output=True, text=True
+        )
+    assert done.returncode == 0, f"{ROOT.name}: {module} under {mode}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout.splitlines()[-1]
