@@ -6,11 +6,12 @@ compared with fp64 on the host. That also compiles the kernel before it is neede
 """
 
 import threading
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
 
-from rope_patch import report
+from rope_patch import report, settings
 from rope_patch.kernels import reference
 from rope_patch.kernels.launch import Call, Heads, device_facts, is_wide, launch
 from rope_patch.kernels.plan import Plan, make_plan, token_blocks
@@ -36,10 +37,11 @@ def launch_trusted(call: Call, query_out: torch.Tensor | None, key_out: torch.Te
         fault = _faults[signature]
     except KeyError:
         if _capturing(call.query.tensor.device):
+            report.outcomes[signature, "first seen during graph capture"] += 1
             return "first seen during graph capture"
         with _lock:
             if signature not in _faults:
-                _remember(signature, _examine(call, query_out is None, key_out is None))
+                _remember(signature, _examine(signature, call, query_out is None, key_out is None))
         fault = _faults[signature]
     if fault is None:
         try:
@@ -47,6 +49,7 @@ def launch_trusted(call: Call, query_out: torch.Tensor | None, key_out: torch.Te
         except Exception as error:
             fault = _said(error)
             _remember(signature, fault)
+    report.outcomes[signature, fault] += 1
     return fault
 
 
@@ -54,6 +57,8 @@ def forget() -> None:
     """Check every signature anew, for tests and after a kernel cache was cleared."""
     _faults.clear()
     report.signatures.clear()
+    report.outcomes.clear()
+    report.plans.clear()
 
 
 def _signature(call: Call, query_in_place: bool, key_in_place: bool) -> Signature:
@@ -81,7 +86,7 @@ def _aligned(call: Call) -> bool:
 
 def _remember(signature: Signature, fault: str | None) -> None:
     _faults[signature] = fault
-    words = " ".join(str(part).replace("torch.", "") for part in signature)
+    words = report.words(signature)
     report.signatures[words] = fault
     if fault:
         report.warn_once(f"rope_patch: native rotary embedding for {words}: {fault}")
@@ -97,12 +102,13 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
-def _examine(call: Call, query_in_place: bool, key_in_place: bool) -> str | None:
+def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_place: bool) -> str | None:
     try:
         device = device_facts(call.query.tensor.device)
         for block in token_blocks(call.shape, device):
             plan = make_plan(call.shape, block * device.max_programs, device)
-            found = _try(call, plan, query_in_place, key_in_place)
+            report.plans[signature].append(asdict(plan))
+            found = _try(call, plan, query_in_place, key_in_place) if settings.current().check else None
             if found:
                 return found
     except Exception as error:  # a compile failure, an overflowing unified buffer, an internal that moved
