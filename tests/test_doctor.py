@@ -78,7 +78,10 @@ def test_without_vllm_it_says_so(with_doubles: Run) -> None:
 
 
 def test_a_variable_that_vllm_refuses_is_said(with_doubles: Run) -> None:
-    before = "import vllm.platforms; vllm.platforms.current_platform.validate_environ = None\n"
+    said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="0")
+    assert "does not look for variables" in str(said["findings"])
+    before = "import vllm.platforms as p; p.current_platform = type('P', (), {'device_type': 'npu', "
+    before += "'validate_environ': None})()\n"
     said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE="0")
     (found,) = (finding["found"] for finding in said["findings"] if finding["name"] == "vLLM's variables")
     assert "refuses to start under --fail-on-environ-validation" in found

@@ -109,7 +109,8 @@ def _variable(envs: Any, platforms: Any) -> Finding:
     """Whether this vLLM minds variables that it does not know, and whether it knows those of ours that are set."""
     name = "vLLM's variables"
     unknown = [variable for variable in environment.variables() if variable not in envs.environment_variables]
-    if not hasattr(platforms.current_platform, "validate_environ"):
+    # The class is asked: a platform answers None for attributes that it does not have.
+    if not hasattr(type(platforms.current_platform), "validate_environ"):
         return Finding(name, None, "this vLLM does not look for variables that it does not know")
     if unknown:
         found = f"this vLLM warns of {', '.join(unknown)}, and refuses to start under --fail-on-environ-validation"
