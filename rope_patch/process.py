@@ -59,7 +59,8 @@ def _role() -> str:
     ray = sys.modules.get("ray._private.worker")
     if ray is not None and getattr(ray.global_worker, "mode", None) == getattr(ray, "WORKER_MODE", object()):
         return "Ray worker"
-    return "API server" if "vllm.entrypoints.openai.api_server" in sys.modules else "script"
+    serving = sys.argv[1:2] == ["serve"] or sys.argv[0].endswith("api_server.py")
+    return "API server" if serving else "script"
 
 
 def _ranks() -> tuple[int | None, int | None, str | None]:

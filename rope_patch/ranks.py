@@ -34,6 +34,8 @@ def verdict(status: "Status") -> str | None:
     """What a process decided, in words; None while it has not."""
     if status["mode"] == "off":
         return f"native ({status['reason']})"
+    if not status["enabled"]:
+        return "native (disabled)"
     if status["capable"] is None:
         return None
     applied = [name for name, state in status["targets"].items() if state == "applied"]

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -119,6 +120,12 @@ def read(folder: str) -> tuple[list[Report], list[str]]:
                 except (OSError, ValueError, RecursionError, Refused) as error:
                     wrong.append(f"{name}: {error}")
     return found, wrong
+
+
+def is_live(one: Report) -> bool:
+    """Whether the process that wrote ``one`` runs on this host."""
+    who = one["process"]
+    return who["host"] == socket.gethostname() and process.started(who["pid"]) == who["started"]
 
 
 @contextlib.contextmanager

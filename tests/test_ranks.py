@@ -19,20 +19,26 @@ def of(rank: int, **status: Any) -> Any:
     report = copy.deepcopy(report_folder.current())
     report["process"].update(rank=rank, engine="127.0.0.1:29500", pid=1000 + rank)
     entry = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
-    defaults = {"mode": "on", "capable": True, "targets": {"rotary_embedding": "applied"}}
+    defaults = {"mode": "on", "enabled": True, "capable": True, "targets": {"rotary_embedding": "applied"}}
     report["status"].update(defaults | {"signatures": {f"{NAME}{rank}": entry}} | status)
     return report
 
 
 OFF = {"mode": "off", "capable": None, "reason": "switched off by VLLM_ASCEND_TRITON_ROPE=0"}
 INCAPABLE = {"capable": False, "reason": "triton: no ascend backend", "targets": {"rotary_embedding": "native"}}
+DISABLED = {"enabled": False, "targets": {"rotary_embedding": "taken back"}}
 RETIRED = {"signatures": {f"{NAME}1": {"path": "native", "check": "first-use check failed", "fallbacks": {}}}}
 UNDECIDED = {"capable": None, "targets": {"rotary_embedding": "not imported"}, "signatures": {}}
 
 
 @pytest.mark.parametrize(
     ("other", "named"),
-    [(OFF, "switched off by"), (INCAPABLE, "no ascend backend"), (RETIRED, "first-use check failed")],
+    [
+        (OFF, "switched off by"),
+        (INCAPABLE, "no ascend backend"),
+        (DISABLED, "disabled"),
+        (RETIRED, "first-use check failed"),
+    ],
 )
 def test_each_of_two_ranks_that_differ_names_the_other_and_its_reason(other: Any, named: str) -> None:
     mine, theirs = of(0), of(1, **other)

@@ -8,7 +8,7 @@ import argparse
 import os
 import socket
 
-from rope_patch import process, ranks, report_folder
+from rope_patch import ranks, report_folder
 from rope_patch.cli.answer import Answer, Fault, table
 from rope_patch.report_folder import Report
 from rope_patch.settings import REPORT
@@ -51,10 +51,9 @@ def _bad(state: str) -> bool:
 
 def _life(one: Report) -> str:
     """``live``, ``gone``, or where the process would have to be looked for."""
-    who = one["process"]
-    if who["host"] != socket.gethostname():
-        return f"on {who['host']}"
-    return "live" if process.started(who["pid"]) == who["started"] else "gone"
+    if one["process"]["host"] != socket.gethostname():
+        return f"on {one['process']['host']}"
+    return "live" if report_folder.is_live(one) else "gone"
 
 
 def _text(reports: list[Report], problems: list[str]) -> str:
