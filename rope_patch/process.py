@@ -64,7 +64,7 @@ def _role() -> str:
 
 
 def _ranks() -> tuple[int | None, int | None, str | None]:
-    """Rank, world size, and the address of the store at which the ranks met."""
+    """Rank, world size, and the store at which the ranks met."""
     distributed: Any = sys.modules.get("torch.distributed")
     if distributed is None or not getattr(distributed, "is_initialized", bool)():
         return None, None, None
@@ -73,5 +73,7 @@ def _ranks() -> tuple[int | None, int | None, str | None]:
         store = distributed.distributed_c10d._get_default_store()
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
-        return rank, world_size, f"{store.host}:{store.port}"
+        # vLLM's ranks meet in a file where they share a host, at an address where they do not.
+        met = store.path if hasattr(store, "path") else f"{store.host}:{store.port}"
+        return rank, world_size, met
     return rank, world_size, None

@@ -72,7 +72,7 @@ from rope_patch import report, report_folder
 report_folder.SECONDS = 0.1
 import vllm.model_executor.layers.rotary_embedding.base
 import torch.distributed as distributed
-distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:{port}", rank={rank}, world_size=2)
+distributed.init_process_group("gloo", init_method="{method}", rank={rank}, world_size=2)
 until = time.monotonic() + 30
 while {wanted} and not report._warned and time.monotonic() < until:
     time.sleep(0.05)
@@ -81,13 +81,13 @@ distributed.barrier()
 """
 
 
-def ranks_of_an_engine(with_doubles: Run, folder: Path, port: int, settings: tuple[str, str]) -> list[str]:
+def ranks_of_an_engine(with_doubles: Run, folder: Path, method: str, settings: tuple[str, str]) -> list[str]:
     """What each of two real torch.distributed ranks printed."""
     context = multiprocessing.get_context("fork")
     printed: Any = context.Queue()
 
     def run(rank: int) -> None:
-        code = RANK.format(port=port, rank=rank, wanted=settings[0] != settings[1])
+        code = RANK.format(method=method, rank=rank, wanted=settings[0] != settings[1])
         environment = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": settings[rank]}
         printed.put((rank, with_doubles(code, **environment)))
 
@@ -100,15 +100,19 @@ def ranks_of_an_engine(with_doubles: Run, folder: Path, port: int, settings: tup
     return [text for _, text in sorted(found)]
 
 
+@pytest.mark.parametrize("method", ["tcp", "file"])
 @pytest.mark.parametrize("settings", [("1", "0"), ("1", "1")], ids=["one switched off", "both on"])
 def test_real_ranks_find_each_other_by_where_they_met(
-    with_doubles: Run, tmp_path: Path, settings: tuple[str, str]
+    with_doubles: Run, tmp_path: Path, settings: tuple[str, str], method: str
 ) -> None:
+    """At an address, as vLLM's do on several hosts, or in a file, as on one."""
     pytest.importorskip("torch", reason="needs torch.distributed")
     port = 20_000 + os.getpid() % 10_000 + (settings[0] != settings[1])
-    first, second = ranks_of_an_engine(with_doubles, tmp_path / "reports", port, settings)
+    where = f"file://{tmp_path}/store" if method == "file" else f"tcp://127.0.0.1:{port}"
+    first, second = ranks_of_an_engine(with_doubles, tmp_path / "reports", where, settings)
     assert first.count("ranks disagree: rank 0, this one") == (settings[0] != settings[1])
     assert second.count("ranks disagree: rank 1, this one") == (settings[0] != settings[1])
     reports, _ = report_folder.read(str(tmp_path / "reports"))
     assert sorted(report["process"]["rank"] for report in reports) == [0, 1]  # type: ignore[type-var]
-    assert len({report["process"]["engine"] for report in reports}) == 1
+    (engine,) = {report["process"]["engine"] for report in reports}
+    assert engine

@@ -94,13 +94,19 @@ def test_under_load_every_request_gets_the_tokens_that_it_gets_unpatched(loaded:
     assert not differing
 
 
-def test_under_load_the_kernel_served_all_and_memory_stays_flat(loaded: Load) -> None:
+def test_under_load_the_kernel_served_all(loaded: Load) -> None:
     status = loaded.worker["status"]
     assert status["calls"]["op"] > 2 * REQUESTS * 6 / CONCURRENCY  # two layers, six tokens each
     assert status["fallbacks"] == {}
     assert {entry["check"] for entry in status["signatures"].values()} == {"passed"}
-    print(f"the worker grew by {loaded.grown} KiB in {REQUESTS - 100} requests")
-    assert loaded.grown < 32 * 1024
+
+
+def test_after_warm_up_memory_grows_no_more_than_unpatched(loaded: Load, loaded_natively: Load) -> None:
+    """vLLM and torch grow too, by tens of MiB in these requests."""
+    print(
+        f"in {REQUESTS - 100} requests the worker grew by {loaded.grown} KiB, unpatched by {loaded_natively.grown} KiB"
+    )
+    assert loaded.grown < loaded_natively.grown + 32 * 1024
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +129,8 @@ def test_server_core_and_both_workers_report_their_roles_and_ranks(
     assert len(server.tokens(PROMPTS[0], number=1)) == 1
     workers = reported(server, lambda found: len(found) == 2 and all(one["status"]["calls"] for one in found))
     assert sorted(one["process"]["rank"] for one in workers) == [0, 1]
-    assert len({one["process"]["engine"] for one in workers}) == 1
+    (engine,) = {one["process"]["engine"] for one in workers}
+    assert engine, "ranks cannot find each other"
     assert main(["status", str(server.reports)]) == 0
     shown = capsys.readouterr().out
     for role in ("API server", "engine core", "worker", "0 of 2", "1 of 2", "patched (rotary_embedding)"):
