@@ -147,9 +147,7 @@ def _read_one(directory: int, name: str) -> Report:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
             raise Refused("not a file of this user's")
-        if facts.st_size > LARGEST:
-            raise Refused(f"larger than {LARGEST} bytes")
-        loaded = json.loads(stream.read(LARGEST))
+        loaded = json.loads(stream.read(LARGEST))  # a longer one is cut, and then no JSON
     return _checked(loaded)
 
 
