@@ -10,7 +10,7 @@ from rope_patch import trigger
 
 TYPE_CHECKING = False  # not typing's: importing that would take longer than all the rest
 if TYPE_CHECKING:
-    from rope_patch.hooks import Status
+    from rope_patch.report import Status
 
 __version__ = "0.1.0"
 __all__ = ["disable", "enable", "status"]
@@ -46,5 +46,5 @@ def status() -> "Status":
     return hooks.status()
 
 
-# The setting is fixed here; it is parsed when vLLM appears.
-trigger.watch(os.environ.get("VLLM_ASCEND_TRITON_ROPE"))
+# The settings are fixed here; they are parsed when vLLM appears.
+trigger.watch({name: value for name, value in os.environ.items() if name.startswith("VLLM_ASCEND_TRITON_ROPE")})

@@ -30,6 +30,7 @@ class Way(NamedTuple):
     query_fresh: bool
     key_fresh: bool
     current_device: Callable[[], int]
+    served: list[int]
 
 
 _ways: dict[tuple[object, ...], Way] = {}
@@ -76,6 +77,7 @@ def rotate(
             k_out = rotated_key.data_ptr()
         try:
             way.launcher.start(way.programs, current_stream(device), (q, k, q_out, k_out, c, p, *way.numbers))
+            way.served[0] += 1
             return rotated, rotated_key
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
             _ways.pop(form, None)
@@ -101,7 +103,7 @@ def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, alwa
                 _ways.clear()
             current_device = getattr(torch, query.device.type).current_device
             fresh = query_out is not None, key_out is not None
-            _ways[form] = Way(launcher, work.programs, work.numbers, *fresh, current_device)
+            _ways[form] = Way(launcher, work.programs, work.numbers, *fresh, current_device, found.served)
     return query if query_out is None else query_out, key if key_out is None else key_out
 
 

@@ -4,11 +4,10 @@ import functools
 import sys
 import threading
 from types import ModuleType
-from typing import TypedDict
 
 from rope_patch import __version__, capability, report, trigger
 from rope_patch.replace import SomebodyElses, Undo
-from rope_patch.settings import VARIABLE, Mode, Settings, parse
+from rope_patch.settings import VARIABLE, Mode, Settings, current
 from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable
 
 _lock = threading.RLock()
@@ -21,23 +20,6 @@ _forget_variable: Undo | None = None
 refused: capability.NotCapable | None = None  # what ``force`` demanded in vain
 
 
-class Status(TypedDict):
-    """What ``rope_patch.status()`` returns: plain data."""
-
-    version: str
-    setting: str | None
-    mode: str
-    enabled: bool
-    capable: bool | None  # None: not examined, since no target's module was imported yet
-    reason: str
-    targets: dict[str, str]
-    calls: dict[str, int]
-    fallbacks: dict[str, int]
-    signatures: dict[str, str | None]
-    stale: dict[str, list[str]]  # by what was replaced: globals elsewhere that still hold the original
-    note: str
-
-
 def arm(settings: Settings) -> None:
     """Apply every target when its module is imported, or now if it was. Only the first call counts."""
     global _settings
@@ -47,7 +29,7 @@ def arm(settings: Settings) -> None:
         _settings = settings
     import wrapt
 
-    if settings.value is not None:  # somebody set it, so vLLM will look whether it knows it
+    if settings.environment:  # somebody set one, so vLLM will look whether it knows it
         wrapt.register_post_import_hook(_make_variable_known, environment_variable.MODULE)
     for target in TARGETS:
         _watch(target)
@@ -56,8 +38,8 @@ def arm(settings: Settings) -> None:
 def enable() -> None:
     """See ``rope_patch.enable``."""
     global _enabled
-    if parse(trigger.setting).mode is Mode.OFF:
-        report.logger.info("rope_patch: enable() does nothing under %s=%s", VARIABLE, trigger.setting)
+    if current().mode is Mode.OFF:
+        report.logger.info("rope_patch: enable() does nothing under %s=%s", VARIABLE, current().value)
         return
     with _lock:
         _enabled = True
@@ -82,15 +64,15 @@ def disable() -> None:
             except SomebodyElses as error:
                 _state[name] = f"not taken back: {error}"
                 report.warn_once(f"rope_patch: {name} {_state[name]}")
-        if _forget_variable and not _undo and _settings and _settings.value is None:
+        if _forget_variable and not _undo and _settings and not _settings.environment:
             _forget_variable()
             _forget_variable = None
 
 
-def status() -> Status:
+def status() -> report.Status:
     """See ``rope_patch.status``."""
-    settings = _settings or parse(trigger.setting)
-    return Status(
+    settings = current()
+    return report.Status(
         version=__version__,
         setting=settings.value,
         mode=settings.mode.value,
@@ -100,15 +82,16 @@ def status() -> Status:
         targets={target.name: _state.get(target.name, "not imported") for target in TARGETS},
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
-        signatures=dict(report.signatures),
+        signatures=report.of_signatures(settings.check),
         stale={place: names for place, names in report.stale.items() if names},
+        environment=dict(settings.environment),
         note="Counts are what the host saw: replayed graphs run without it.",
     )
 
 
 def _reason(settings: Settings) -> str:
     if settings.mode is Mode.OFF:
-        return settings.complaint or f"switched off by {VARIABLE}={settings.value}"
+        return "; ".join(settings.complaints) or f"switched off by {VARIABLE}={settings.value}"
     return _verdict.reason if _verdict else "not examined: no target was imported yet"
 
 
@@ -159,7 +142,7 @@ def _apply(target: Target, module: ModuleType) -> None:
                 raise refused
         else:
             try:
-                _undo[target.name] = target.install(module, _settings or parse(trigger.setting))
+                _undo[target.name] = target.install(module, _settings or current())
                 _state[target.name] = "applied"
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:
@@ -176,7 +159,7 @@ def _apply(target: Target, module: ModuleType) -> None:
 
 def _applied() -> list[str]:
     """What makes graphs other than they would be without us: the targets in place, and the mode they follow."""
-    return [parse(trigger.setting).mode.value, *sorted(_undo)] if _undo else []
+    return [current().mode.value, *sorted(_undo)] if _undo else []
 
 
 def _make_variable_known(module: ModuleType) -> None:

@@ -7,12 +7,12 @@ compared with fp64 on the host. That also compiles the kernel before it is neede
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import torch
 
-from rope_patch import report
+from rope_patch import report, settings
 from rope_patch.kernels import launcher, reference
 from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, current_stream, device_facts, is_big, memory, planned
 from rope_patch.kernels.launcher import Launcher
@@ -28,7 +28,8 @@ class Trusted(NamedTuple):
     """A signature's kernels: right about it once, when planned for ``device``."""
 
     device: Device
-    launchers: dict[Kernel, Launcher]  # those that were found, by ``Launch.kernel``
+    launchers: dict[Kernel, Launcher]  # those that were found, by ``Launch.kernel``; none without a check
+    served: list[int]  # the count of its calls, in ``report``
 
 
 _lock = threading.RLock()
@@ -46,17 +47,21 @@ def launch_trusted(call: Call, query_out: torch.Tensor | None, key_out: torch.Te
     found = _found.get(signature)
     if found is None:
         if _capturing(call.query.tensor.device):
+            report.declined[signature, "first seen during graph capture"] += 1
             return "first seen during graph capture"
         with _lock:
             found = _found.get(signature)
             if found is None:
-                found = _remember(signature, _examine(call, *in_place))
+                found = _remember(signature, _examine(signature, call, *in_place))
     if isinstance(found, Trusted):
         try:
             plan = make_plan(call.shape(not all(in_place)), call.positions.numel(), found.device)
             planned(call, plan, found.device).on(call, query_out, key_out)
+            report.served[signature][0] += 1
         except Exception as error:
-            return _remember(signature, _said(error))
+            found = _remember(signature, _said(error))
+    if isinstance(found, str):
+        report.declined[signature, found] += 1
     return found
 
 
@@ -64,6 +69,9 @@ def forget() -> None:
     """Check every signature anew, for tests and after a kernel cache was cleared."""
     _found.clear()
     report.signatures.clear()
+    report.served.clear()
+    report.declined.clear()
+    report.plans.clear()
 
 
 def _signature(call: Call, query_in_place: bool, key_in_place: bool) -> Signature:
@@ -92,7 +100,7 @@ def _alignment(call: Call) -> str:
 
 def _remember(signature: Signature, found: Trusted | str) -> Trusted | str:
     _found[signature] = found
-    words = " ".join(str(part).replace("torch.", "") for part in signature)
+    words = report.words(signature)
     report.signatures[words] = None if isinstance(found, Trusted) else found
     if isinstance(found, str):
         report.warn_once(f"rope_patch: native rotary embedding for {words}: {found}")
@@ -109,18 +117,20 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
-def _examine(call: Call, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_place: bool) -> Trusted | str:
     """Every plan of the call's shape; if one fails, every plan for half of the device's fast memory, once."""
     device = device_facts(call.query.tensor.device)
     fault = ""
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
         launchers: dict[Kernel, Launcher] = {}
         try:
-            for plan in plans_of(call.shape(not (query_in_place and key_in_place)), budget):
+            plans = plans_of(call.shape(not (query_in_place and key_in_place)), budget)
+            report.plans[signature] = [asdict(plan) for plan in plans]
+            for plan in plans if settings.current().check else ():
                 launchers |= _try(call, plan, budget, query_in_place, key_in_place)
             if fault:
                 report.logger.info("rope_patch: smaller tiles are used, since %s", fault)
-            return Trusted(budget, launchers)
+            return Trusted(budget, launchers, report.served[signature])
         except _Wrong as error:
             fault = fault or str(error)
         except Exception as error:  # a compile failure, an overflowing unified buffer, an internal that moved

@@ -1,9 +1,15 @@
-"""The environment variable, parsed once into a frozen dataclass. Knows neither torch nor vLLM."""
+"""The environment variables, parsed once into a frozen dataclass. Knows neither torch nor vLLM."""
 
 import enum
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rope_patch import trigger
+
 VARIABLE = "VLLM_ASCEND_TRITON_ROPE"
+REPORT = f"{VARIABLE}_REPORT"
+CHECK = f"{VARIABLE}_CHECK"
 
 
 class Mode(enum.Enum):
@@ -15,30 +21,59 @@ class Mode(enum.Enum):
     FORCE = "force"  # as ON, but a missing capability is an error
 
 
-_SPELLINGS = {
-    Mode.ON: ("", "1", "true", "on", "auto"),
-    Mode.OFF: ("0", "false", "off", "no"),
-    Mode.ALL: ("all",),
-    Mode.FORCE: ("force",),
-}
+_ON, _OFF = ("", "1", "true", "on", "auto"), ("0", "false", "off", "no")
+_SPELLINGS = {Mode.ON: _ON, Mode.OFF: _OFF, Mode.ALL: ("all",), Mode.FORCE: ("force",)}
 _MODES = {spelling: mode for mode, spellings in _SPELLINGS.items() for spelling in spellings}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The parsed variable. ``complaint`` says what is wrong with a value that means nothing; native serves then."""
+    """The parsed variables.
+
+    Attributes:
+        mode: of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value means nothing.
+        report: the folder of ``VLLM_ASCEND_TRITON_ROPE_REPORT``, or None.
+        check: whether a kernel is checked before it first serves a signature; ``VLLM_ASCEND_TRITON_ROPE_CHECK``.
+        environment: rope_patch's own variables, as they were at import.
+        complaints: what is wrong with values that mean nothing.
+    """
 
     mode: Mode
-    value: str | None
-    complaint: str | None = None
+    report: str | None
+    check: bool
+    environment: Mapping[str, str]
+    complaints: tuple[str, ...]
+
+    @property
+    def value(self) -> str | None:
+        """``VLLM_ASCEND_TRITON_ROPE`` as it was set."""
+        return self.environment.get(VARIABLE)
 
 
-def parse(value: str | None) -> Settings:
-    """Parse a value of ``VLLM_ASCEND_TRITON_ROPE``; None stands for unset. Case and outer white space do not matter."""
-    mode = _MODES.get((value or "").strip().lower())
-    if mode is not None:
-        return Settings(mode, value)
-    valid = ", ".join(spelling for spelling in _MODES if spelling)
+@functools.cache
+def current() -> Settings:
+    """This process's settings: those of the moment when rope_patch was imported."""
+    return parse(trigger.environment)
+
+
+def parse(environment: Mapping[str, str]) -> Settings:
+    """Parse our variables. Case and outer white space do not matter."""
+    complaints = []
+    mode, check = (_MODES.get(environment.get(name, "").strip().lower()) for name in (VARIABLE, CHECK))
+    if mode is None:
+        valid = ", ".join(spelling for spelling in _MODES if spelling)
+        complaints.append(_complaint(environment, VARIABLE, valid, "vLLM serves natively"))
+    if check not in (Mode.ON, Mode.OFF):
+        valid = ", ".join(spelling for spelling in _ON + _OFF if spelling)
+        complaints.append(_complaint(environment, CHECK, valid, "kernels are checked"))
     return Settings(
-        Mode.OFF, value, f"{VARIABLE}={value!r} means nothing, expected one of {valid}; vLLM serves natively"
+        mode=mode or Mode.OFF,
+        report=environment.get(REPORT) or None,
+        check=check is not Mode.OFF,
+        environment={name: environment[name] for name in (VARIABLE, REPORT, CHECK) if name in environment},
+        complaints=tuple(complaints),
     )
+
+
+def _complaint(environment: Mapping[str, str], name: str, valid: str, consequence: str) -> str:
+    return f"{name}={environment[name]!r} means nothing, expected one of {valid}; {consequence}"

@@ -12,35 +12,37 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-setting: str | None = None  # the environment variable as it was when rope_patch was imported
+environment: "dict[str, str]" = {}  # rope_patch's variables as they were when it was imported
 _started = False
 
 
 class Finder:
-    """Finds what the finders after it find; what of vLLM's is imported first calls ``start`` before it is executed.
+    """Finds what the finders after it find; a module that is ``wanted`` is executed by ``around(execute, module)``.
 
     ``find_spec`` runs under the interpreter's import lock, where importing anything can deadlock with another thread
     that is importing; so it imports nothing, and leaves that to the moment when the module is executed.
     """
 
+    def __init__(self, wanted: "Callable[[str], bool]", around: "Callable[[Any, ModuleType], None]") -> None:
+        self.wanted, self.around = wanted, around
+
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
-        if _started or not (name == "vllm" or name.startswith("vllm.")):
+        if not self.wanted(name):
             return None
         for finder in sys.meta_path:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
                     if spec.loader is not None:
-                        _start_before_executing(spec.loader)
+                        _surround(spec.loader, self.around)
                     return spec
         return None
 
 
-def _start_before_executing(loader: "Any") -> None:
+def _surround(loader: "Any", around: "Callable[[Any, ModuleType], None]") -> None:
     def exec_module(module: "ModuleType") -> None:
         del loader.exec_module
-        start()
-        loader.exec_module(module)
+        around(loader.exec_module, module)
 
     try:  # noqa: SIM105  (contextlib is one import more than this file can afford)
         loader.exec_module = exec_module
@@ -48,11 +50,22 @@ def _start_before_executing(loader: "Any") -> None:
         pass  # a loader that takes no attributes: the next module of vLLM's has its turn
 
 
-def watch(value: str | None) -> None:
+def _of_vllm(name: str) -> bool:
+    return not _started and (name == "vllm" or name.startswith("vllm."))
+
+
+def _start_first(execute: "Any", module: "ModuleType") -> None:
+    start()
+    execute(module)
+
+
+def watch(variables: "dict[str, str]") -> None:
     """Call ``start`` as soon as vLLM is imported; at once if it was already."""
-    global setting
-    setting = value
-    sys.meta_path.insert(0, Finder())  # before the look, so that an import in another thread is seen by one of the two
+    global environment
+    environment = variables
+    sys.meta_path.insert(
+        0, Finder(_of_vllm, _start_first)
+    )  # before the look, so that an import in another thread is seen by one of the two
     if "vllm" in sys.modules:
         start()
 
@@ -65,15 +78,23 @@ def start() -> None:
         # First and whole: dataclasses looks into whatever sys.modules has, half-imported by another thread too.
         import typing  # noqa: F401
 
-        from rope_patch.settings import Mode, parse
+        from rope_patch import settings
 
-        settings = parse(setting)
-        if settings.complaint:
-            _log(settings.complaint)
-        elif settings.mode is not Mode.OFF:
+        current = settings.current()
+        for complaint in current.complaints:
+            _log(complaint)
+        if current.report:
+            from rope_patch import report_folder
+
+            report_folder.keep(current.report)
+        if current.mode is not settings.Mode.OFF:
             from rope_patch import hooks
 
-            hooks.arm(settings)
+            hooks.arm(current)
+        elif current.environment:
+            from rope_patch import ray_workers
+
+            ray_workers.watch(list(current.environment))
     except Exception as error:
         _log(f"not active: {type(error).__name__}: {error}. vLLM is as it was.")
 

@@ -1,5 +1,6 @@
 """The ``vllm.general_plugins`` entry point, which vLLM runs in its parser, its engine core and every worker."""
 
+import os
 import sys
 
 
@@ -11,5 +12,19 @@ def register() -> None:
             where ``import rope_patch`` itself could only log it.
     """
     hooks = sys.modules.get("rope_patch.hooks")
-    if hooks is not None and hooks.refused is not None:
+    if hooks is None:
+        return
+    _heed_late_kill_switch()
+    if hooks.refused is not None:
         raise hooks.refused
+
+
+def _heed_late_kill_switch() -> None:
+    """A Ray worker gets the driver's variables after it has started, and rope_patch may have been imported before that
+    (by a ``.pth`` or ``sitecustomize`` on its node). vLLM sets them first, then loads plugins, then builds models."""
+    from rope_patch import hooks, report
+    from rope_patch.settings import VARIABLE, Mode, current, parse
+
+    if current().mode is not Mode.OFF and parse(os.environ).mode is Mode.OFF:
+        report.logger.info("rope_patch: %s=%s came after the import; disabled", VARIABLE, os.environ[VARIABLE])
+        hooks.disable()

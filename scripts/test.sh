@@ -58,5 +58,9 @@ for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
   stack_environment "$version"
   on_host_cann 910B3 "stack-$version" tests/test_ascend_stack*.py
 done
+# Those that copy to Ray workers only variables that they know.
+for version in 0.11.0 0.13.0; do
+  on_host_cann 910B3 "stack-$version" tests/test_ray_workers.py
+done
 # Mainline Triton's interpreter, and the real vLLM.
 pytest vllm "${not_here[@]}"

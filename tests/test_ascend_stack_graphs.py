@@ -51,7 +51,7 @@ def everything(stack):
 def under_all():
     """The targets as they are under ``VLLM_ASCEND_TRITON_ROPE=all``, in a process that was started without it."""
     import rope_patch
-    from rope_patch.settings import parse
+    from rope_patch.settings import VARIABLE, parse
     from rope_patch.targets import TARGETS, NotApplicable
 
     rope_patch.disable()
@@ -59,7 +59,7 @@ def under_all():
     try:
         for target in TARGETS:
             with contextlib.suppress(NotApplicable):
-                undo.append(target.install(sys.modules[target.module], parse("all")))
+                undo.append(target.install(sys.modules[target.module], parse({VARIABLE: "all"})))
         yield
     finally:
         for take_back in undo:

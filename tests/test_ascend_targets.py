@@ -12,11 +12,11 @@ torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
 from rope_patch import report, rotary  # noqa: E402
-from rope_patch.settings import Settings, parse  # noqa: E402
+from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
 from rope_patch.targets import NotApplicable, ascend_rope_kernel, ascend_rotary_class  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
-ON, ALL = parse("1"), parse("all")
+ON, ALL = parse({VARIABLE: "1"}), parse({VARIABLE: "all"})
 
 
 @pytest.fixture(autouse=True)

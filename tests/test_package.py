@@ -19,8 +19,8 @@ else:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    subprocess.run(command, check=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
     (built,) = folder.iterdir()
     return built
 
@@ -52,6 +52,9 @@ def test_installed_from_the_wheel_it_works_and_uninstalls_without_residue(wheel:
         [python, "-c", "import rope_patch; print(rope_patch.__version__)"], check=True, capture_output=True, text=True
     )
     assert said.stdout.strip() in wheel.name
+    command = tmp_path / "venv" / "bin" / "rope-patch"
+    for verb in ("install", "uninstall"):
+        subprocess.run([command, verb], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "rope-patch"], check=True)
     after = sorted(p for p in (tmp_path / "venv").rglob("*") if "__pycache__" not in p.parts)
     assert after == before

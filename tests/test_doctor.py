@@ -1,0 +1,106 @@
+"""``rope-patch doctor``: able or not, every fault with its fix, and no device initialised."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Run
+
+CODE = """
+import rope_target, sys
+from rope_patch.cli import main
+status = main(["doctor", "--json"])
+sys.stdout.flush()
+print(status)
+"""
+
+
+def doctor(run: Run, before: str = "", **environment: str) -> tuple[dict[str, Any], int]:
+    """What doctor said, and its exit status."""
+    printed = run(before + CODE, **environment)
+    status = int(printed.splitlines()[-1])
+    return json.loads(printed[printed.index("{\n") : printed.rindex("}") + 1]), status
+
+
+def faults(said: dict[str, Any]) -> dict[str, Any]:
+    return {finding["name"]: finding for finding in said["findings"] if finding["ok"] is False}
+
+
+def test_an_able_environment_is_exit_status_0_and_names_what_would_be_patched(with_doubles: Run) -> None:
+    said, status = doctor(with_doubles)
+    assert status == 0
+    assert said["able"]
+    assert said["verdict"] == "would be patched: rotary_embedding"
+    found = {finding["name"]: finding["found"] for finding in said["findings"]}
+    assert found["target rotary_embedding"] == "applied"
+    assert "No module named 'vllm_ascend'" in found["target ascend_rope_kernel"]
+    assert found["triton"] == "triton-ascend 0-double"
+    assert "doubles/triton" in found["import triton"]
+    assert "entry point" in found["ways in"]
+    assert "--device" in found["device"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "name", "fix"),
+    [
+        ({"DOUBLE_PLATFORM": "cuda"}, "platform", "vllm-ascend"),
+        ({"DOUBLE_TRITON_BACKENDS": "nvidia"}, "triton", "pip uninstall -y triton triton-ascend && pip install"),
+        ({"DOUBLE_HAS_TRITON": "0"}, "driver", "npu-smi"),
+        ({"VLLM_ASCEND_TRITON_ROPE": "0"}, "variables", "unset VLLM_ASCEND_TRITON_ROPE"),
+        ({"VLLM_ASCEND_TRITON_ROPE": "maybe"}, "variables", "unset"),
+        ({"VLLM_PLUGINS": "ascend"}, "ways in", "VLLM_PLUGINS=ascend,rope_patch"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)
+def test_every_fault_is_exit_status_1_and_comes_with_its_fix(
+    with_doubles: Run, environment: dict[str, str], name: str, fix: str
+) -> None:
+    said, status = doctor(with_doubles, **environment)
+    assert status == 1
+    assert not said["able"]
+    assert list(faults(said)) == [name]
+    assert fix in faults(said)[name]["fix"]
+    assert name in said["verdict"]
+
+
+def test_force_that_cannot_be_met_is_a_finding_not_a_crash(with_doubles: Run) -> None:
+    said, status = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="force", DOUBLE_PLATFORM="cuda")
+    assert status == 1
+    found = {finding["name"]: finding["found"] for finding in said["findings"]}
+    assert "NotCapable" in found["target rotary_embedding"]
+
+
+def test_without_vllm_it_says_so(with_doubles: Run) -> None:
+    said, status = doctor(with_doubles, before="import sys; sys.modules['vllm'] = None\n")
+    assert status == 1
+    assert "pip install vllm vllm-ascend" in faults(said)["vllm"]["fix"]
+
+
+def test_a_variable_that_vllm_refuses_is_said(with_doubles: Run) -> None:
+    said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="0")
+    assert "does not look for variables" in str(said["findings"])
+    before = "import vllm.platforms as p; p.current_platform = type('P', (), {'device_type': 'npu', "
+    before += "'validate_environ': None})()\n"
+    said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE="0")
+    (found,) = (finding["found"] for finding in said["findings"] if finding["name"] == "vLLM's variables")
+    assert "refuses to start under --fail-on-environ-validation" in found
+    said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE="1")
+    (found,) = (finding["found"] for finding in said["findings"] if finding["name"] == "vLLM's variables")
+    assert "knows ours" in found
+
+
+def test_the_text_says_what_the_json_says(with_doubles: Run) -> None:
+    code = CODE.replace(', "--json"', "")
+    printed = with_doubles(code, DOUBLE_HAS_TRITON="0")
+    assert "FAULT" in printed
+    assert "-> see that an NPU is visible" in printed
+    assert printed.splitlines()[-2] == "vLLM's rotary embedding stays native; 1 to mend: driver"
+
+
+def test_the_real_vllm_is_looked_at_without_initialising_a_device(python: Run) -> None:
+    pytest.importorskip("vllm", reason="needs the real vLLM")
+    environment = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1"}
+    said, status = doctor(python, "import sys; sys.modules['rope_target'] = sys\n", **environment)
+    assert (status, said["verdict"]) == (0, "would be patched: rotary_embedding")
+    assert said["device_initialised"] is False

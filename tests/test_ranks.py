@@ -1,0 +1,118 @@
+"""Ranks of one engine that decided differently say so, each naming the others."""
+
+import copy
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rope_patch import ranks, report_folder
+from tests.conftest import Run
+
+NAME = "neox bfloat16 heads 4/2 npu:"
+
+
+def of(rank: int, **status: Any) -> Any:
+    """A report of a rank that is patched and has one signature, but for ``status``."""
+    report = copy.deepcopy(report_folder.current())
+    report["process"].update(rank=rank, engine="127.0.0.1:29500", pid=1000 + rank)
+    entry = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
+    defaults = {"mode": "on", "enabled": True, "capable": True, "targets": {"rotary_embedding": "applied"}}
+    report["status"].update(defaults | {"signatures": {f"{NAME}{rank}": entry}} | status)
+    return report
+
+
+OFF = {"mode": "off", "capable": None, "reason": "switched off by VLLM_ASCEND_TRITON_ROPE=0"}
+INCAPABLE = {"capable": False, "reason": "triton: no ascend backend", "targets": {"rotary_embedding": "native"}}
+DISABLED = {"enabled": False, "targets": {"rotary_embedding": "taken back"}}
+RETIRED = {"signatures": {f"{NAME}1": {"path": "native", "check": "first-use check failed", "fallbacks": {}}}}
+UNDECIDED = {"capable": None, "targets": {"rotary_embedding": "not imported"}, "signatures": {}}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (OFF, "switched off by"),
+        (INCAPABLE, "no ascend backend"),
+        (DISABLED, "disabled"),
+        (RETIRED, "first-use check failed"),
+    ],
+)
+def test_each_of_two_ranks_that_differ_names_the_other_and_its_reason(other: Any, named: str) -> None:
+    mine, theirs = of(0), of(1, **other)
+    (here,) = ranks.disagreements(mine, [mine, theirs])
+    (there,) = ranks.disagreements(theirs, [mine, theirs])
+    assert "rank 0, this one" in here
+    assert "rank 1" in here
+    assert "rank 1, this one" in there
+    assert named in here
+    assert named in there
+
+
+@pytest.mark.parametrize("other", [{}, UNDECIDED, {"signatures": {}}], ids=["equal", "undecided", "no signature yet"])
+def test_equal_or_undecided_ranks_are_silent(other: Any) -> None:
+    assert not ranks.disagreements(of(0), [of(0), of(1, **other)])
+
+
+def test_other_engines_and_processes_without_a_rank_are_nobodys_business() -> None:
+    other = of(1, **OFF)
+    other["process"]["engine"] = "127.0.0.1:29501"
+    assert not ranks.disagreements(of(0), [other])
+    other["process"]["engine"] = None
+    assert not ranks.disagreements(other, [of(0)])
+
+
+RANK = """
+import logging, os, sys, time
+logging.basicConfig()
+import rope_target, rope_patch
+from rope_patch import report, report_folder
+report_folder.SECONDS = 0.1
+import vllm.model_executor.layers.rotary_embedding.base
+import torch.distributed as distributed
+distributed.init_process_group("gloo", init_method="{method}", rank={rank}, world_size=2)
+until = time.monotonic() + 30
+while {wanted} and not report._warned and time.monotonic() < until:
+    time.sleep(0.05)
+time.sleep(1)
+distributed.barrier()
+"""
+
+
+def ranks_of_an_engine(with_doubles: Run, folder: Path, method: str, settings: tuple[str, str]) -> list[str]:
+    """What each of two real torch.distributed ranks printed."""
+    context = multiprocessing.get_context("fork")
+    printed: Any = context.Queue()
+
+    def run(rank: int) -> None:
+        code = RANK.format(method=method, rank=rank, wanted=settings[0] != settings[1])
+        environment = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": settings[rank]}
+        printed.put((rank, with_doubles(code, **environment)))
+
+    processes = [context.Process(target=run, args=(rank,)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    found = [printed.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    return [text for _, text in sorted(found)]
+
+
+@pytest.mark.parametrize("method", ["tcp", "file"])
+@pytest.mark.parametrize("settings", [("1", "0"), ("1", "1")], ids=["one switched off", "both on"])
+def test_real_ranks_find_each_other_by_where_they_met(
+    with_doubles: Run, tmp_path: Path, settings: tuple[str, str], method: str
+) -> None:
+    """At an address, as vLLM's do on several hosts, or in a file, as on one."""
+    pytest.importorskip("torch", reason="needs torch.distributed")
+    port = 20_000 + os.getpid() % 10_000 + (settings[0] != settings[1])
+    where = f"file://{tmp_path}/store" if method == "file" else f"tcp://127.0.0.1:{port}"
+    first, second = ranks_of_an_engine(with_doubles, tmp_path / "reports", where, settings)
+    assert first.count("ranks disagree: rank 0, this one") == (settings[0] != settings[1])
+    assert second.count("ranks disagree: rank 1, this one") == (settings[0] != settings[1])
+    reports, _ = report_folder.read(str(tmp_path / "reports"))
+    assert sorted(report["process"]["rank"] for report in reports) == [0, 1]  # type: ignore[type-var]
+    (engine,) = {report["process"]["engine"] for report in reports}
+    assert engine

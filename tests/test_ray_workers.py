@@ -1,0 +1,41 @@
+"""The kill switch reaches Ray workers: what vLLM's Ray executor copies, on the vLLM that is installed here."""
+
+import pytest
+
+from tests.conftest import Run
+
+pytest.importorskip("vllm", reason="needs the real vLLM")
+
+COPIED = """
+from vllm.platforms import current_platform
+print(current_platform.additional_env_vars)
+try:
+    from vllm.v1.executor import ray_executor as executor
+except ImportError:
+    from vllm.executor import ray_distributed_executor as executor
+from vllm.ray import ray_env
+ray_env.DEFAULT_ENV_VAR_PREFIXES = set()  # newer versions copy every VLLM_*: as if this one did not
+if {late}:
+    import rope_patch
+# As the executor calls it when it starts its workers:
+names = executor.get_env_vars_to_copy(additional_vars=set(executor.current_platform.additional_env_vars))
+print("VLLM_ASCEND_TRITON_ROPE" in names, "VLLM_ASCEND_TRITON_ROPE_REPORT" in names)
+"""
+EARLY, LATE = "import rope_patch" + COPIED.format(late=False), COPIED.format(late=True)
+ABSENT = "import sys; sys.modules['rope_patch'] = None" + COPIED.format(late=False)
+PLATFORM = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+FOLDER = "/proc/nowhere"
+
+
+@pytest.mark.parametrize(
+    ("code", "value", "expected"),
+    [(ABSENT, "0", "False False"), (EARLY, "0", "True True"), (LATE, "0", "True True"), (EARLY, "1", "True True")],
+    ids=["without us", "off", "off, imported late", "on"],
+)
+def test_what_is_set_is_copied_by_a_vllm_that_copies_only_what_it_knows(
+    python: Run, code: str, value: str, expected: str
+) -> None:
+    ours = {"VLLM_ASCEND_TRITON_ROPE": value, "VLLM_ASCEND_TRITON_ROPE_REPORT": FOLDER}
+    *_, platforms, copied = python(code, **PLATFORM | ours).splitlines()
+    assert copied == expected
+    assert "VLLM_ASCEND" not in platforms, "who does not use Ray has an untouched platform"

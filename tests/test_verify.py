@@ -1,0 +1,100 @@
+"""``rope-patch verify``: right where the kernel is right, and exit status 1 where it is not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="verify needs torch")
+pytest.importorskip("triton", reason="verify needs triton")
+
+from rope_patch.cli import main, shapes, verify  # noqa: E402
+from rope_patch.kernels import launch as launching  # noqa: E402
+from tests.rotations import DEVICE  # noqa: E402
+
+CONFIG = {
+    "model_type": "stablelm",
+    "hidden_size": 320,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "partial_rotary_factor": 0.25,
+    "max_position_embeddings": 128,
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(verify, "choose_device", lambda: torch.device(DEVICE))
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return str(tmp_path)
+
+
+def verified(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], int]:
+    status = main(["verify", "--json", *arguments])
+    return json.loads(capsys.readouterr().out), status
+
+
+def test_the_kernel_is_right_for_a_models_shape_in_every_dtype(model: str, capsys: Any) -> None:
+    said, status = verified(capsys, model)
+    assert status == 0
+    assert [result["dtype"] for result in said["results"]] == ["float16", "bfloat16", "float32"]
+    for result in said["results"]:
+        assert (result["shape"]["head_size"], result["shape"]["rotary_dim"]) == (80, 20)
+        assert result["lanes"] == sum(verify.TOKENS) * 2 * (4 + 2) * 80
+        assert 0 < result["max_ulp"] < 2
+
+
+MISTAKES = {
+    "a lane": lambda call, out: out.flatten()[3].mul_(1.01),
+    "not written": lambda call, out: out.flatten()[-1].fill_(float("nan")),
+    "pass-through": lambda call, out: out.view(-1, 80)[0, 79].add_(0.25),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    right = launching.launch
+
+    def wrong(call: Any, query_out: Any, key_out: Any, plan: Any = None) -> None:
+        right(call, query_out, key_out, plan)
+        MISTAKES[mistake](call, call.query.tensor if query_out is None else query_out)
+
+    monkeypatch.setattr(launching, "launch", wrong)
+    said, status = verified(capsys, model, "--dtype", "bfloat16")
+    assert status == 1
+    (result,) = said["results"]
+    assert 1 <= result["wrong"] <= len(verify.TOKENS) * 2
+    assert not result["ok"]
+    assert main(["verify", model, "--dtype", "bfloat16"]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_a_kernel_that_does_not_compile_is_an_answer(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError("ub overflow")
+
+    monkeypatch.setattr(launching, "launch", fails)
+    said, status = verified(capsys, model, "--dtype", "float16")
+    assert status == 1
+    assert "ub overflow" in said["results"][0]["fault"]
+
+
+def test_tensor_parallel_ranks_are_asked_for(model: str, capsys: Any) -> None:
+    said, _ = verified(capsys, model, "-tp", "2", "--dtype", "float32")
+    assert (said["results"][0]["shape"]["num_heads"], said["results"][0]["shape"]["num_kv_heads"]) == (2, 1)
+    assert main(["verify", model, "-tp", "3"]) == 2
+
+
+def test_the_built_in_list_has_what_models_have() -> None:
+    odd = [shape for shape in shapes.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
+    assert len(odd) >= 4
+    assert any(not shape.is_neox_style for shape in shapes.BUILT_IN)
+
+
+def test_on_a_machine_without_a_device_it_interprets_by_itself(python: Any, model: str) -> None:
+    code = "import torch\nif torch.cuda.is_available(): raise SystemExit('has a device')\n"
+    code += f"from rope_patch.cli import main\nprint(main(['verify', {model!r}, '--dtype', 'float32']))"
+    printed = python(code)
+    assert "the CPU, under Triton's interpreter: all 1 right" in printed
+    assert printed.splitlines()[-1] == "0"
