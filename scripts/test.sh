@@ -26,8 +26,8 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
   local chip=$1 name=$2
   shift 2
   say "tests: $name on the host CANN as $chip: $*"
-  HOST_CANN_REQUIRED=1 "$root/.venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q -n 2 \
-    --dist worksteal "$@"
+  HOST_CANN_REQUIRED=1 "$root/.venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q \
+    -n 2 --dist worksteal "$@"
 }
 
 say "style and types"
@@ -35,15 +35,16 @@ say "style and types"
 .venvs/vllm/bin/ruff check .
 .venvs/vllm/bin/mypy
 
-kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_op.py tests/test_selfcheck.py)
+kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_calls.py tests/test_op.py tests/test_selfcheck.py)
+two=(-n 2 --dist worksteal)
 # The oldest Python and wrapt, and the newest, with neither torch nor vLLM: hooks, capability, ways in, the package.
 not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*')
-pytest floor "${not_here[@]}"
-pytest newest "${not_here[@]}"
+pytest floor "${two[@]}" "${not_here[@]}"
+pytest newest "${two[@]}" "${not_here[@]}"
 # Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
-pytest ascend "${kernel[@]}" tests/test_addresses.py
+pytest ascend "${two[@]}" "${kernel[@]}" tests/test_addresses.py
 if [ "$fast" ]; then
-  pytest vllm "${not_here[@]}" --ignore tests/engine --ignore tests/test_vllm_target.py
+  pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/test_vllm_target.py --ignore tests/test_ray.py
   exit
 fi
 # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
@@ -63,4 +64,5 @@ for version in 0.11.0 0.13.0; do
   on_host_cann 910B3 "stack-$version" tests/test_ray_workers.py
 done
 # Mainline Triton's interpreter, and the real vLLM.
-pytest vllm "${not_here[@]}"
+pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/test_ray.py
+pytest vllm tests/test_ray.py tests/engine
