@@ -15,7 +15,7 @@ from rope_patch.arguments import Refusal, call_of, refusal_of
 from rope_patch.kernels.launch import Call, current_stream, planned
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import make_plan
-from rope_patch.selfcheck import ALIGNMENT
+from rope_patch.trial import ALIGNMENT
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
 KEPT = 1024  # forms; token counts differ without end, and a step needs one or two of them

@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
-from rope_patch.kernels import rope  # noqa: E402
+from rope_patch.kernels import heads  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts, launch  # noqa: E402
 from rope_patch.kernels.plan import make_plan  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
@@ -91,7 +91,7 @@ def one_tile(x, y, cos, sin, token0, stride, HALF: tl.constexpr, LANES: tl.const
     lanes = tl.arange(0, LANES)[None, None, :]
     c, s = tl.load(cos + lanes), tl.load(sin + lanes)
     for head in range(2):
-        rope._rotate_heads(
+        heads.rotate_heads(
             x,
             y,
             None,

@@ -1,0 +1,68 @@
+"""Host time of a call on one token, up to the runtime's launch entry, on the host CANN:
+
+    scripts/ascend.sh python -m scripts.host_cost    # TRITON_ENABLE_TASKQUEUE=false: launches not through the queue
+
+Processor time of the calling thread, the median of rounds side by side; ratios are what it is for, on a machine of its
+own. Nothing of an NPU is in it: the runtime's side is the stand-in's.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+from tests.host_cann import fixture
+
+torch = fixture.initialise()
+
+from rope_patch import rotary  # noqa: E402
+from rope_patch.arguments import call_of  # noqa: E402
+from rope_patch.kernels.launch import device_facts, planned  # noqa: E402
+from rope_patch.kernels.plan import make_plan  # noqa: E402
+
+CALLS, ROUNDS = 200, 15
+HEADS, KV_HEADS, HEAD_SIZE = 32, 8, 128
+
+
+def microseconds(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Of each, a call's median; a round runs all of them, so that all see the same machine."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            torch.npu.synchronize()
+            begin = time.thread_time()
+            for _ in range(CALLS):
+                work()
+            times[name].append((time.thread_time() - begin) / CALLS * 1e6)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    cache = torch.randn(4096, HEAD_SIZE).bfloat16().npu()
+    widths = [HEADS * HEAD_SIZE, KV_HEADS * HEAD_SIZE, KV_HEADS * HEAD_SIZE]
+    one, two = (torch.randn(tokens, sum(widths)).bfloat16().npu().split(widths, -1) for tokens in (1, 2))
+    at_one, at_two = torch.zeros(1, dtype=torch.int64).npu(), torch.zeros(2, dtype=torch.int64).npu()
+    q, k = one[0].contiguous(), one[1].contiguous()
+    arguments = cache, HEAD_SIZE, HEAD_SIZE, True
+    device = device_facts(q.device)
+    in_place, fresh = call_of(at_one, q, k, *arguments), call_of(at_two, two[0], two[1], *arguments)
+    outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
+    launch = planned(in_place, make_plan(in_place.shape(False), 1, device), device)
+    launch_fresh = planned(fresh, make_plan(fresh.shape(True), 2, device), device)
+    op = torch.ops.rope_patch.rotary_embedding
+    found = microseconds(
+        {
+            "kernel[grid], in place": lambda: launch.on(in_place, None, None),
+            "kernel[grid], fresh": lambda: launch_fresh.on(fresh, *outputs),
+            "rotary.serve, in place": lambda: rotary.serve(at_one, q, k, *arguments),
+            "rotary.serve, fresh": lambda: rotary.serve(at_two, two[0], two[1], *arguments),
+            "torch.ops.rope_patch": lambda: op(at_two, two[0], two[1], *arguments),
+            "new_empty": lambda: q.new_empty(q.shape),
+        }
+    )
+    for name, us in found.items():
+        base = found["kernel[grid], in place" if "in place" in name else "kernel[grid], fresh"]
+        print(f"{name:24}{us:8.1f} us  {us / base:5.2f} of kernel[grid]")
+
+
+if __name__ == "__main__":
+    main()
