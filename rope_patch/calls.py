@@ -12,7 +12,7 @@ import torch
 
 from rope_patch import selfcheck
 from rope_patch.arguments import Refusal, call_of, refusal_of
-from rope_patch.kernels.launch import Call, current_stream, planned
+from rope_patch.kernels.launch import Call, planned, stream_getter
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import make_plan
 from rope_patch.trial import ALIGNMENT
@@ -30,6 +30,7 @@ class Way(NamedTuple):
     query_fresh: bool
     key_fresh: bool
     current_device: Callable[[], int]
+    current_stream: Callable[[int], int]
     served: list[int]
 
 
@@ -76,7 +77,7 @@ def rotate(
             rotated_key = _fresh(key)
             k_out = rotated_key.data_ptr()
         try:
-            way.launcher.start(way.programs, current_stream(device), (q, k, q_out, k_out, c, p, *way.numbers))
+            way.launcher.start(way.programs, way.current_stream(device.index), (q, k, q_out, k_out, c, p, *way.numbers))
             way.served[0] += 1
             return rotated, rotated_key
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
@@ -101,9 +102,10 @@ def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, alwa
         if launcher:
             if len(_ways) >= KEPT:
                 _ways.clear()
-            current_device = getattr(torch, query.device.type).current_device
+            kind = query.device.type
+            of_device = getattr(torch, kind).current_device, stream_getter(kind)
             fresh = query_out is not None, key_out is not None
-            _ways[form] = Way(launcher, work.programs, work.numbers, *fresh, current_device, found.served)
+            _ways[form] = Way(launcher, work.programs, work.numbers, *fresh, *of_device, found.served)
     return query if query_out is None else query_out, key if key_out is None else key_out
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from rope_patch.kernels import launcher, reference
-from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, current_stream, memory, planned
+from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stream_getter
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import Device, Plan
 
@@ -68,7 +68,8 @@ def run(call: Call, plan: Plan, device: Device, query_in_place: bool, key_in_pla
 def _is_right(found: Launcher, call: Call, work: Launch, query: "Trial", key: "Trial | None") -> bool:
     arguments = memory(call, query.out, key and key.out)
     addresses = [tensor if tensor is None else tensor.data_ptr() for tensor in arguments]
-    stream = current_stream(call.query.tensor.device)
+    device = call.query.tensor.device
+    stream = stream_getter(device.type)(device.index)
     try:
         return not _fault(call, query, key, lambda: found.start(work.programs, stream, (*addresses, *work.numbers)))
     except Exception:  # Triton's own way remains

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the op needs torch")
 pytest.importorskip("triton", reason="the op needs triton")
 
-from rope_patch import ops, report, rotary, selfcheck  # noqa: E402
+from rope_patch import calls, ops, report, rotary, selfcheck  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
 
@@ -119,6 +119,7 @@ def test_strides_that_the_kernel_does_not_take_are_copied_first() -> None:
 
 
 def test_a_kernel_that_is_not_trusted_is_replaced_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls.forget()
     monkeypatch.setattr(selfcheck, "launch_trusted", lambda *args: "as the test says")
     report.fallbacks.clear()
     for case in CASES.values():

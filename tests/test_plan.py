@@ -36,15 +36,17 @@ def shapes(draw: st.DrawFn) -> Shape:
 @given(shape=shapes(), num_tokens=st.integers(1, 2**20), device=DEVICES)
 def test_programs_cover_every_token_once_and_none_is_idle(shape: Shape, num_tokens: int, device: Device) -> None:
     plan = make_plan(shape, num_tokens, device)
-    programs, tokens_per_program = plan.grid(num_tokens, device)
+    programs, each = plan.grid(num_tokens, device)
     assert 1 <= programs <= device.max_programs
-    assert tokens_per_program % plan.block_tokens == 0
-    chunks, rest = divmod(programs, max(1, plan.units))
-    assert rest == 0
-    assert (chunks - 1) * tokens_per_program < num_tokens <= chunks * tokens_per_program
     if plan.units:
         blocks = (shape.num_heads, plan.block_heads), (shape.num_kv_heads, plan.block_kv_heads)
         assert plan.units == sum(-(-heads // block) for heads, block in blocks)
+        items = -(-num_tokens // plan.block_tokens) * plan.units
+        assert (programs - 1) * each < items <= programs * each
+        assert each == 1 or not plan.padded, "a padded program has one"
+    else:
+        assert each % plan.block_tokens == 0
+        assert (programs - 1) * each < num_tokens <= programs * each
 
 
 @settings(max_examples=500, deadline=None)
@@ -133,5 +135,7 @@ def test_on_ascend_a_prefill_moves_at_least_16_kib_at_a_time(model: str, fresh: 
 
 def test_few_tokens_are_spread_over_cores_by_heads_and_more_are_balanced() -> None:
     shape = ascend_shape("Llama-3.1-8B", fresh=False)
-    programs = {n: make_plan(shape, n, ASCEND_910B3).grid(n, ASCEND_910B3)[0] for n in (1, 4, 13, 64, 80, 128, 8192)}
-    assert programs == {1: 3, 4: 12, 13: 39, 64: 32, 80: 40, 128: 32, 8192: 40}
+    programs = {
+        n: make_plan(shape, n, ASCEND_910B3).grid(n, ASCEND_910B3)[0] for n in (1, 4, 13, 39, 64, 80, 128, 8192)
+    }
+    assert programs == {1: 3, 4: 12, 13: 39, 39: 39, 64: 32, 80: 40, 128: 32, 8192: 40}

@@ -1,6 +1,7 @@
 """Start the kernel: from checked tensors and a plan to one launch."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ def device_facts(device: torch.device) -> Device:
     """What the plan needs to know of ``device``; asks the driver once, so the device must be initialised."""
     mainline = "ascend" not in triton.backends.backends
     if INTERPRETED:  # small enough that ordinary tests cross tiles and programs, large enough for NumPy to be quick
-        return Device(max_programs=8, tile_bytes=256 * KIB, powers_of_two=mainline, busy_programs=8)
+        most = MAX_TILE_OFFSET if mainline else 8
+        return Device(max_programs=most, tile_bytes=256 * KIB, powers_of_two=mainline, busy_programs=8)
     if device.type == "npu":
         properties = triton.runtime.driver.active.utils.get_device_properties(device.index)
         cores = properties["num_vectorcore"]
@@ -47,10 +49,19 @@ def device_facts(device: torch.device) -> Device:
     )
 
 
-def current_stream(device: torch.device) -> int:
-    """The stream that Triton would launch on; ``device`` must be the current one."""
-    stream: int = triton.runtime.driver.active.get_current_stream(device.index)
-    return stream
+@functools.cache
+def stream_getter(device_type: str) -> Callable[[int], int]:
+    """What gives the current stream of a device, by its index, as Triton would launch on it."""
+    if device_type == "npu":
+        try:  # what triton-ascend's driver calls, after two imports each time
+            from torch_npu._C import _npu_getCurrentRawStream
+        except ImportError:
+            pass
+        else:
+            getter: Callable[[int], int] = _npu_getCurrentRawStream
+            return getter
+    getter = triton.runtime.driver.active.get_current_stream
+    return getter
 
 
 class Call(NamedTuple):
@@ -142,8 +153,8 @@ def planned(call: Call, plan: Plan, device: Device) -> Launch:
     num_tokens = call.positions.numel()
     strides = (cache.stride(0), *query[2:], *(key[2:] if key else (0, 0)))
     unit = 1 if any(stride % device.stride_unit for stride in strides) else device.stride_unit
-    programs, tokens_per_program = plan.grid(num_tokens, device)
-    numbers = (num_tokens, tokens_per_program, cache.shape[0], *(stride // unit for stride in strides))
+    programs, per_program = plan.grid(num_tokens, device)
+    numbers = (num_tokens, per_program, cache.shape[0], *(stride // unit for stride in strides))
     truncating = INTERPRETED and query.tensor.dtype == torch.bfloat16
     # In place or fresh is told by pointers, so the shape's ``fresh`` does not matter here.
     return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating))

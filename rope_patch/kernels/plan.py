@@ -54,7 +54,7 @@ class Shape:
 class Plan:
     """Constexpr arguments of ``rotary_kernel`` that follow from shape and device; ``rope.py`` says what they mean.
 
-    ``units`` is 0 for programs that take chunks of tokens with all their heads.
+    ``units`` is 0 where programs take tokens with all their heads, else the number of blocks of heads of a token.
     """
 
     block_tokens: int
@@ -68,12 +68,10 @@ class Plan:
     padded: bool = False
 
     def grid(self, num_tokens: int, device: Device) -> tuple[int, int]:
-        """(programs, tokens per program): contiguous runs of whole tiles, the last one cut short."""
-        tiles = ceil_div(num_tokens, self.block_tokens)
-        if self.units:
-            return tiles * self.units, self.block_tokens
-        tokens_per_program = ceil_div(tiles, min(tiles, device.max_programs)) * self.block_tokens
-        return ceil_div(num_tokens, tokens_per_program), tokens_per_program
+        """(programs, what each has): contiguous runs of tokens, whole tiles but for the last, or of items."""
+        items = ceil_div(num_tokens, self.block_tokens) * (self.units or 1)
+        each = ceil_div(items, min(items, device.max_programs))
+        return ceil_div(items, each), each if self.units else each * self.block_tokens
 
 
 def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:

@@ -23,7 +23,8 @@ SPREAD_BYTES = 4 * 1024
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``plan.make_plan``: blocks of heads of single tokens; small tiles, balanced over the cores; the largest."""
+    """See ``plan.make_plan``: blocks of heads of single tokens, over all cores; small tiles, once they keep half of the
+    cores busy; the largest, once they keep all."""
     full = min(
         (_plan(shape, tokens, device) for tokens in _heights(shape, device)), key=lambda plan: _cost(shape, plan)
     )
@@ -37,7 +38,7 @@ def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
     )
     spread = replace(spread, units=units_of(shape, spread.block_heads, spread.block_kv_heads))
     return (
-        (spread, device.max_programs // spread.units),
+        (spread, device.max_programs * small.block_tokens // 2 - 1),
         (small, device.max_programs * full.block_tokens - 1),
         (full, math.inf),
     )

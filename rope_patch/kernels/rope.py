@@ -71,18 +71,19 @@ def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, u
                              PADDED, VECTOR, TRUNCATING_CAST)
 
 
-@triton.jit(do_not_specialize=["num_tokens", "tokens_per_program", "cache_rows", "cache_stride", "q_token_stride",
+@triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
                                "q_head_stride", "k_token_stride", "k_head_stride"])
-def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, tokens_per_program,
+def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                   BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, UNITS: tl.constexpr, BIG_CACHE: tl.constexpr,
                   STRIDE_UNIT: tl.constexpr, WIDE_HEADS: tl.constexpr, WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr,
                   VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
-    """Program p rotates tokens ``[p * tokens_per_program, (p + 1) * tokens_per_program)``: full tiles, then a tail.
+    """Program p rotates tokens ``[p * per_program, (p + 1) * per_program)``: full tiles, then a tail.
 
-    If UNITS > 0, program ``p * UNITS + u`` rotates the p-th tile's u-th block of heads: those of q, then those of k.
+    If UNITS > 0, what it has so many of are items instead: number ``tile * UNITS + u`` is a tile's u-th block of heads,
+    those of q, then those of k. With PADDED it has one.
     An output pointer of None means in place. ``K_HEADS`` 0 means that there is no key.
     """
     cache_stride *= STRIDE_UNIT
@@ -90,16 +91,23 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     q_head_stride *= STRIDE_UNIT
     k_token_stride *= STRIDE_UNIT
     k_head_stride *= STRIDE_UNIT
-    if UNITS > 0:
+    if UNITS > 0 and PADDED:
         token0 = tl.program_id(0) // UNITS * BLOCK_T
         unit = tl.program_id(0) % UNITS
         _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, unit, token0, num_tokens - token0,
                      cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                      Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q, BLOCK_K,
                      True, BLOCK_T > 1, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
+    elif UNITS > 0:  # of single tokens: no tail
+        first = tl.program_id(0) * per_program
+        for item in range(first, tl.minimum(first + per_program, num_tokens * UNITS)):
+            _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, item % UNITS, item // UNITS, 1,
+                         cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
+                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, 1, BLOCK_Q, BLOCK_K,
+                         True, False, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
     else:
-        begin = tl.program_id(0) * tokens_per_program
-        end = tl.minimum(begin + tokens_per_program, num_tokens)
+        begin = tl.program_id(0) * per_program
+        end = tl.minimum(begin + per_program, num_tokens)
         full = begin + (end - begin) // BLOCK_T * BLOCK_T
         for token0 in range(begin, full, BLOCK_T):
             _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 0, token0, BLOCK_T,
