@@ -58,5 +58,7 @@ for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
   stack_environment "$version"
   on_host_cann 910B3 "stack-$version" tests/test_ascend_stack.py tests/test_ascend_stack_patched.py
 done
+# The model of time on Ascend, over our kernel, the seed's and upstream's.
+TRITON_INTERPRET=0 pytest ascend tests/test_ascend_model.py
 # Mainline Triton's interpreter, and the real vLLM.
 pytest vllm "${not_here[@]}"

@@ -3,9 +3,12 @@
 
 import dataclasses
 import itertools
+import json
 import os
 
 import pytest
+
+from tests.conftest import ROOT
 
 triton = pytest.importorskip("triton")
 pytest.importorskip("triton.backends.ascend", reason="needs triton-ascend's front end")
@@ -15,7 +18,7 @@ if os.environ["TRITON_INTERPRET"] == "1":  # as tests/conftest.py has it, unless
 import triton.language as tl
 
 from scripts.model_ascend import __main__ as command
-from scripts.model_ascend import kernels, launch, program
+from scripts.model_ascend import kernels, launch, program, published
 from scripts.model_ascend.kernels import Case
 from scripts.model_ascend.launch import Launch
 from scripts.model_ascend.memory import View
@@ -247,3 +250,13 @@ def test_what_it_does_not_understand_it_names(line, named):
 def test_a_grid_beyond_the_cores_is_not_understood():
     with pytest.raises(NotUnderstood, match="41 programs"):
         launch.walk(copying(8 * 41, 41), 0, RATES)
+
+
+def test_the_results_that_are_kept_are_the_models():
+    """Its rates and its calibration; so a change of either cannot go unseen."""
+    kept = json.loads((ROOT / "scripts" / "model_ascend" / "results.json").read_text())
+    assert kept["rates"] == vars(RATES)
+    release("0.13.0")
+    assert kept["calibration"] == published.table()
+    errors = [entry["error_percent"] for entry in kept["calibration"] if entry["fitted"]]
+    assert f"{min(errors)}% to +{max(errors)}%" in (ROOT / "README.md").read_text()
