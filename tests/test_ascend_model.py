@@ -229,6 +229,25 @@ def test_the_kernel_that_is_spoilt_below_is_understood():
 
 
 @pytest.mark.parametrize(
+    ("line", "passes"),
+    [
+        ("%1 = tensor.extract_slice %0[0, 1] [8, 32] [1, 2] : tensor<8x64xf32> to tensor<8x32xf32>", 4 * 8),
+        ("%1 = tensor.insert_slice %0 into %0[0, 64] [8, 64] [1, 1] : tensor<8x64xf32> into tensor<8x128xf32>", 8),
+        ("%1 = linalg.broadcast ins(%0 : tensor<8x64xf32>) outs(%0 : tensor<4x8x64xf32>) dimensions = [0]", 32),
+        ("%1 = arith.truncf %0 : tensor<8x64xf32> to tensor<8x64xbf16>", 8),
+    ],
+)
+def test_passes_of_a_vector_operation_over_its_wider_side(line, passes):
+    walked = launch.walk(Launch(KERNEL.format(line), (), {0: 1}), 0, RATES)
+    assert walked.counts["vector"] == RATES.vector_cycles + passes
+
+
+def test_taking_whole_blocks_out_of_a_tile_is_only_looking():
+    line = "%1 = tensor.extract_slice %0[0, 32] [8, 32] [1, 1] : tensor<8x64xf32> to tensor<8x32xf32>"
+    assert launch.walk(Launch(KERNEL.format(line), (), {0: 1}), 0, RATES).counts["vector"] == 0
+
+
+@pytest.mark.parametrize(
     ("line", "named"),
     [
         ("%1 = math.exp %0 : tensor<8x64xf32>", "math.exp"),
@@ -238,7 +257,7 @@ def test_the_kernel_that_is_spoilt_below_is_understood():
         ("%1 = memref.load %view[%c0, %c0] : memref<8x64xf32>\n    scf.for %i = %c0 to %1 step %c0 {\n    }", "%1"),
         ("scf.while (%i = %c0) : (index) -> index {\n    }", "scf.while"),
         ("%1 = tensor.insert_slice %0 into %0[0, 0] [8, 32] [1, 2] : tensor<8x32xf32> into tensor<8x64xf32>", "slice"),
-        ("%1:2 = foo.bar %0 : tensor<8x64xf32>", "foo.bar"),
+        ("%1:2 = arith.addi %arg3, %arg3 : i32", "arith.addi"),
         ("memref.atomic_rmw addf %0, %view : memref<8x64xf32>", "memref.atomic_rmw"),
     ],
 )  # fmt: skip
