@@ -63,6 +63,8 @@ done
 for version in 0.11.0 0.13.0; do
   on_host_cann 910B3 "stack-$version" tests/test_ray_workers.py
 done
+# The model of time on Ascend, over our kernel, the seed's and upstream's.
+TRITON_INTERPRET=0 pytest ascend tests/test_ascend_model.py
 # Mainline Triton's interpreter, and the real vLLM.
 pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/test_ray.py
 pytest vllm tests/test_ray.py tests/engine

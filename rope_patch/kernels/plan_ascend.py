@@ -20,11 +20,12 @@ MOST_BYTES_OF_TOKENS = 640 * 1024
 # Few tokens are spread over cores by blocks of heads of this size. At 32 bytes a cycle its transfer takes 0.07 us of
 # the 2.5 to 3 us that any kernel takes: smaller ones would win nothing that starting more cores does not cost.
 SPREAD_BYTES = 4 * 1024
+# So many of them one after the other take a core about as long as one small tile (modelled, scripts/model_ascend).
+MOST_BLOCKS = 4
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``plan.make_plan``: blocks of heads of single tokens, over all cores; small tiles, once they keep half of the
-    cores busy; the largest, once they keep all."""
+    """See ``plan.make_plan``: blocks of heads of single tokens; small tiles; the largest, once all cores get one."""
     full = min(
         (_plan(shape, tokens, device) for tokens in _heights(shape, device)), key=lambda plan: _cost(shape, plan)
     )
@@ -38,7 +39,7 @@ def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
     )
     spread = replace(spread, units=units_of(shape, spread.block_heads, spread.block_kv_heads))
     return (
-        (spread, device.max_programs * small.block_tokens // 2 - 1),
+        (spread, MOST_BLOCKS * device.max_programs // spread.units),
         (small, device.max_programs * full.block_tokens - 1),
         (full, math.inf),
     )
