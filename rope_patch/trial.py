@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from rope_patch.kernels import launcher, reference
-from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stream_getter
+from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stream_getter, stride_unit
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import Device, Plan
 
@@ -51,8 +51,10 @@ def run(call: Call, plan: Plan, device: Device, query_in_place: bool, key_in_pla
     generator = torch.Generator("cpu").manual_seed(0)  # not the global one: the model's draws stay what they were
     spread = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu").long()
     positions = _placed(spread.to(call.positions.dtype), (1,), call.positions)
-    query = _trial("query", call.query, num_tokens, call.head_size, query_in_place, generator)
-    key = call.key and _trial("key", call.key, num_tokens, call.head_size, key_in_place, generator)
+    # A head apart, unless in place; by one lane more, where only that makes it the kernel that will serve.
+    apart = call.head_size + (stride_unit(call, device) < device.stride_unit)
+    query = _trial("query", call.query, num_tokens, call.head_size, 0 if query_in_place else apart, generator)
+    key = call.key and _trial("key", call.key, num_tokens, call.head_size, 0 if key_in_place else apart, generator)
     call = call._replace(positions=positions, query=query.heads, key=key and key.heads)
     work, outputs = planned(call, plan, device), (query.out, key and key.out)
     arguments = *memory(call, *outputs), *work.numbers
@@ -97,15 +99,13 @@ def _both(call: Call) -> list[Heads]:
     return [heads for heads in (call.query, call.key) if heads]
 
 
-def _trial(
-    name: str, heads: Heads, num_tokens: int, head_size: int, in_place: bool, generator: torch.Generator
-) -> Trial:
-    """Random heads, their rows a head apart unless in place: strides are run-time arguments."""
+def _trial(name: str, heads: Heads, num_tokens: int, head_size: int, apart: int, generator: torch.Generator) -> Trial:
+    """Random heads, their rows so many lanes apart, or rotated in place for none: strides are run-time arguments."""
     shape = (num_tokens, heads.num_heads, head_size)
-    strides = ((heads.num_heads + (0 if in_place else 1)) * head_size, head_size, 1)
+    strides = (heads.num_heads * head_size + apart, head_size, 1)
     values = torch.randn(shape, generator=generator, device="cpu").to(heads.tensor.dtype)
     tensor = _placed(values, strides, heads.tensor)
-    out = None if in_place else torch.full(shape, float("nan"), dtype=values.dtype, device=tensor.device)
+    out = torch.full(shape, float("nan"), dtype=values.dtype, device=tensor.device) if apart else None
     return Trial(name, Heads(tensor, heads.num_heads, strides[0], strides[1]), values, out)
 
 

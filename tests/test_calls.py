@@ -1,6 +1,7 @@
 """Calls of a form that was served before take the short way, and only where it is right."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -86,6 +87,37 @@ def test_a_launcher_that_fails_is_left_for_tritons_way(
         check(rotation(5, 4, 2, 64, 64, seed=1))
         assert len(through_triton) == 1
     assert report.calls == {"eager": 2}
+
+
+@compiled
+def test_it_launches_on_the_current_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = getattr(torch, torch.device(DEVICE).type)
+    check(rotation(5, 4, 2, 64, 64))
+    streams = []
+    start = Launcher.start
+
+    def watched(self: Launcher, programs: int, stream: int, arguments: Any) -> None:
+        streams.append(stream)
+        start(self, programs, stream, arguments)
+
+    monkeypatch.setattr(Launcher, "start", watched)
+    side = module.Stream()
+    check(rotation(5, 4, 2, 64, 64, seed=1))
+    module.synchronize()
+    with module.stream(side):
+        check(rotation(5, 4, 2, 64, 64, seed=2))
+    module.synchronize()
+    check(rotation(5, 4, 2, 64, 64, seed=3))
+    assert streams[0] == streams[2] != streams[1]
+
+
+@compiled
+def test_threads_get_their_own_rotations() -> None:
+    check(rotation(5, 4, 2, 64, 64))
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(check, rotation(5, 4, 2, 64, 64, seed=seed)) for seed in range(40)]:
+            done.result()
+    assert report.fallbacks == {}
 
 
 def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,11 @@ class Call(NamedTuple):
     rotary_dim: int
     is_neox_style: bool
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Of the cache, q and k, as the kernel takes them."""
+        return (self.cos_sin_cache.stride(0), *self.query[2:], *(self.key[2:] if self.key else (0, 0)))
+
     def shape(self, fresh: bool) -> Shape:
         """The part of the call that its plan follows from; ``fresh`` if it has an output tensor of its own."""
         query, key = self.query, self.key
@@ -89,6 +94,11 @@ class Call(NamedTuple):
             cache_itemsize=self.cos_sin_cache.element_size(),
             fresh=fresh,
         )
+
+
+def stride_unit(call: Call, device: Device) -> int:
+    """What the kernel's strides are divided by."""
+    return 1 if any(stride % device.stride_unit for stride in call.strides) else device.stride_unit
 
 
 def is_big(cos_sin_cache: torch.Tensor) -> bool:
@@ -149,13 +159,11 @@ def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
 
 def planned(call: Call, plan: Plan, device: Device) -> Launch:
     """The launch of at least one token by ``plan``."""
-    query, key, cache = call.query, call.key, call.cos_sin_cache
-    num_tokens = call.positions.numel()
-    strides = (cache.stride(0), *query[2:], *(key[2:] if key else (0, 0)))
-    unit = 1 if any(stride % device.stride_unit for stride in strides) else device.stride_unit
+    cache, num_tokens = call.cos_sin_cache, call.positions.numel()
+    strides, unit = call.strides, stride_unit(call, device)
     programs, per_program = plan.grid(num_tokens, device)
     numbers = (num_tokens, per_program, cache.shape[0], *(stride // unit for stride in strides))
-    truncating = INTERPRETED and query.tensor.dtype == torch.bfloat16
+    truncating = INTERPRETED and call.query.tensor.dtype == torch.bfloat16
     # In place or fresh is told by pointers, so the shape's ``fresh`` does not matter here.
     return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating))
 

@@ -175,7 +175,14 @@ def test_the_classes_are_those_that_the_models_stand_for(eager: Results) -> None
     assert "head_size 96 rotary_dim 96" in signatures["phi3"]
 
 
-@pytest.mark.parametrize("order", ["on off on", "off on off"])
+SETTINGS = {
+    "on": {"VLLM_ASCEND_TRITON_ROPE": "1"},
+    "off": {"VLLM_ASCEND_TRITON_ROPE": "0"},
+    "gone": {"VLLM_PLUGINS": "rope_patch_test"},  # nobody imports rope_patch, as after uninstalling it
+}
+
+
+@pytest.mark.parametrize("order", ["on off on", "off on gone"])
 def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path, tmp_path: Path, order: str) -> None:
     """In vLLM's own compile mode, whose ahead-of-time artifact is loaded before anything is traced."""
     served = []
@@ -183,7 +190,7 @@ def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path,
         name = f"cache-{order.replace(' ', '-')}-{turn}"
         arguments = ["--models", "llama3", "--dtypes", "float32", "--mode", "compiled"]
         environment = {
-            "VLLM_ASCEND_TRITON_ROPE": {"on": "1", "off": "0"}[setting],
+            **SETTINGS[setting],
             "ROPE_PATCH_TEST_COMPILE": "vllm",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CACHE_ROOT": str(tmp_path / "vllm-cache"),
@@ -191,7 +198,7 @@ def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path,
         }
         result = run(folder, name, *arguments, **environment)["llama3", "float32"]["plain"]
         log = (folder / f"{name}.log").read_text()
-        assert ("Directly load AOT compilation" in log) == (turn == 2), "only the third run finds its own artifact"
+        assert ("Directly load AOT compilation" in log) == (turn == 2), "only the third run finds one of its own kind"
         calls = result["worker"]["status"]["calls"]
         assert (calls.get("op", 0) > 20) == (setting == "on"), (turn, setting, calls)
         served.append(result["tokens"])
