@@ -120,6 +120,27 @@ def test_threads_get_their_own_rotations() -> None:
     assert report.fallbacks == {}
 
 
+@compiled
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_however_many_tokens_at_most_three_kernels_are_compiled(strided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = set()
+    right = Launch.on
+
+    def watched(work: Launch, *arguments: Any) -> object:
+        kernel = right(work, *arguments)
+        kernels.add(kernel)
+        return kernel
+
+    monkeypatch.setattr(Launch, "on", watched)
+    whole = rotation(4096, 4, 2, 64, 64, strided=strided)
+    for num_tokens in (*range(1, 200), 255, 256, 1000, 2048, 4095, 4096):
+        query, key = whole.query[:num_tokens], whole.key[:num_tokens]
+        assert rotary.serve(whole.positions[:num_tokens], query, key, whole.cache, 64, 64, True) is not None
+    # One token's slice is contiguous, hence rotated in place, which is another signature.
+    assert 2 <= len(kernels) <= (6 if strided else 3)
+    assert len(report.signatures) == (2 if strided else 1)
+
+
 def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "KEPT", 3)
     for num_tokens in range(1, 9):
