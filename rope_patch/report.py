@@ -71,9 +71,11 @@ def of_signatures(checking: bool) -> dict[str, Signature]:
     for name in signatures.copy():
         entry(name)
     for signature, tiles in plans.copy().items():
-        entry(words(signature))["plans"] = list(tiles)
+        if words(signature) in seen:  # else its check is still going on
+            entry(words(signature))["plans"] = list(tiles)
     for signature, (count,) in served.copy().items():
-        entry(words(signature))["calls"] = count
+        if words(signature) in seen:
+            entry(words(signature))["calls"] = count
     for (signature, reason), count in declined.copy().items():
         entry(words(signature))["fallbacks"][reason] = count
     return seen

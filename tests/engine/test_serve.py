@@ -171,7 +171,9 @@ def test_kernels_that_stop_starting_are_retired_and_requests_go_on(
     (faults / "fails").unlink()
     assert tokens == loaded_natively.tokens[:8]
     for worker in reported(server, lambda found: all("ub overflow" in str(one["status"]) for one in found)):
-        assert {entry["path"] for entry in worker["status"]["signatures"].values()} == {"native"}
+        # What none of these requests needed goes on: a single token, say, if they were batched all the time.
+        checks = [entry["check"] for entry in worker["status"]["signatures"].values() if entry["path"] == "native"]
+        assert any("ub overflow" in check for check in checks)
         assert "ub overflow" in str(worker["status"]["fallbacks"])
     assert server.tokens(PROMPTS[0]) == tokens[0], "retired kernels stay retired"
 
