@@ -122,7 +122,7 @@ def facts_of(shape, num_tokens, fresh):
 
 @pytest.mark.skipif(chips.current().name != "910B3", reason="A3 differs in the number of cores, not in the kernels")
 @pytest.mark.parametrize("fresh", [False, True], ids=["in place", "fresh"])
-@pytest.mark.parametrize("num_tokens", [1, 8192], ids="{} tokens".format)
+@pytest.mark.parametrize("num_tokens", [1, 128, 8192], ids="{} tokens".format)
 @pytest.mark.parametrize("shape", IN_THE_WILD, ids=[shape.model for shape in IN_THE_WILD])
 def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(shape, num_tokens, fresh):
     plan, names, found = facts_of(shape, num_tokens, fresh)
