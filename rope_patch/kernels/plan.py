@@ -4,6 +4,7 @@
 most three kernels. ``plan_ascend`` and ``plan_padded`` know what is good for which back end.
 """
 
+import functools
 from dataclasses import dataclass
 
 # Offsets inside a tile are 32-bit, and so are the strides.
@@ -84,8 +85,9 @@ def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
     return tuple(plan for plan, _ in _steps(shape, device))
 
 
+@functools.lru_cache(maxsize=1024)
 def _steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """Each plan with the largest number of tokens that it is for."""
+    """Each plan with the largest number of tokens that it is for. Kept: every new number of tokens asks again."""
     from rope_patch.kernels import plan_ascend, plan_padded
 
     return (plan_padded if device.powers_of_two else plan_ascend).steps(shape, device)
