@@ -1,9 +1,12 @@
 """The plan: every token once, nothing over budget, few compiles. Pure Python."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rope_patch.kernels import plan_ascend
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Shape, make_plan, plans_of
 from tests.shapes import SHAPES
 
@@ -139,3 +142,14 @@ def test_few_tokens_are_spread_over_cores_by_heads_and_more_are_balanced() -> No
         n: make_plan(shape, n, ASCEND_910B3).grid(n, ASCEND_910B3)[0] for n in (1, 4, 13, 39, 64, 80, 128, 8192)
     }
     assert programs == {1: 3, 4: 12, 13: 39, 39: 39, 64: 32, 80: 40, 128: 32, 8192: 40}
+
+
+def test_plans_are_worked_out_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes up to milliseconds, and every new number of tokens asks."""
+    seen = []
+    steps = plan_ascend.steps
+    monkeypatch.setattr(plan_ascend, "steps", lambda *shape: (seen.append(shape), steps(*shape))[1])
+    shape = dataclasses.replace(ascend_shape("Llama-3.1-8B", fresh=False), token_stride=12345)
+    for num_tokens in range(1, 100):
+        make_plan(shape, num_tokens, ASCEND_910B3)
+    assert len(seen) == 1
