@@ -1,0 +1,56 @@
+"""The README's figures are those that are kept."""
+
+import json
+from typing import Any
+
+from scripts.bench_gpu import report
+from tests.conftest import ROOT
+
+KEPT = ROOT / "scripts" / "bench_gpu" / "results.json"
+
+
+def kept() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(KEPT.read_text())
+    return results
+
+
+def test_the_table_measured_on_a_gpu_is_that_of_the_kept_run() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("| q/kv heads, head size, rotary dim |")) + 2
+    rows = report.readme_rows(kept())
+    assert lines[begin : begin + len(rows)] == rows
+    assert not lines[begin + len(rows)].startswith("|")
+
+
+def test_the_kernel_was_faster_than_every_peer_in_every_case_of_the_kept_run() -> None:
+    """In place against the in-place peers, fresh outputs against the functional ones."""
+    us: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in kept()["rows"]:
+        us.setdefault((row["shape"], row["dtype"], row["tokens"]), {})[row["peer"]] = row["us"]
+    for case, by_peer in us.items():
+        for peer, taken in by_peer.items():
+            if not peer.startswith("rope_patch"):
+                ours = by_peer[report.IN_PLACE[0] if peer in report.IN_PLACE else report.FRESH[0]]
+                assert ours < taken, (case, peer)
+
+
+def test_a_wrong_result_is_marked_and_a_rounded_one_is_not() -> None:
+    wrong = {row["peer"] for row in kept()["rows"] if report.cell(row).endswith("!")}
+    assert wrong == {"vllm-ascend 0.23.0"}
+    marked = {row["shape"] for row in kept()["rows"] if report.cell(row).endswith("!")}
+    assert marked == {"GLM-5.2 draft", "Phi-3-mini"}, "those whose rotary dims are not powers of two"
+
+
+def test_the_modelled_table_is_that_of_the_kept_run() -> None:
+    modelled = json.loads((ROOT / "scripts" / "model_ascend" / "results.json").read_text())["cases"]
+    lines = (ROOT / "README.md").read_text().splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith("| query/key heads, head size, rotary dim |")) + 2
+    assert len(modelled) == 6
+    for line, rows in zip(lines[begin:], modelled.values(), strict=False):
+        at = {row["tokens"]: row for row in rows}
+        ours = [at[tokens]["ours"]["us"] for tokens in (1, 64, 512, 8192)]
+        upstream = [at[tokens]["upstream"]["us"] + at[tokens]["copies_us"] for tokens in (1, 64, 512, 8192)]
+        cells = [*(f"{us:.1f}" for us in ours[:3]), f"{ours[3]:.0f}", f"{at[8192]['hbm_fraction']:.0%}"]
+        fits = not at[8192]["upstream"]["overflows"]
+        theirs = [*(f"{us:.1f}" for us in upstream[:3]), f"{upstream[3]:.0f}"]
+        assert f"| {' | '.join(cells)} | {', '.join(theirs) if fits else 'does not fit'}" in line
