@@ -1,10 +1,9 @@
-"""``rope-patch``: its exit status, its two ways of answering, and ``status``, ``run``, ``install``, ``uninstall``."""
+"""``rope-patch``: its exit status, its two ways of answering, and ``status`` and ``run``."""
 
 import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -159,71 +158,3 @@ def test_run_of_what_cannot_run_says_so(command: list[str], status: int) -> None
     done = carried("--", *command)
     assert done.returncode == status
     assert done.stderr.startswith("rope-patch: ")
-
-
-# install, uninstall
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> Path:
-    """A fresh virtual environment, whose interpreter finds this rope_patch and the doubles on its own path."""
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv" / "bin" / "python"
-    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
-    import wrapt
-
-    paths = [ROOT, DOUBLES, Path(wrapt.__file__).parent.parent]
-    (Path(site.strip()) / "a_test.pth").write_text("".join(f"{path}\n" for path in paths))
-    return tmp_path / "venv"
-
-
-def inside(environment: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in clean_environment().items() if name != "PYTHONPATH"}
-    command = [environment / "bin" / "python", *arguments]
-    return subprocess.run(command, env=clean | variables, cwd=environment, capture_output=True, text=True)
-
-
-def files(environment: Path) -> set[Path]:
-    return {path for path in environment.rglob("*") if "__pycache__" not in path.parts}
-
-
-def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment: Path) -> None:
-    before = files(environment)
-    for done in ("written", "unchanged"):
-        answer = inside(environment, "-m", "rope_patch", "install", "--json")
-        assert json.loads(answer.stdout)["done"] == done, answer.stderr
-    (new,) = files(environment) - before
-    assert new.read_text().count("\n") == 1
-    for flags in ([], ["-E"], ["-I"]):
-        assert inside(environment, *flags, "-c", SHOW).stdout == "ours\n"
-    for done in ("removed", "nothing"):
-        answer = inside(environment, "-m", "rope_patch", "uninstall", "--json")
-        assert json.loads(answer.stdout)["done"] == done
-    assert files(environment) == before
-    assert inside(environment, "-c", SHOW).stdout == "native\n"
-
-
-def test_the_installed_line_is_gated_and_harms_nobody(environment: Path) -> None:
-    inside(environment, "-m", "rope_patch", "install")
-    loaded = "import sys; print('rope_patch' in sys.modules)"
-    assert inside(environment, "-c", loaded).stdout == "True\n"
-    for off in ("0", " Off", "FALSE", "no"):
-        assert inside(environment, "-c", loaded, VLLM_ASCEND_TRITON_ROPE=off).stdout == "False\n"
-    (pth,) = environment.rglob("rope_patch.pth")
-    pth.with_name("zz_again.pth").write_text(pth.read_text())  # a .pth may run twice
-    again = inside(environment, "-c", SHOW)
-    assert (again.stdout, again.stderr) == ("ours\n", "")
-    pth.with_name("a_test.pth").unlink()  # rope_patch is not installed any more
-    orphan = inside(environment, "-c", "print('runs')")
-    assert (orphan.stdout, orphan.stderr) == ("runs\n", "")
-
-
-@pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_a_file_that_install_did_not_write_is_left_alone(environment: Path, verb: str) -> None:
-    (anchor,) = environment.rglob("a_test.pth")
-    theirs = anchor.with_name("rope_patch.pth")
-    theirs.write_text("import sys  # theirs\n")
-    answer = inside(environment, "-m", "rope_patch", verb)
-    assert answer.returncode == 1
-    assert "left as it is" in answer.stderr
-    assert theirs.read_text() == "import sys  # theirs\n"

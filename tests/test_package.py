@@ -53,8 +53,9 @@ def test_installed_from_the_wheel_it_works_and_uninstalls_without_residue(wheel:
     )
     assert said.stdout.strip() in wheel.name
     command = tmp_path / "venv" / "bin" / "rope-patch"
-    for verb in ("install", "uninstall"):
+    for verb, left in (("install", {"rope_patch.pth", "rope_patch.start"}), ("uninstall", set())):
         subprocess.run([command, verb], check=True, stdout=subprocess.DEVNULL)
+        assert {p.name for p in (tmp_path / "venv").rglob("rope_patch.*")} == left
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "rope-patch"], check=True)
     after = sorted(p for p in (tmp_path / "venv").rglob("*") if "__pycache__" not in p.parts)
     assert after == before

@@ -1,5 +1,6 @@
 """What is installed and set around rope_patch, without importing any of it."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -95,11 +96,9 @@ def _ways_in() -> Finding:
     points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
     if points and (allowed is None or "rope_patch" in allowed.split(",")):
         ways.append("vLLM's plugin entry point")
-    try:
-        if install.ours(install.place()):
-            ways.append(str(install.place()))
-    except Fault:
-        pass  # a file of that name that is somebody else's
+    for file in install.places():
+        with contextlib.suppress(Fault):  # a file of that name that is somebody else's
+            ways += [str(file)] * install.whole(file)
     if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
         ways.append("sitecustomize on PYTHONPATH")
     if ways:

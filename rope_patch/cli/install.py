@@ -1,8 +1,10 @@
-"""Have every process of this Python environment import rope_patch, by one .pth file in its site-packages.
+"""Have every process of this Python environment import rope_patch, by two files in its site-packages.
 
-For environments where neither vLLM's plugin (VLLM_PLUGINS closes it, say) nor PYTHONPATH reaches every process. The
-file does nothing where VLLM_ASCEND_TRITON_ROPE is 0, off, false or no, nor once rope_patch is no longer installed.
-`rope-patch uninstall` takes exactly it away again; pip uninstall does not.
+For environments where neither vLLM's plugin (VLLM_PLUGINS closes it, say) nor PYTHONPATH reaches every process. Up to
+Python 3.14 rope_patch.pth is read; from 3.15 on rope_patch.start is, in its stead. Neither does anything where
+VLLM_ASCEND_TRITON_ROPE is 0, off, false or no. `rope-patch uninstall` takes exactly them away again; pip uninstall does
+not: run `rope-patch uninstall` first. A .pth left over does nothing; over a .start left over, Python 3.15 and newer
+print an error whenever they start, and go on.
 """
 
 import argparse
@@ -13,13 +15,15 @@ from pathlib import Path
 
 from rope_patch.cli.answer import Answer, Fault
 
-NAME = "rope_patch.pth"
 # One line, since site executes lines one by one; within it, the gates. site itself reports any other error and goes on.
-LINE = (
+PTH = (
     "import os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
     "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
     "  if error.name != 'rope_patch':\\n   raise\")  # written by rope-patch install\n"
 )
+START = "# written by rope-patch install\nrope_patch.startup:start\n"
+# The .start last, and taken away first: its presence alone keeps Python from the lines of the .pth.
+FILES = {"rope_patch.pth": PTH, "rope_patch.start": START}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,37 +31,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Write the file; harmless twice; refuses a file of that name that it did not write."""
-    file = place()
-    if ours(file):
-        return _answer(file, "unchanged", f"{file} was there already: every process of this environment has rope_patch")
+    """Write the files, or what is missing of them; refuses, with neither touched, where one is somebody else's."""
+    files = places()
+    missing = [file for file in files if not whole(file)]
+    written: list[Path] = []
     try:
-        file.write_text(LINE)
+        for file in missing:
+            written.append(file)
+            file.write_text(FILES[file.name])
     except OSError as error:
-        with contextlib.suppress(OSError):
-            if file.read_text() != LINE and LINE.startswith(file.read_text()):
-                file.unlink()  # half of it
+        for file in written:  # as it was before, if that can be had
+            with contextlib.suppress(OSError, Fault):
+                whole(file)
+                file.unlink(missing_ok=True)
         raise Fault(f"cannot write {file}: {error.strerror}", 1) from error
-    return _answer(file, "written", f"wrote {file}: every new process of this environment imports rope_patch")
+    shown = " and ".join(map(str, files))
+    if not missing:
+        return _answer(
+            files, "unchanged", f"{shown} were there already: every process of this environment has rope_patch"
+        )
+    return _answer(files, "written", f"wrote {shown}: every new process of this environment imports rope_patch")
 
 
-def place() -> Path:
-    """Where the file belongs in the environment of this interpreter."""
-    return Path(sysconfig.get_path("purelib")) / NAME
+def places() -> list[Path]:
+    """Where the files belong in the environment of this interpreter."""
+    return [Path(sysconfig.get_path("purelib")) / name for name in FILES]
 
 
-def ours(file: Path) -> bool:
-    """Whether the file is there, as this verb writes it.
+def whole(file: Path) -> bool:
+    """Whether the file is there as this verb writes it; False if it is not, or only the beginning of it.
 
     Raises:
-        Fault: it is there, and is not.
+        Fault: something else is there.
     """
     if not os.path.lexists(file):
         return False
-    if file.is_symlink() or not file.is_file() or file.read_text(errors="replace") != LINE:
+    content = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else None
+    if content is None or not FILES[file.name].startswith(content):
         raise Fault(f"{file} was not written by this rope-patch install, and is left as it is", 1)
-    return True
+    return content == FILES[file.name]
 
 
-def _answer(file: Path, done: str, text: str) -> Answer:
-    return Answer(ok=True, data={"file": str(file), "done": done}, text=text)
+def _answer(files: list[Path], done: str, text: str) -> Answer:
+    return Answer(ok=True, data={"files": [str(file) for file in files], "done": done}, text=text)

@@ -1,12 +1,13 @@
 """Take away what `rope-patch install` wrote, and nothing else.
 
-Running processes keep what they have; restart them. The package itself goes with pip uninstall rope-patch.
+Running processes keep what they have; restart them. The package itself goes with pip uninstall rope-patch, after this.
 """
 
 import argparse
+import os
 
 from rope_patch.cli.answer import Answer, Fault
-from rope_patch.cli.install import ours, place
+from rope_patch.cli.install import places, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,12 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Remove the file; harmless where it is not; refuses one that ``install`` did not write."""
-    file = place()
-    if not ours(file):
-        return Answer(True, {"file": str(file), "done": "nothing"}, f"nothing to take away: {file} is not there")
-    try:
-        file.unlink()
-    except OSError as error:
-        raise Fault(f"cannot remove {file}: {error.strerror}", 1) from error
-    return Answer(True, {"file": str(file), "done": "removed"}, f"removed {file}")
+    """Remove the files, or what is left of them; refuses, with neither touched, where one is somebody else's."""
+    files = places()
+    for file in files:
+        whole(file)
+    present = [file for file in files if os.path.lexists(file)]
+    named = [str(file) for file in files]
+    if not present:
+        return Answer(True, {"files": named, "done": "nothing"}, f"nothing to take away: no {' and no '.join(named)}")
+    for file in reversed(present):
+        try:
+            file.unlink()
+        except OSError as error:
+            raise Fault(f"cannot remove {file}: {error.strerror}", 1) from error
+    return Answer(True, {"files": named, "done": "removed"}, f"removed {' and '.join(map(str, present))}")
