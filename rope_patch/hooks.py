@@ -1,6 +1,7 @@
 """When a module appears, which target to apply; what is applied; applying and undoing it. Knows no RoPE."""
 
 import functools
+import os
 import sys
 import threading
 from types import ModuleType
@@ -17,6 +18,7 @@ _verdict: capability.Verdict | None = None  # None until the first target's modu
 _undo: dict[str, Undo] = {}  # of what is applied, by target
 _state: dict[str, str] = {}  # of every target, in words
 _forget_variable: Undo | None = None
+_announced_by: int | None = None  # the process, since a fork of it is one that has said nothing yet
 refused: capability.NotCapable | None = None  # what ``force`` demanded in vain
 
 
@@ -150,11 +152,32 @@ def _apply(target: Target, module: ModuleType) -> None:
             except Exception as error:
                 _state[target.name] = f"failed: {type(error).__name__}: {error}"
                 report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
-                return
-        if _verdict.capable or len(_state) == 1:  # the same reason for every target is said once
-            report.logger.info(
-                "rope_patch %s: %s %s (%s)", __version__, target.name, _state[target.name], _verdict.reason
-            )
+        if not _verdict.capable or _all_decided():
+            announce()
+
+
+def _all_decided() -> bool:
+    """Whether no target is left to wait for: of a package that is not in this process, none is."""
+    return all(t.name in _state or t.module.partition(".")[0] not in sys.modules for t in TARGETS)
+
+
+def announce() -> None:
+    """Log this process's one INFO line: when all targets are decided, or at first use, since a module may not come."""
+    global _announced_by  # under no lock: in a forked process, whoever holds it may not exist
+    if _announced_by != os.getpid() and _verdict is not None:
+        _announced_by = os.getpid()
+        report.logger.info("rope_patch %s: %s", __version__, _outcome(_verdict))
+
+
+def _outcome(verdict: capability.Verdict) -> str:
+    if not verdict.capable:
+        return f"native: {verdict.reason}"
+    applied = [target for target in TARGETS if target.name in _undo]
+    # Targets of one module are for different releases of it: where one is applied, why another is not is no news.
+    settled = {target.module for target in applied}
+    said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
+    said += [f"{t.name} {_state[t.name]}" for t in TARGETS if t.name in _state and t.module not in settled]
+    return f"{'; '.join(said)} ({verdict.reason})"
 
 
 def _applied() -> list[str]:

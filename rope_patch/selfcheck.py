@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from rope_patch import report, settings, trial
+from rope_patch import hooks, report, settings, trial
 from rope_patch.kernels.launch import Call, Kernel, device_facts, is_big, planned
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import Device, make_plan, plans_of
@@ -115,6 +115,7 @@ def _said(error: Exception) -> str:
 
 def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_place: bool) -> Trusted | str:
     """Every plan of the call's shape; if one fails, every plan for half of the device's fast memory, once."""
+    hooks.announce()
     device = device_facts(call.query.tensor.device)
     fault = ""
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
@@ -125,7 +126,7 @@ def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_plac
             for plan in plans if settings.current().check else ():
                 launchers |= trial.run(call, plan, budget, query_in_place, key_in_place)
             if fault:
-                report.logger.info("rope_patch: smaller tiles are used, since %s", fault)
+                report.warn_once(f"rope_patch: smaller tiles are used, since {fault}; please report it")
             return Trusted(budget, launchers, report.served[signature])
         except trial.Wrong as error:
             fault = fault or str(error)

@@ -43,6 +43,15 @@ def test_what_is_missing_is_said_once_and_everything_is_as_without_us(stack: Sta
     assert not without["logged"]
 
 
+def test_where_all_is_there_one_line_names_all_that_is_replaced(stack: Stack) -> None:
+    found = processes.table("tests.ascend_stack.incapable", "1", "nothing missing")
+    applied = ["rotary_embedding", "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class"]
+    assert [name for name, state in found["targets"].items() if state == "applied"] == applied
+    ((level, line),) = found["logged"]
+    assert level == "INFO"
+    assert f": {', '.join(applied)} applied ({found['reason']})" in line
+
+
 def test_an_operator_that_vllm_was_told_to_disable_is_native(stack: Stack) -> None:
     from rope_patch import report
 

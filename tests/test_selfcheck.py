@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the check needs torch")
 pytest.importorskip("triton", reason="the check needs triton")
 
-from rope_patch import calls, report, rotary, selfcheck, settings, trial  # noqa: E402
+from rope_patch import calls, hooks, report, rotary, selfcheck, settings, trial  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.plan import plans_of  # noqa: E402
@@ -246,6 +246,14 @@ def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_no
         assert rotated is not None
         assert_rotated(case, before, rotated[0])
     assert set(report.signatures.values()) == {None}
+
+
+def test_the_first_use_says_what_was_replaced_and_later_calls_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(hooks, "announce", lambda: asked.append(True))
+    for _ in range(3):
+        assert serve() is not None
+    assert asked == [True]
 
 
 def test_unaligned_memory_is_another_signature() -> None:
