@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from rope_patch import __version__
 from rope_patch.cli.answer import Answer, Fault
 
-VERBS = ("doctor", "status", "verify", "run", "install", "uninstall")
+VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

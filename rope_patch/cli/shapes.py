@@ -24,14 +24,16 @@ class Shape(NamedTuple):
     theta: float = 10000.0
     max_position: int = 8192
     scaling: str = "default"
+    parameters: dict[str, Any] | None = None  # of the scaling, as the configuration has them
 
 
+_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 # Head sizes, rotary dims, styles and head counts that models in use have; rotary dims that are no powers of two among
 # them.
 BUILT_IN = (
-    Shape("Llama-3.1-8B", 128, 128, 32, 8),
+    Shape("Llama-3.1-8B", 128, 128, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 8.0, **_LLAMA3}),
     Shape("Qwen2.5-7B", 128, 128, 28, 4),
-    Shape("Llama-3.2-1B", 64, 64, 32, 8),
+    Shape("Llama-3.2-1B", 64, 64, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 32.0, **_LLAMA3}),
     Shape("GLM-4-9B", 128, 64, 32, 2, False),
     Shape("Phi-3-mini", 96, 96, 32, 32),
     Shape("Phi-4-mini", 128, 96, 24, 8),
@@ -99,6 +101,7 @@ def _shapes(config: dict[str, Any], kind: str, ranks: int) -> list[Shape]:
             rotary_dim=_rotary_dim(parameters, head_size) if "partial_rotary_factor" in parameters else rotary_dim,
             theta=float(_first(parameters, "rope_theta", default=_first(config, "rope_theta", default=10000.0))),
             scaling=str(_first(parameters, "rope_type", "type", default="default")),
+            parameters=parameters,
             **common,
         )
         for name, parameters in layers.items()

@@ -59,8 +59,8 @@ def act(options: argparse.Namespace) -> Answer:
         {**result._asdict(), "shape": result.shape._asdict(), "ok": not (result.wrong or result.fault)}
         for result in results
     ]
-    text = f"{_text(results)}\n\n{_described(device)}: {verdict}"
-    return Answer(not bad, {"device": _described(device), "ok": not bad, "results": rows}, text)
+    text = f"{_text(results)}\n\n{described(device)}: {verdict}"
+    return Answer(not bad, {"device": described(device), "ok": not bad, "results": rows}, text)
 
 
 def _text(results: list[Result]) -> str:
@@ -81,7 +81,7 @@ def choose_device() -> "torch.device":
     try:
         import torch
     except ImportError as error:
-        raise Fault(f"verify needs torch: {error}") from error
+        raise Fault(f"torch is needed: {error}") from error
     with contextlib.suppress(ImportError):  # without it, torch has no npu
         import torch_npu  # noqa: F401
     for kind in ("npu", "cuda"):
@@ -92,7 +92,7 @@ def choose_device() -> "torch.device":
     return torch.device("cpu")
 
 
-def _described(device: "torch.device") -> str:
+def described(device: "torch.device") -> str:
     import torch
 
     if device.type == "cpu":
@@ -130,7 +130,7 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
         positions = torch.randint(0, rows, (num_tokens,), generator=generator)
         positions[-1] = rows - 1
         for strided in (True, False):
-            query, key = _inputs(shape, num_tokens, strided, generator, kind, device)
+            query, key = inputs(shape, num_tokens, strided, generator, kind, device)
             before = query.cpu().clone(), key.cpu().clone()
             call = call_of(positions.to(device), query, key, cache, head, rope, neox)
             if isinstance(call, Refusal):
@@ -143,10 +143,10 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
                 arguments = (torch.arange(num_tokens), was, cache[positions.to(device)].cpu(), rope, neox)
                 exact = reference.rotate(*arguments, torch.float64)
                 error = (now.cpu().reshape(was.shape).double() - exact).abs()
-                yield error, reference.error_bound(*arguments), _ulp(exact, shape, torch.finfo(kind))
+                yield error, reference.error_bound(*arguments), ulp(exact, shape, torch.finfo(kind))
 
 
-def _inputs(
+def inputs(
     shape: Shape, num_tokens: int, strided: bool, generator: Any, dtype: Any, device: Any
 ) -> "tuple[torch.Tensor, torch.Tensor]":
     """q and k as vLLM has them: views of qkv, or, where a model normalises them, tensors of their own."""
@@ -167,7 +167,7 @@ def _cache(shape: Shape, rows: int) -> "torch.Tensor":
     return torch.cat((angles.cos(), angles.sin()), -1).float()
 
 
-def _ulp(exact: "torch.Tensor", shape: Shape, info: Any) -> "torch.Tensor":
+def ulp(exact: "torch.Tensor", shape: Shape, info: Any) -> "torch.Tensor":
     """A unit in the last place, eps * 2**e for a size in [2**e, 2**(e+1)), no less than the subnormals'.
 
     The size is the length of a lane's pair, which a rotation keeps: where two products cancel, what is left is as

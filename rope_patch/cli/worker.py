@@ -1,0 +1,142 @@
+"""What a worker of vLLM's has around a rotary embedding, as far as that looks, so that ``bench`` can call one.
+
+On vllm-ascend: its patches, operators and registered classes, in its worker's order; a forward context; and the cosines
+and sines that its model runner lays out once a step (0.13 and newer), or a step's first layer does (0.11). What a
+release does not have is passed over: it is looked for, versions are not compared.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rope_patch.cli.answer import Fault
+from rope_patch.cli.shapes import Shape
+
+_UTILS = "vllm_ascend.utils"
+BEFORE_CONFIG = (
+    (_UTILS, "adapt_patch"),
+    ("torch_npu.op_plugin.atb._atb_ops", "_register_atb_extensions"),
+    ("vllm_ascend.ops", "register_dummy_fusion_op"),
+)
+AFTER_CONFIG = (
+    (_UTILS, "register_ascend_customop"),
+    ("vllm_ascend.ascend_config", "init_ascend_config"),
+    (_UTILS, "init_ascend_soc_version"),
+    (_UTILS, "check_ascend_device_type"),
+    ("vllm_ascend.ops.triton.triton_utils", "init_device_properties_triton"),
+    ("vllm_ascend.ops.register_custom_ops", ""),
+    ("vllm_ascend.ops.rotary_embedding", ""),
+)
+CONTEXT = {"is_first_layer": True, "is_draft_model": False, "flash_comm_v1_enabled": False, "sp_enabled": False}
+
+
+class Embedding(NamedTuple):
+    """A rotary embedding of vLLM's."""
+
+    module: Any
+    remark: str | None  # why it is not the class of the shape's scaling
+    covered: bool  # whether rope_patch's setting has a say for that class
+
+
+class Worker:
+    """A process brought to where a worker is before it builds a model.
+
+    Raises:
+        Fault: there is no vLLM, or it cannot be brought there.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        try:
+            from vllm.config import CompilationConfig, VllmConfig
+            from vllm.platforms import current_platform
+
+            self.on_ascend = current_platform.device_type == "npu" and bool(importlib.util.find_spec("vllm_ascend"))
+            if self.on_ascend and hasattr(type(current_platform), "pre_register_and_update"):
+                current_platform.pre_register_and_update()
+            for module, function in BEFORE_CONFIG if self.on_ascend else ():
+                _do(module, function, None)
+            # Custom operators on, as vllm-ascend has them.
+            self.config = VllmConfig(compilation_config=CompilationConfig(custom_ops=["all"]))
+            for module, function in AFTER_CONFIG if self.on_ascend else ():
+                _do(module, function, self.config)
+            self.package: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding")
+        except ImportError as error:
+            raise Fault(f"bench needs vLLM, whose code it times: {error}") from error
+        except Exception as error:
+            raise Fault(f"vLLM cannot be set up as in a worker: {type(error).__name__}: {error}") from error
+
+    def build(self, shape: Shape, dtype: Any) -> Embedding:
+        """vLLM's own module for the shape's scaling; the plain class where the shape does not say enough for that."""
+        try:
+            if "mrope_section" in (shape.parameters or {}):
+                remark = "sections of several positions, not covered: timed as the plain class"
+                return Embedding(self._rope(shape, dtype, "default", {}), remark, False)
+            module = self._rope(shape, dtype, shape.scaling, shape.parameters or {})
+            cache = getattr(module, "cos_sin_cache", None)
+            if cache is not None and cache.shape[-1] == getattr(module, "rotary_dim", None) == shape.rotary_dim:
+                return Embedding(module, None, True)
+            remark, covered = f"{type(module).__name__} is not covered: timed as the plain class", False
+        except Exception as error:
+            remark, covered = f"scaling {shape.scaling} cannot be built ({error!r}): timed as the plain class", True
+        return Embedding(self._rope(shape, dtype, "default", {}), remark, covered)
+
+    def _rope(self, shape: Shape, dtype: Any, kind: str, parameters: dict[str, Any]) -> Any:
+        from vllm.config import set_current_vllm_config
+
+        get_rope = self.package.get_rope
+        scaling = {name: value for name, value in parameters.items() if name != "type"} | {"rope_type": kind}
+        if "rope_parameters" in inspect.signature(get_rope).parameters:
+            scaling |= {"rope_theta": shape.theta, "partial_rotary_factor": shape.rotary_dim / shape.head_size}
+            arguments: dict[str, Any] = {"rope_parameters": scaling}
+        else:
+            arguments = {"rotary_dim": shape.rotary_dim, "base": shape.theta}
+            arguments["rope_scaling"] = None if kind == "default" else scaling
+        arguments |= {"max_position": shape.max_position, "is_neox_style": shape.is_neox_style, "dtype": dtype}
+        with set_current_vllm_config(self.config):
+            return get_rope(head_size=shape.head_size, **arguments).to(self.device)
+
+    @contextlib.contextmanager
+    def step(self, module: Any, positions: Any) -> Iterator[None]:
+        """A forward pass of the model runner with those positions, in which the module may be called."""
+        from vllm.config import set_current_vllm_config
+
+        with contextlib.ExitStack() as around:
+            around.enter_context(set_current_vllm_config(self.config))
+            if self.on_ascend:
+                from vllm.forward_context import get_forward_context, set_forward_context
+
+                _lay_out(module, positions)
+                around.enter_context(set_forward_context(None, self.config))
+                for name, value in CONTEXT.items():
+                    setattr(get_forward_context(), name, value)
+            yield
+
+
+def _do(module_name: str, function: str, config: Any) -> None:
+    """Call it, with the config if it cannot do without; an empty name: the import is all. A module may be missing."""
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.startswith(error.name):
+            return
+        raise
+    call = getattr(module, function, None) if function else None
+    if call is not None:
+        needed = [p for p in inspect.signature(call).parameters.values() if p.default is p.empty]
+        call(*([config] if needed else []))
+
+
+def _lay_out(module: Any, positions: Any) -> None:
+    """vllm-ascend's cosines and sines of a step, which its ``update_cos_sin`` makes of the cache that it recorded."""
+    ascend: Any = importlib.import_module("vllm_ascend.ops.rotary_embedding")
+    if not hasattr(ascend, "update_cos_sin"):
+        return
+    cache = module.cos_sin_cache
+    for name in ("_cos", "_sin"):
+        setattr(ascend, name, cache.new_empty(1, len(positions), 1, cache.shape[-1]))
+    ascend._cos_sin_cache = cache
+    ascend.update_cos_sin(positions)
