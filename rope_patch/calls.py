@@ -6,33 +6,20 @@ kept: a call of a known form takes one look-up, its output tensors, and the kern
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import torch
 
 from rope_patch import selfcheck
 from rope_patch.arguments import Refusal, call_of, refusal_of
-from rope_patch.kernels.launch import Call, planned, stream_getter
+from rope_patch.kernels.launch import Call, Launch, device_getter, planned, stream_getter
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import make_plan
 from rope_patch.trial import ALIGNMENT
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
+# Serves query and key, given their addresses, the cache's and the positions'; None if another device is current.
+Way = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
 KEPT = 1024  # forms; token counts differ without end, and a step needs one or two of them
-
-
-class Way(NamedTuple):
-    """How to serve a call of a known form."""
-
-    launcher: Launcher
-    programs: int
-    numbers: tuple[int, ...]
-    query_fresh: bool
-    key_fresh: bool
-    current_device: Callable[[], int]
-    current_stream: Callable[[int], int]
-    served: list[int]
-
 
 _ways: dict[tuple[object, ...], Way] = {}
 
@@ -54,32 +41,25 @@ def rotate(
     """
     device = query.device
     q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
-    k, of_key = None, None
-    low = q | c | p
+    k, low = None, q | c | p
+    form: tuple[object, ...] = (
+        query.shape, query.stride(), query.dtype, device,
+        positions.shape, positions.stride(), positions.dtype, positions.get_device(),
+        cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.get_device(),
+        head_size, rotary_dim, is_neox_style, always_fresh,
+    )  # fmt: skip
     if key is not None:
         k = key.data_ptr()
-        of_key = (key.shape, key.stride(), key.dtype, key.device)
         low |= k
-    form = (
-        query.shape, query.stride(), query.dtype, device, of_key,
-        positions.shape, positions.stride(), positions.dtype, positions.device,
-        cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.device,
-        head_size, rotary_dim, is_neox_style, always_fresh,
-        low % ALIGNMENT and (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT),
-    )  # fmt: skip
+        form += key.shape, key.stride(), key.dtype, key.get_device()
+    if low % ALIGNMENT:
+        form += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
     way = _ways.get(form)
-    if way is not None and way.current_device() == device.index:
-        rotated, q_out, rotated_key, k_out = query, None, key, None
-        if way.query_fresh:
-            rotated = _fresh(query)
-            q_out = rotated.data_ptr()
-        if way.key_fresh and key is not None:
-            rotated_key = _fresh(key)
-            k_out = rotated_key.data_ptr()
+    if way is not None:
         try:
-            way.launcher.start(way.programs, way.current_stream(device.index), (q, k, q_out, k_out, c, p, *way.numbers))
-            way.served[0] += 1
-            return rotated, rotated_key
+            rotated = way(query, key, q, k, c, p)
+            if rotated is not None:
+                return rotated
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
             _ways.pop(form, None)
     with _current(device):
@@ -102,11 +82,51 @@ def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, alwa
         if launcher:
             if len(_ways) >= KEPT:
                 _ways.clear()
-            kind = query.device.type
-            of_device = getattr(torch, kind).current_device, stream_getter(kind)
             fresh = query_out is not None, key_out is not None
-            _ways[form] = Way(launcher, work.programs, work.numbers, *fresh, *of_device, found.served)
+            _ways[form] = _way(launcher, work, query, key, *fresh, found.served)
     return query if query_out is None else query_out, key if key_out is None else key_out
+
+
+def _way(
+    launcher: Launcher,
+    work: Launch,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    query_fresh: bool,
+    key_fresh: bool,
+    served: list[int],
+) -> Way:
+    """How to serve calls of the form of ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
+    device, dtype, index = query.device, query.dtype, query.device.index
+    current_device, current_stream = device_getter(device.type), stream_getter(device.type)
+    programs, run, before, after = work.programs, launcher.run, launcher.before, (*work.numbers, *launcher.after)
+    shape, strides = query.shape, _contiguous(query)
+    key_shape, key_strides = (key.shape, _contiguous(key)) if key is not None else (shape, strides)
+    empty = torch.empty_strided  # two thirds of new_empty's time, on torch-npu 2.13
+
+    # The default keeps the kernel loaded.
+    def way(
+        query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = launcher
+    ) -> Rotated | None:
+        if current_device() != index:
+            return None
+        q_out = k_out = None
+        if query_fresh:
+            query = empty(shape, strides, dtype=dtype, device=device)
+            q_out = query.data_ptr()
+        if key_fresh:
+            key = empty(key_shape, key_strides, dtype=dtype, device=device)
+            k_out = key.data_ptr()
+        run(programs, 1, 1, current_stream(index), *before, q, k, q_out, k_out, c, p, *after)
+        served[0] += 1
+        return query, key
+
+    return way
+
+
+def _contiguous(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a contiguous tensor of that shape."""
+    return torch.empty(tensor.shape, device="meta").stride()
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,9 @@ from rope_patch import calls, ops, report
 from rope_patch.arguments import Refusal, refusal_of
 from rope_patch.calls import Rotated
 
+# A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
+PLAIN = (torch.Tensor, torch.nn.Parameter)
+
 
 def serve(
     positions: torch.Tensor,
@@ -29,8 +32,7 @@ def serve(
     """
     if torch.is_grad_enabled() and (query.requires_grad or (key is not None and key.requires_grad)):
         return _refuse("gradients wanted")
-    # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
-    if torch.compiler.is_compiling() or type(query) not in (torch.Tensor, torch.nn.Parameter):
+    if torch.compiler.is_compiling() or type(query) not in PLAIN:
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
     if isinstance(rotated, Refusal):

@@ -1,6 +1,7 @@
 """Start the kernel: from checked tensors and a plan to one launch."""
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -47,6 +48,14 @@ def device_facts(device: torch.device) -> Device:
         stride_unit=16,
         busy_programs=processors,
     )
+
+
+@functools.cache
+def device_getter(device_type: str) -> Callable[[], int]:
+    """What gives the index of the current device, without asking each time whether it was initialised."""
+    module, name = {"npu": ("torch_npu._C", "_npu_getDevice")}.get(device_type, ("torch._C", "_cuda_getDevice"))
+    getter: Callable[[], int] = getattr(sys.modules.get(module), name, getattr(torch, device_type).current_device)
+    return getter
 
 
 @functools.cache
