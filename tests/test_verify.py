@@ -93,8 +93,9 @@ def test_the_built_in_list_has_what_models_have() -> None:
 
 
 def test_on_a_machine_without_a_device_it_interprets_by_itself(python: Any, model: str) -> None:
-    code = "import torch\nif torch.cuda.is_available(): raise SystemExit('has a device')\n"
-    code += f"from rope_patch.cli import main\nprint(main(['verify', {model!r}, '--dtype', 'float32']))"
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a device")
+    code = f"from rope_patch.cli import main\nprint(main(['verify', {model!r}, '--dtype', 'float32']))"
     printed = python(code)
     assert "the CPU, under Triton's interpreter: all 1 right" in printed
     assert printed.splitlines()[-1] == "0"
