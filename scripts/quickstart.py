@@ -17,7 +17,7 @@ GENERATE = ROOT / "tests" / "engine" / "generate.py"
 def generate(model: str, setting: str, folder: Path) -> dict[str, Any]:
     """One run of the engine, in processes of its own, under ``VLLM_ASCEND_TRITON_ROPE=setting``."""
     out, log = folder / f"{setting}.json", folder / f"{setting}.log"
-    command = [sys.executable, str(GENERATE), "--models", model, "--folder", str(folder), "--out", str(out)]
+    command = [sys.executable, str(GENERATE), "--cases", f"{model}:float32", "--folder", str(folder), "--out", str(out)]
     environment = os.environ | {"VLLM_ASCEND_TRITON_ROPE": setting, "PYTHONUNBUFFERED": "1"}
     began = time.monotonic()
     with log.open("w") as file:

@@ -1,6 +1,6 @@
 """Generate with the real vLLM engine and tell, as JSON, what came out and what the worker processes did.
 
-    python tests/engine/generate.py --models llama3 phi3 --dtypes float32 --mode eager --folder DIR --out FILE
+    python tests/engine/generate.py --cases llama3:float32 phi3:bfloat16 --mode eager --folder DIR --out FILE
 
 Run in a process of its own: whether rope_patch acts is decided by this process's environment. FILE gets one object per
 (model, dtype).
@@ -129,8 +129,8 @@ def run(path: Path, dtype: str, mode: str, steps: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=models.NAMES, default=list(models.NAMES))
-    parser.add_argument("--dtypes", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
+    cases = [f"{name}:{dtype}" for name in models.NAMES for dtype in ("float32", "bfloat16")]
+    parser.add_argument("--cases", nargs="+", choices=cases, default=["llama3:float32"], metavar="MODEL:DTYPE")
     parser.add_argument("--mode", choices=["eager", "compiled"], default="eager")
     parser.add_argument("--steps", nargs="+", choices=["plain", "off", "wrong"], default=["plain"])
     parser.add_argument("--folder", type=Path, required=True, help="where the tiny models are kept")
@@ -138,11 +138,11 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # to run the functions above in the workers
     results = []
-    for name in options.models:
-        for dtype in options.dtypes:
-            result = run(models.make(name, options.folder), dtype, options.mode, options.steps)
-            print(f"generated with {name} {dtype} {options.mode}: {result['seconds']} s", file=sys.stderr, flush=True)
-            results.append(result)
+    for case in options.cases:
+        name, dtype = case.split(":")
+        result = run(models.make(name, options.folder), dtype, options.mode, options.steps)
+        print(f"generated with {name} {dtype} {options.mode}: {result['seconds']} s", file=sys.stderr, flush=True)
+        results.append(result)
     options.out.write_text(json.dumps(results))
 
 
