@@ -1,15 +1,18 @@
 """``vllm serve`` with the patch: every process of it reports, under load and under faults, and no request fails.
 
-Three servers, each started once: two tensor-parallel workers, eager, in which kernels are broken while they serve; one
-that compiles, under load; and the same switched off, for the tokens that are right.
+Four servers, each started once: one that compiles, under load; the same switched off, for the tokens that are right;
+two tensor-parallel workers, eager, in which kernels and the report folder are broken while they serve, until one is
+killed; and those started again, forked.
 """
 
+import json
 import os
 import random
 import re
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +56,12 @@ def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[A
             return workers
         assert time.monotonic() < until, found
         time.sleep(0.2)
+
+
+def announced(server: Server) -> Counter[int]:
+    """How many INFO lines each process has in the log, by its number."""
+    lines = re.findall(r"pid=(\d+)\).* INFO .*\[hooks\.py:\d+\] rope_patch .* applied \(", server.log.read_text())
+    return Counter(map(int, lines))
 
 
 def resident(pid: int) -> int:
@@ -125,16 +134,48 @@ def faulty(folder: Path, model: Path) -> Iterator[tuple[Server, Path]]:
 def test_server_core_and_both_workers_report_their_roles_and_ranks(
     faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server, _ = faulty
+    server, faults = faulty
     assert len(server.tokens(PROMPTS[0], number=1)) == 1
     workers = reported(server, lambda found: len(found) == 2 and all(one["status"]["calls"] for one in found))
     assert sorted(one["process"]["rank"] for one in workers) == [0, 1]
     (engine,) = {one["process"]["engine"] for one in workers}
     assert engine, "ranks cannot find each other"
+    pids = {one["process"]["pid"] for one in workers}
+    assert all((faults / f"started-{pid}").exists() for pid in pids), "spawned"
+    assert announced(server) == dict.fromkeys(pids, 1)
     assert main(["status", str(server.reports)]) == 0
     shown = capsys.readouterr().out
     for role in ("API server", "engine core", "worker", "0 of 2", "1 of 2", "patched (rotary_embedding)"):
         assert role in shown
+
+
+def said(server: Server, words: str) -> int:
+    """How many lines of the log have them."""
+    return sum(words in line for line in server.log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(("fault", "words"), [("full", "No space left on device"), ("readonly", "Read-only file")])
+def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count_is_lost(
+    faulty: tuple[Server, Path], loaded_natively: Load, fault: str, words: str
+) -> None:
+    server, faults = faulty
+    time.sleep(2 * report_folder.SECONDS)  # what was served is reported
+    before = {one["process"]["rank"]: one["status"]["calls"]["eager"] for one in reported(server, bool)}
+    files = {path: path.read_bytes() for path in server.reports.iterdir()}
+    (faults / fault).touch()
+    # Prompts only: decoding, which is in place, is to be new to the kernels of the next test.
+    tokens = [server.tokens(PROMPTS[0], number=1) for _ in range(2)]
+    until = time.monotonic() + 30
+    while said(server, words) < 2:
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    time.sleep(2 * report_folder.SECONDS)
+    assert said(server, words) == 2, "once in each of two workers"
+    assert {path: path.read_bytes() for path in server.reports.iterdir()} == files, "neither half a report nor remains"
+    (faults / fault).unlink()
+    assert tokens == [loaded_natively.tokens[0][:1]] * 2
+    expected = {rank: count + 2 * 2 for rank, count in before.items()}  # two requests, two layers
+    reported(server, lambda found: {o["process"]["rank"]: o["status"]["calls"]["eager"] for o in found} == expected)
 
 
 def test_a_wrong_kernel_for_a_new_shape_in_one_rank_is_rejected_and_both_ranks_say_that_they_differ(
@@ -199,3 +240,30 @@ def test_a_killed_worker_is_gone_in_the_status(faulty: tuple[Server, Path], caps
     shown = capsys.readouterr().out
     assert "gone" in shown
     assert "no live process" in shown
+
+
+def test_started_again_over_the_same_folder_with_forked_workers_all_is_as_at_first(
+    faulty: tuple[Server, Path], folder: Path, model: Path, loaded_natively: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CPU platform demands spawned workers; the test's platform, that the engine forks them as others do."""
+    killed, faults = faulty
+    old = {one["process"]["pid"] for one in report_folder.read(str(killed.reports))[0]}
+    arguments = ("--enforce-eager", "--tensor-parallel-size", "2")
+    forking = {"ROPE_PATCH_TEST_START_METHOD": "fork", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
+    with serving(model, folder, "again", *arguments, ROPE_PATCH_TEST_FAULTS=str(faults), **forking) as server:
+        assert server.many(PROMPTS[:8], 4) == loaded_natively.tokens[:8]
+        workers = reported(server, lambda found: len(found) == 2 and all(one["status"]["calls"] for one in found))
+        pids = {one["process"]["pid"] for one in workers}
+        assert not any((faults / f"started-{pid}").exists() for pid in pids), "forked"
+        assert [announced(server)[pid] for pid in pids] == [1, 1]
+        assert set(announced(server).values()) == {1}
+        assert main(["status", "--json", str(server.reports)]) == 0
+        processes = json.loads(capsys.readouterr().out)["processes"]
+    lives = {one["process"]["pid"]: one["life"] for one in processes}
+    assert {pid for pid, life in lives.items() if life == "gone"} == old
+    live = [one for one in processes if one["life"] == "live"]
+    assert {one["process"]["role"] for one in live} == {"API server", "engine core", "worker"}
+    assert {one["status"]["targets"]["rotary_embedding"] for one in live if one["process"]["role"] == "worker"} == {
+        "applied"
+    }
+    assert all(one["status"]["fallbacks"] == {} for one in live), "what the killed ones met is not theirs"

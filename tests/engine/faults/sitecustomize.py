@@ -1,9 +1,14 @@
-"""On PYTHONPATH, below rope_patch's own: a user's ``sitecustomize``, which here breaks the kernel when told to.
+"""On PYTHONPATH, below rope_patch's own: a user's ``sitecustomize``, which here breaks rope_patch when told to.
 
-While the folder ROPE_PATCH_TEST_FAULTS has a file ``fails``, no kernel starts; while it has ``wrong``, whose content is
-a rank, that rank's rotate by half the position when they rotate in place. So faults come about while an engine serves.
+So faults come about while an engine serves, and go away again: each lasts as long as the folder ROPE_PATCH_TEST_FAULTS
+has a file of its name. ``fails``: no kernel starts. ``wrong``, whose content is a rank: that rank's kernels rotate by
+half the position when they rotate in place. ``full``: the disk of the report folder is; a file can be made there, and
+nothing written into it. ``readonly``: its file system is.
+
+Every interpreter that starts leaves a file ``started-PID`` there; a forked process starts none.
 """
 
+import errno
 import os
 import sys
 
@@ -18,8 +23,7 @@ def _said(name):
         return None
 
 
-def _break(execute, module):
-    execute(module)
+def _break_kernels(module):
     right = module.Launch.on
 
     def on(work, call, *outputs):
@@ -32,7 +36,40 @@ def _break(execute, module):
     module.Launch.on = on
 
 
+class _FaultyOs:
+    """``os`` as ``report_folder`` sees it."""
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def open(self, path, flags, *arguments, **named):
+        writing = flags & os.O_CREAT
+        if writing and _said("readonly") is not None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+        file = os.open(path, flags, *arguments, **named)
+        if writing and _said("full") is not None:
+            full = os.open("/dev/full", os.O_WRONLY)  # the kernel itself says ENOSPC
+            os.dup2(full, file, inheritable=False)
+            os.close(full)
+        return file
+
+
+def _break_folder(module):
+    module.os = _FaultyOs()
+
+
+BREAK = {"rope_patch.kernels.launch": _break_kernels, "rope_patch.report_folder": _break_folder}
+
+
+def _execute(execute, module):
+    execute(module)
+    BREAK[module.__name__](module)
+
+
+if FOLDER:
+    with open(os.path.join(FOLDER, f"started-{os.getpid()}"), "w"):
+        pass
 if FOLDER and "rope_patch.trigger" in sys.modules:
     from rope_patch import trigger
 
-    sys.meta_path.insert(0, trigger.Finder("rope_patch.kernels.launch".__eq__, _break))
+    sys.meta_path.insert(0, trigger.Finder(BREAK.__contains__, _execute))
