@@ -21,7 +21,14 @@ README_SHAPES = {
     "GLM-5.2 draft": "64/64, 192, 192 (GLM-5.2 draft)",
     "Phi-3-mini": "32/32, 96, 96 (Phi-3)",
 }
-README_PEERS = ("rope_patch, in place", "flashinfer", "rope_patch, fresh", "Liger", "torch.compile", "vllm-ascend 0.23.0")
+README_PEERS = (
+    "rope_patch, in place",
+    "flashinfer",
+    "rope_patch, fresh",
+    "Liger",
+    "torch.compile",
+    "vllm-ascend 0.23.0",
+)
 
 
 def tables(results: dict[str, Any]) -> None:
