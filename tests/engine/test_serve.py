@@ -163,16 +163,20 @@ def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count
     before = {one["process"]["rank"]: one["status"]["calls"]["eager"] for one in reported(server, bool)}
     files = {path: path.read_bytes() for path in server.reports.iterdir()}
     (faults / fault).touch()
-    # Prompts only: decoding, which is in place, is to be new to the kernels of the next test.
-    tokens = [server.tokens(PROMPTS[0], number=1) for _ in range(2)]
-    until = time.monotonic() + 30
-    while said(server, words) < 2:
-        assert time.monotonic() < until
-        time.sleep(0.2)
-    time.sleep(2 * report_folder.SECONDS)
-    assert said(server, words) == 2, "once in each of two workers"
-    assert {path: path.read_bytes() for path in server.reports.iterdir()} == files, "neither half a report nor remains"
-    (faults / fault).unlink()
+    try:
+        # Prompts only: decoding, which is in place, is to be new to the kernels of the next test.
+        tokens = [server.tokens(PROMPTS[0], number=1) for _ in range(2)]
+        until = time.monotonic() + 30
+        while said(server, words) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        time.sleep(2 * report_folder.SECONDS)
+        assert said(server, words) == 2, "once in each of two workers"
+        assert {path: path.read_bytes() for path in server.reports.iterdir()} == files, (
+            "neither half a report nor remains"
+        )
+    finally:
+        (faults / fault).unlink()
     assert tokens == [loaded_natively.tokens[0][:1]] * 2
     expected = {rank: count + 2 * 2 for rank, count in before.items()}  # two requests, two layers
     reported(server, lambda found: {o["process"]["rank"]: o["status"]["calls"]["eager"] for o in found} == expected)
