@@ -86,9 +86,8 @@ def _fault(call: Call, query: Trial, key: Trial | None, start: Callable[[], obje
     start()
     for trial in filter(None, (query, key)):
         rotated = (trial.heads.tensor if trial.out is None else trial.out).cpu().double()
-        arguments = (torch.arange(len(cache_rows), device="cpu"), trial.before, cache_rows)
-        exact = reference.rotate(*arguments, call.rotary_dim, call.is_neox_style, torch.float64)
-        bound = reference.error_bound(*arguments, call.rotary_dim, call.is_neox_style)
+        tokens = torch.arange(len(cache_rows), device="cpu")
+        exact, bound = reference.expected(tokens, trial.before, cache_rows, call.rotary_dim, call.is_neox_style)
         wrong = ~((rotated - exact).abs() <= bound)  # NaN is wrong, and so is a pass-through lane that moved
         if wrong.any():
             return f"first-use check failed: {int(wrong.sum())} of {wrong.numel()} {trial.name} lanes wrong"

@@ -1,5 +1,6 @@
 """``import rope_patch``: free where vLLM is not used, harmless where it cannot work."""
 
+import operator
 import os
 import statistics
 import sys
@@ -23,9 +24,10 @@ def test_it_brings_nothing_but_itself_over_a_bare_interpreter(python: Run) -> No
     assert ours - bare == {"rope_patch", "rope_patch.trigger"}
 
 
-def test_sitecustomize_costs_a_process_without_vllm_at_most_5_ms() -> None:
-    """A paired median of processor time, which other processes' load disturbs less than the clock on the wall."""
+def test_sitecustomize_costs_a_process_without_vllm_a_small_part_of_its_start() -> None:
+    """Medians of processor time, side by side: other processes' load, and a slow machine, change both."""
     bare = clean_environment() | {"PYTHONPATH": str(ROOT)}
+    bare.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once
     ours = bare | {"PYTHONPATH": os.pathsep.join((str(BOOTSTRAP), str(ROOT)))}
 
     def milliseconds(environment: dict[str, str]) -> float:
@@ -35,9 +37,12 @@ def test_sitecustomize_costs_a_process_without_vllm_at_most_5_ms() -> None:
         return (usage.ru_utime + usage.ru_stime) * 1000
 
     milliseconds(ours)  # compiles the bytecode
-    cost = statistics.median(milliseconds(ours) - milliseconds(bare) for _ in range(41))
-    print(f"sitecustomize adds {cost:.2f} ms to a bare interpreter (paired median of 41)")
-    assert cost <= 5
+    with_us, without = zip(*((milliseconds(ours), milliseconds(bare)) for _ in range(41)), strict=True)
+    cost, start = statistics.median(map(operator.sub, with_us, without)), statistics.median(without)
+    print(
+        f"sitecustomize adds {cost:.2f} ms to a bare interpreter's {start:.2f} ms ({cost / start:.0%}; medians of 41)"
+    )
+    assert cost <= 0.3 * start
 
 
 def test_importing_twice_and_from_threads_applies_once(with_doubles: Run) -> None:

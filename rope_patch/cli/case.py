@@ -112,8 +112,7 @@ def _wrong(case: Case, shape: Shape, module: Any, work: timing.Work, exactly: bo
     wrong = lanes = 0
     for was, now in zip(before, rotated, strict=True):
         arguments = (torch.arange(len(some)), was, cache, shape.rotary_dim, module.is_neox_style)
-        exact = reference.rotate(*arguments, torch.float64)
-        bound = reference.error_bound(*arguments)
+        exact, bound = reference.expected(*arguments)
         if not exactly:
             bound = NATIVE_ULP * verify.ulp(exact, shape, torch.finfo(was.dtype))
         wrong += int((~((heads(now).double() - exact).abs() <= bound)).sum())  # NaN is wrong

@@ -24,40 +24,50 @@ def rotate(
     The formula is RoFormer's (Su et al. 2021, equation 34), with lanes paired as (i, i + rotary_dim / 2) for NeoX
     and as (2 i, 2 i + 1) for GPT-J.
     """
-    row = cos_sin_cache[positions.long().clamp(0, cos_sin_cache.shape[0] - 1)].to(compute_dtype)
-    cos, sin = row[:, None].chunk(2, dim=-1)
-    turning = heads[..., :rotary_dim].to(compute_dtype)
-    if is_neox_style:
-        x1, x2 = turning.chunk(2, dim=-1)
-    else:
-        x1, x2 = turning[..., 0::2], turning[..., 1::2]
-    y1, y2 = x1 * cos - x2 * sin, x2 * cos + x1 * sin
-    turned = torch.cat((y1, y2), -1) if is_neox_style else torch.stack((y1, y2), -1).flatten(-2)
+    cos, sin = _rows(positions, cos_sin_cache, compute_dtype)
+    x1, x2 = _parted(heads[..., :rotary_dim].to(compute_dtype), is_neox_style)
+    turned = _joined(x1 * cos - x2 * sin, x2 * cos + x1 * sin, is_neox_style)
     dtype = torch.float64 if compute_dtype == torch.float64 else heads.dtype
     return torch.cat((turned.to(dtype), heads[..., rotary_dim:].to(dtype)), dim=-1)
 
 
-def error_bound(
+def expected(
     positions: torch.Tensor, heads: torch.Tensor, cos_sin_cache: torch.Tensor, rotary_dim: int, is_neox_style: bool
-) -> torch.Tensor:
-    """How far each element of a correct fp32 rotation, rounded once, may lie from the fp64 one.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rotation in fp64, and how far each element of a correct fp32 one, rounded once, may lie from it.
 
-    Half a unit in the last place of the output, and 4 * 2**-24 * (|x1 cos| + |x2 sin|) for the fp32 arithmetic: two
-    products and a sum each lose at most 2**-24 of that, fused or not. Pass-through lanes have no error: 0.
+    That is half a unit in the last place of the output, and 4 * 2**-24 * (|x1 cos| + |x2 sin|) for the fp32 arithmetic:
+    two products and a sum each lose at most 2**-24 of that, fused or not. Pass-through lanes have no error: 0.
     """
-    exact = rotate(positions, heads, cos_sin_cache, rotary_dim, is_neox_style, torch.float64)
-    # |x1 cos| + |x2 sin| is the rotation of |x| whose cross term adds up: take the larger of both signs of sin.
-    size, cache = heads.double().abs(), cos_sin_cache.double().abs()
-    half = rotary_dim // 2
-    flipped = torch.cat((cache[:, :half], -cache[:, half:]), -1)
-    terms = torch.maximum(
-        rotate(positions, size, cache, rotary_dim, is_neox_style, torch.float64),
-        rotate(positions, size, flipped, rotary_dim, is_neox_style, torch.float64),
-    )
+    cos, sin = _rows(positions, cos_sin_cache, torch.float64)
+    x1, x2 = _parted(heads[..., :rotary_dim].double(), is_neox_style)
+    x1_cos, x2_sin, x2_cos, x1_sin = x1 * cos, x2 * sin, x2 * cos, x1 * sin
+    exact = _joined(x1_cos - x2_sin, x2_cos + x1_sin, is_neox_style)
+    arithmetic = _joined(x1_cos.abs() + x2_sin.abs(), x2_cos.abs() + x1_sin.abs(), is_neox_style).mul_(4 * 2.0**-24)
     info = torch.finfo(heads.dtype)
     # A unit in the last place at |y| in [2**e, 2**(e+1)) is eps * 2**e; below the smallest normal it stays there.
-    _, exponent = torch.frexp((exact.abs() + 4 * 2.0**-24 * terms).clamp_min(info.smallest_normal))
-    ulp = info.eps * torch.exp2(exponent.double() - 1)
-    bound = ulp / 2 + 4 * 2.0**-24 * terms
-    bound[..., rotary_dim:] = 0
-    return bound
+    _, exponent = torch.frexp((exact.abs() + arithmetic).clamp_min_(info.smallest_normal))
+    bound = arithmetic.add_(torch.exp2(exponent.double() - 1), alpha=info.eps / 2)
+    passing = heads[..., rotary_dim:].double()
+    return torch.cat((exact, passing), -1), torch.cat((bound, torch.zeros_like(passing)), -1)
+
+
+def _rows(
+    positions: torch.Tensor, cos_sin_cache: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each token's cosines and sines, ``[num_tokens, 1, rotary_dim / 2]``."""
+    row = cos_sin_cache[positions.long().clamp(0, cos_sin_cache.shape[0] - 1)].to(dtype)
+    cos, sin = row[:, None].chunk(2, dim=-1)
+    return cos, sin
+
+
+def _parted(turning: torch.Tensor, is_neox_style: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first and the second lanes of all pairs."""
+    if not is_neox_style:
+        return turning[..., 0::2], turning[..., 1::2]
+    x1, x2 = turning.chunk(2, dim=-1)
+    return x1, x2
+
+
+def _joined(y1: torch.Tensor, y2: torch.Tensor, is_neox_style: bool) -> torch.Tensor:
+    return torch.cat((y1, y2), -1) if is_neox_style else torch.stack((y1, y2), -1).flatten(-2)

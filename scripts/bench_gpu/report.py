@@ -44,6 +44,7 @@ def tables(results: dict[str, Any]) -> None:
             cells = "".join(f"{cell(r):>21}" for r in found)
             print(f"{shape:18}{dtype:9}{tokens:7}{floor:9.2f}{cells}   {floor / found[0]['us']:5.0%} of the floor")
     print("\nhost microseconds a call: " + ", ".join(f"{name} {us:.1f}" for name, us in results["host_us"].items()))
+    print(f"first-use check of a signature, compiled before: {results['first_use_ms']:.1f} ms of host time")
     print("\n" + "\n".join(readme_rows(results)))
 
 
