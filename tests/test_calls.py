@@ -120,6 +120,18 @@ def test_it_launches_on_the_current_stream() -> None:
 
 
 @compiled
+def test_while_another_device_is_current_the_short_way_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]
+) -> None:
+    """There is one device here: the getter is a double that names another."""
+    monkeypatch.setattr(calls, "device_getter", lambda kind: lambda: 1)
+    check(rotation(5, 4, 2, 64, 64))
+    through_triton.clear()
+    check(rotation(5, 4, 2, 64, 64, seed=1))
+    assert len(through_triton) == 1
+
+
+@compiled
 def test_threads_get_their_own_rotations() -> None:
     check(rotation(5, 4, 2, 64, 64))
     with ThreadPoolExecutor(4) as pool:
