@@ -20,7 +20,7 @@ if os.environ.get("ROPE_PATCH_TEST_IMPORT") == "1":  # the way in of a script of
     import rope_patch  # noqa: F401
 
 PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
-NEW_TOKENS = 12
+NEW_TOKENS = 6
 COMPILATION = {
     "custom_ops": ["none", "+rotary_embedding"],
     "pass_config": {"fuse_norm_quant": False, "fuse_act_quant": False},  # into operators that a CPU build lacks

@@ -36,6 +36,7 @@ def with_dtype(dtype: str) -> list[tuple[str, str]]:
 # bfloat16 keeps 8 bits, and our rotation rounds once where the native one rounds every product. Measured on the host,
 # that moves log-probabilities of these prompts by at most 0.12; a wrong rotation moves some by 2.3 or more.
 BFLOAT16_TOLERANCE = 0.25
+ENOUGH = 2 * 6  # calls: two layers, six new tokens, of which the first comes with the prompts
 
 Results = dict[tuple[str, str], dict[str, Any]]
 
@@ -137,7 +138,7 @@ def test_the_worker_says_that_the_kernel_served_every_call(
     worker = result["plain"]["worker"]
     path = {"eager": "eager", "compiled": "op"}[result["mode"]]
     assert worker["status"]["targets"]["rotary_embedding"] == "applied"
-    assert worker["status"]["calls"][path] > 20  # two layers, twelve steps, prefill included
+    assert worker["status"]["calls"][path] >= ENOUGH
     assert worker["status"]["fallbacks"] == {}
     for signature in worker["status"]["signatures"].values():
         assert (signature["check"], signature["path"], signature["fallbacks"]) == ("passed", "kernel", {})
@@ -210,7 +211,7 @@ def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path,
         loaded.append("Directly load AOT compilation" in (folder / f"{name}.log").read_text())
         assert ("status" in result["worker"]) == (setting != "gone"), "rope_patch was imported or not"
         calls = result["worker"].get("status", {"calls": {}})["calls"]
-        assert (calls.get("op", 0) > 20) == (setting == "on"), (turn, setting, calls)
+        assert (calls.get("op", 0) >= ENOUGH) == (setting == "on"), (turn, setting, calls)
         served.append(result["tokens"])
     assert loaded == [False, False, True, True], "native graphs are one kind, whether rope_patch is there or not"
     assert all(tokens == served[0] for tokens in served)
@@ -239,7 +240,7 @@ def test_every_way_in_reaches_engine_core_and_worker(folder: Path, tmp_path: Pat
     result = run(folder, name, *arguments, ROPE_PATCH_TEST_WITNESS=str(tmp_path), **WAYS[way])["llama3", "float32"]
     worker = result["plain"]["worker"]
     assert worker["pid"] != result["driver_pid"]
-    assert worker["status"]["calls"]["eager"] > 20
+    assert worker["status"]["calls"]["eager"] >= ENOUGH
     assert worker["status"]["fallbacks"] == {}
     assert result["plain"]["tokens"] == eager["llama3", "float32"]["plain"]["tokens"]
     if way == "all of them":
