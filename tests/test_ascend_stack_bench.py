@@ -45,6 +45,7 @@ def test_both_are_measured_and_who_serves_is_said(stack: Stack, model: str, tmp_
     from rope_patch.targets.ascend_rotary_class import LEFT_TO_FUSION, LEFT_TO_VENDOR
 
     monkeypatch.setattr(contest, "ON_DEVICE", contest.Effort(2, 2, 2))
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")  # which the verb would set, for all of this process's children
     answer = benched(tmp_path, model, "--tokens", "5")
     vendor = {"full": LEFT_TO_VENDOR, "full 128": LEFT_TO_FUSION} if not stack.has_triton_path else {}
     assert answer.ok
