@@ -87,6 +87,7 @@ def said(folder: Path) -> dict[str, tuple[int, str]]:
         ("sections", "", ["sections", *few]),
         ("wrong", WRONG, ["partial", "--tokens", "2"]),
         ("failing", FAILING, ["partial", *few]),
+        ("no step", "from rope_patch.cli.worker import Worker\nWorker.step = None", ["partial", *few]),
     )
 
 
@@ -157,6 +158,12 @@ def test_a_kernel_that_could_not_be_run_is_exit_status_1(said: Any) -> None:
     assert (status, row["fault"], row["serves"], row["reason"]) == (1, "ub overflow", "native", "ub overflow")
     assert row["native"]["host"]["median_us"] > 0
     assert row["patched"] is None
+
+
+def test_a_worker_that_cannot_be_brought_to_a_forward_pass_is_exit_status_2(said: Any) -> None:
+    status, printed = said["no step"]
+    assert status == 2
+    assert "stablelm cannot be measured here: TypeError" in printed
 
 
 def test_under_the_kill_switch_native_serves_and_the_kernel_is_still_timed(folder: Path) -> None:

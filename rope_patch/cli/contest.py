@@ -53,7 +53,8 @@ def of_shape(shape: Shape, tokens: Sequence[int], dtype: str, worker: Worker) ->
     """A row for each number of tokens; leaves rope_patch enabled.
 
     Raises:
-        Fault: vLLM has no rotary embedding for the shape, or what is patched cannot be taken back.
+        Fault: vLLM has no rotary embedding for the shape, or cannot be brought to a forward pass, or what is patched
+            cannot be taken back.
     """
     kind = getattr(torch, dtype)
     generator = torch.Generator("cpu").manual_seed(0)
@@ -72,6 +73,10 @@ def of_shape(shape: Shape, tokens: Sequence[int], dtype: str, worker: Worker) ->
                 with worker.step(embedding.module, case.positions):
                     examine(case, shape, embedding)
             _measure(cases, embedding, worker)
+        except Fault:
+            raise
+        except Exception as error:  # around the calls: a release whose worker is arranged in another way
+            raise Fault(f"{shape.name} cannot be measured here: {type(error).__name__}: {error}") from error
         finally:
             rope_patch.enable()
     return [_row(case, shape, embedding) for case in cases]
