@@ -16,7 +16,7 @@ from typing import Any
 from tests.conftest import ROOT, clean_environment
 
 BIN = Path(sys.executable).parent
-NEW_TOKENS = 6
+NEW_TOKENS = 3
 
 
 class Server:

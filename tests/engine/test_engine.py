@@ -18,7 +18,7 @@ from tests.conftest import ROOT, clean_environment
 pytest.importorskip("vllm", reason="needs the real vLLM")
 import rope_patch_test_platform  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 MODELS = ("llama3", "glm4", "phi3", "qwen3")
 # Each mode's models and dtypes. What a graph holds of a rotation is one op, whatever the model: so few are compiled.
