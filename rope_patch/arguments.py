@@ -4,7 +4,7 @@ One set of rules with two uses: rope_patch's own op raises what is refused, a pa
 call to the original.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 
@@ -16,7 +16,8 @@ INTEGERS = (torch.int32, torch.int64)
 DEVICES = ("cpu",) if INTERPRETED else ("npu", "cuda")
 
 
-class Refusal(NamedTuple):
+@dataclass
+class Refusal:
     """Why a call is not one for the kernel: the error it would be, and what was expected."""
 
     error: type[Exception]

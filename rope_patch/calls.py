@@ -1,9 +1,11 @@
 """A call, from vLLM's tensors to a launch; and, for calls of a form that was served before, the short way there.
 
 In eager mode a layer calls with the same shapes and strides as the one before it, so what was worked out for a form is
-kept: a call of a known form takes one look-up, its output tensors, and the kernel's own launcher.
+kept: a call of a known form takes one look-up, its output tensors, and the kernel's own launcher. And it calls with the
+same positions and, mostly, the same cache: those are told by which objects they are.
 """
 
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
@@ -11,17 +13,22 @@ import torch
 
 from rope_patch import selfcheck
 from rope_patch.arguments import Refusal, call_of, refusal_of
-from rope_patch.kernels.launch import Call, Launch, device_getter, planned, stream_getter
+from rope_patch.kernels.launch import Call, Launch, planned
 from rope_patch.kernels.launcher import Launcher
 from rope_patch.kernels.plan import make_plan
+from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
 from rope_patch.trial import ALIGNMENT
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
 # Serves query and key, given their addresses, the cache's and the positions'; None if another device is current.
 Way = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
-KEPT = 1024  # forms; token counts differ without end, and a step needs one or two of them
+Form = tuple[object, ...]
+Ways = dict[Form, Way]  # by the form of query and key
+KEPT = 1024  # forms of positions and cache; token counts differ without end, and a step needs one or two of them
 
-_ways: dict[tuple[object, ...], Way] = {}
+_ways: dict[Form, Ways] = {}  # by the form of positions and cache
+# The last call's positions and cache, and the ways of their form. One tuple, so that threads see all of it or none.
+_recent: tuple[Callable[[], object], Callable[[], object], Ways] = (lambda: None, lambda: None, {})
 
 
 def rotate(
@@ -39,36 +46,57 @@ def rotate(
     Outputs are new contiguous tensors where the inputs are strided or ``always_fresh`` is set, else the inputs, rotated
     in place. A ``Refusal`` or a string says why nothing was done: what is wrong with the arguments, or with the kernel.
     """
-    device = query.device
+    recent_positions, recent_cache, ways = _recent
+    # Whoever gives one of them another shape in place has to change query's with it, and that is another form.
+    if recent_positions() is not positions or recent_cache() is not cos_sin_cache:
+        ways = _ways_of(positions, cos_sin_cache)
     q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
-    k, low = None, q | c | p
-    form: tuple[object, ...] = (
-        query.shape, query.stride(), query.dtype, device,
-        positions.shape, positions.stride(), positions.dtype, positions.get_device(),
-        cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.get_device(),
-        head_size, rotary_dim, is_neox_style, always_fresh,
-    )  # fmt: skip
-    if key is not None:
+    form: Form
+    if key is None:
+        k, low = None, q | c | p
+        form = (
+            query.shape, query.stride(), query.dtype, query.get_device(),
+            head_size, rotary_dim, is_neox_style, always_fresh,
+        )  # fmt: skip
+    else:
         k = key.data_ptr()
-        low |= k
-        form += key.shape, key.stride(), key.dtype, key.get_device()
+        low = q | k | c | p
+        form = (
+            query.shape, query.stride(), query.dtype, query.get_device(),
+            key.shape, key.stride(), key.dtype, key.get_device(),
+            head_size, rotary_dim, is_neox_style, always_fresh,
+        )  # fmt: skip
     if low % ALIGNMENT:
         form += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
-    way = _ways.get(form)
+    way = ways.get(form)
     if way is not None:
         try:
             rotated = way(query, key, q, k, c, p)
             if rotated is not None:
                 return rotated
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
-            _ways.pop(form, None)
-    with _current(device):
+            ways.pop(form, None)
+    with _current(query.device):
         arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
         call = refusal_of(*arguments) or call_of(*arguments, is_neox_style)
-        return call if isinstance(call, Refusal) else _rotate(form, call, key, always_fresh)
+        return call if isinstance(call, Refusal) else _rotate(ways, form, call, key, always_fresh)
 
 
-def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, always_fresh: bool) -> Rotated | str:
+def _ways_of(positions: torch.Tensor, cos_sin_cache: torch.Tensor) -> Ways:
+    """The ways of calls with such positions and cache, which are the recent ones from now on."""
+    global _recent
+    form = (
+        positions.shape, positions.stride(), positions.dtype, positions.get_device(),
+        cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.get_device(),
+    )  # fmt: skip
+    if len(_ways) >= KEPT:
+        _ways.clear()
+    ways = _ways.setdefault(form, {})
+    _recent = weakref.ref(positions), weakref.ref(cos_sin_cache), ways
+    return ways
+
+
+def _rotate(ways: Ways, form: Form, call: Call, key: torch.Tensor | None, always_fresh: bool) -> Rotated | str:
     query = call.query.tensor
     query_out = _fresh(query) if always_fresh or not query.is_contiguous() else None
     key_out = _fresh(key) if key is not None and (always_fresh or not key.is_contiguous()) else None
@@ -80,10 +108,10 @@ def _rotate(form: tuple[object, ...], call: Call, key: torch.Tensor | None, alwa
         work = planned(call, plan, found.device)
         launcher = found.launchers.get(work.kernel)
         if launcher:
-            if len(_ways) >= KEPT:
-                _ways.clear()
+            if len(ways) >= KEPT:
+                ways.clear()
             fresh = query_out is not None, key_out is not None
-            _ways[form] = _way(launcher, work, query, key, *fresh, found.served)
+            ways[form] = _way(launcher, work, query, key, *fresh, found.served)
     return query if query_out is None else query_out, key if key_out is None else key_out
 
 
@@ -100,9 +128,9 @@ def _way(
     device, dtype, index = query.device, query.dtype, query.device.index
     current_device, current_stream = device_getter(device.type), stream_getter(device.type)
     programs, run, before, after = work.programs, launcher.run, launcher.before, (*work.numbers, *launcher.after)
-    shape, strides = query.shape, _contiguous(query)
-    key_shape, key_strides = (key.shape, _contiguous(key)) if key is not None else (shape, strides)
-    empty = torch.empty_strided  # two thirds of new_empty's time, on torch-npu 2.13
+    shape, strides = tuple(query.shape), _contiguous(query)
+    key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)
+    empty = allocator(device)
 
     # The default keeps the kernel loaded.
     def way(
@@ -112,10 +140,10 @@ def _way(
             return None
         q_out = k_out = None
         if query_fresh:
-            query = empty(shape, strides, dtype=dtype, device=device)
+            query = empty(shape, strides, dtype)
             q_out = query.data_ptr()
         if key_fresh:
-            key = empty(key_shape, key_strides, dtype=dtype, device=device)
+            key = empty(key_shape, key_strides, dtype)
             k_out = key.data_ptr()
         run(programs, 1, 1, current_stream(index), *before, q, k, q_out, k_out, c, p, *after)
         served[0] += 1
@@ -141,5 +169,7 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 def forget() -> None:
     """Work everything out anew, for tests and after a kernel cache was cleared."""
+    global _recent
     _ways.clear()
+    _recent = (lambda: None, lambda: None, {})
     selfcheck.forget()

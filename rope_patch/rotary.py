@@ -1,6 +1,8 @@
 """The contract of a rotation: which calls the kernel serves, in place or fresh, and which go back to the original."""
 
 import torch
+from torch import is_grad_enabled
+from torch.compiler import is_compiling
 
 from rope_patch import calls, ops, report
 from rope_patch.arguments import Refusal, refusal_of
@@ -30,17 +32,15 @@ def serve(
     contiguous tensor is returned, pass-through lanes included. Under ``torch.compile`` the functional op is traced:
     fresh outputs always. Never raises of its own.
     """
-    if torch.is_grad_enabled() and (query.requires_grad or (key is not None and key.requires_grad)):
+    if is_grad_enabled() and (query.requires_grad or (key is not None and key.requires_grad)):
         return _refuse("gradients wanted")
-    if torch.compiler.is_compiling() or type(query) not in PLAIN:
+    if is_compiling() or type(query) not in PLAIN:
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
-    if isinstance(rotated, Refusal):
-        return _refuse(f"not {rotated.expected}")
-    if isinstance(rotated, str):
-        return _refuse(rotated)
-    report.calls["eager"] += 1
-    return rotated
+    if isinstance(rotated, tuple):
+        report.calls["eager"] += 1
+        return rotated
+    return _refuse(f"not {rotated.expected}" if isinstance(rotated, Refusal) else rotated)
 
 
 def _traced(

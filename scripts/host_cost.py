@@ -1,9 +1,11 @@
 """Host time of a call on one token, up to the runtime's launch entry, on the host CANN:
 
-    scripts/ascend.sh python -m scripts.host_cost    # TRITON_ENABLE_TASKQUEUE=false: launches not through the queue
+    scripts/ascend.sh python -m scripts.host_cost
+    .venvs/stack-0.23.0/bin/python -m tests.host_cann.run python -m scripts.host_cost    # and vLLM's forward_oot
 
-Processor time of the calling thread, the median of rounds side by side; ratios are what it is for, on a machine of its
-own. Nothing of an NPU is in it: the runtime's side is the stand-in's.
+TRITON_ENABLE_TASKQUEUE=false: launches not through torch-npu's queue. Processor time of the calling thread, the median
+of rounds side by side; ratios are what it is for, on a machine of its own. Nothing of an NPU is in it: the runtime's
+side is the stand-in's.
 """
 
 import statistics
@@ -11,13 +13,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import rope_patch  # noqa: F401  before vLLM, so that it is patched where there is one
+from tests.ascend_stack import harness
+from tests.ascend_stack.models import LLAMA3
 from tests.host_cann import fixture
 
-torch = fixture.initialise()
+stack = None if harness.missing() else harness.start()
+torch = stack.torch if stack else fixture.initialise()
 
-from rope_patch import calls, ops, rotary  # noqa: E402
+from rope_patch import calls, ops, report, rotary, selfcheck  # noqa: E402
 from rope_patch.arguments import call_of  # noqa: E402
-from rope_patch.kernels.launch import device_facts, planned  # noqa: E402
+from rope_patch.kernels.launch import device_facts, memory, planned  # noqa: E402
 from rope_patch.kernels.plan import make_plan  # noqa: E402
 
 CALLS, ROUNDS = 200, 15
@@ -48,6 +54,26 @@ def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
     return statistics.median(times[1:])
 
 
+def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Callable[[], object]]:
+    """Calls of the patched ``forward_oot`` of a Llama-3 embedding, which vLLM's own dispatch would make."""
+    if not stack:
+        return {}
+    embedding = stack.build("llama3", HEAD_SIZE, **LLAMA3)
+    return {
+        "forward_oot, in place": lambda: embedding.forward_oot(at_one, q, k),
+        "forward_oot, fresh": lambda: embedding.forward_oot(at_two, two[0], two[1]),
+    }
+
+
+def own_launcher(launch: Any, arguments: tuple[Any, ...]) -> Callable[[], object]:
+    """The launcher that was found for a launch's kernel, alone: what no call can cost less than."""
+    kept = [found.launchers for found in selfcheck._found.values() if not isinstance(found, str)]
+    launcher = next(launchers[launch.kernel] for launchers in kept if launch.kernel in launchers)
+    addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in arguments)
+    return lambda: launcher.start(launch.programs, 0, (*addresses, *launch.numbers))
+
+
+@torch.inference_mode()  # as vLLM calls
 def main() -> None:
     cache = torch.randn(4096, HEAD_SIZE).bfloat16().npu()
     widths = [HEADS * HEAD_SIZE, KV_HEADS * HEAD_SIZE, KV_HEADS * HEAD_SIZE]
@@ -61,17 +87,22 @@ def main() -> None:
     launch = planned(in_place, make_plan(in_place.shape(False), 1, device), device)
     launch_fresh = planned(fresh, make_plan(fresh.shape(True), 2, device), device)
     op = torch.ops.rope_patch.rotary_embedding
-    found = microseconds(
-        {
-            "kernel[grid], in place": lambda: launch.on(in_place, None, None),
-            "kernel[grid], fresh": lambda: launch_fresh.on(fresh, *outputs),
-            "rotary.serve, in place": lambda: rotary.serve(at_one, q, k, *arguments),
-            "rotary.serve, fresh": lambda: rotary.serve(at_two, two[0], two[1], *arguments),
-            "the op's body": lambda: ops._rotary_embedding(at_two, two[0], two[1], *arguments),
-            "torch.ops.rope_patch": lambda: op(at_two, two[0], two[1], *arguments),
-            "new_empty": lambda: q.new_empty(q.shape),
-        }
-    )
+    works: dict[str, Callable[[], object]] = {
+        "kernel[grid], in place": lambda: launch.on(in_place, None, None),
+        "kernel[grid], fresh": lambda: launch_fresh.on(fresh, *outputs),
+        **forwards(at_one, q, k, at_two, two),
+        "rotary.serve, in place": lambda: rotary.serve(at_one, q, k, *arguments),
+        "rotary.serve, fresh": lambda: rotary.serve(at_two, two[0], two[1], *arguments),
+        "the op's body": lambda: ops._rotary_embedding(at_two, two[0], two[1], *arguments),
+        "torch.ops.rope_patch": lambda: op(at_two, two[0], two[1], *arguments),
+        "new_empty": lambda: q.new_empty(q.shape),
+    }
+    for work in works.values():
+        work()
+    works["launcher, in place"] = own_launcher(launch, memory(in_place, None, None))
+    works["launcher, fresh"] = own_launcher(launch_fresh, memory(fresh, *outputs))
+    found = microseconds(works)
+    assert not report.fallbacks, report.fallbacks
     print(f"first-use check of a signature, compiled before: {first_use_ms(two, at_two, arguments):.0f} ms")
     for name, us in found.items():
         base = found["kernel[grid], in place" if "in place" in name else "kernel[grid], fresh"]

@@ -1,7 +1,10 @@
 """Calls of a form that was served before take the short way, and only where it is right."""
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,6 +169,78 @@ def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch) ->
     for num_tokens in range(1, 9):
         check(rotation(num_tokens, 1, 1, 32, 32))
         assert len(calls._ways) <= 3
+
+
+def layers(case: Rotation, count: int) -> list[Rotation]:
+    """Calls of one step: the same positions and cache, the very objects, and query and key of each layer's own."""
+    num_tokens = case.positions.numel()
+    others = [
+        rotation(num_tokens, 4, 2, case.head_size, case.rotary_dim, seed=100 + seed, strided=bool(seed % 2))
+        for seed in range(count)
+    ]
+    return [replace(other, positions=case.positions, cache=case.cache) for other in others]
+
+
+@compiled
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from([1, 3]), st.sampled_from([torch.int32, torch.int64])), max_size=6),
+    kinds=st.integers(1, 2),
+)
+def test_each_layer_of_a_step_gets_the_steps_positions_and_its_kinds_cache(
+    steps: list[tuple[int, Any]], kinds: int
+) -> None:
+    """Caches are the model's, and stay; positions are the step's. Layers of two kinds take turns."""
+    caches = [rotation(1, 4, 2, 32, 32, cache_dtype=dtype).cache for dtype in (torch.float32, torch.bfloat16)]
+    for seed, (num_tokens, dtype) in enumerate(steps):
+        step = rotation(num_tokens, 4, 2, 32, 32, positions_dtype=dtype, seed=seed)
+        for turn in zip(*(layers(replace(step, cache=cache), 4) for cache in caches[:kinds]), strict=True):
+            for layer in turn:
+                check(layer)
+
+
+@compiled
+def test_positions_and_cache_that_change_in_place_are_read_anew() -> None:
+    case = rotation(5, 4, 2, 32, 32)
+    for seed in range(1, 4):
+        other = rotation(5, 4, 2, 32, 32, seed=seed)
+        case.positions.copy_(other.positions)
+        case.cache.copy_(other.cache)
+        check(replace(other, positions=case.positions, cache=case.cache))
+
+
+@compiled
+@pytest.mark.parametrize("num_tokens", [3, 8])
+def test_positions_that_change_their_memory_and_length_in_place_are_read_anew(num_tokens: int) -> None:
+    case = rotation(5, 4, 2, 32, 32)
+    check(case)
+    other = rotation(num_tokens, 4, 2, 32, 32, seed=1)
+    case.positions.set_(other.positions)
+    for seed in range(2, 4):
+        check(replace(rotation(num_tokens, 4, 2, 32, 32, seed=seed), positions=case.positions, cache=case.cache))
+
+
+def test_no_positions_and_no_cache_are_kept_alive() -> None:
+    case = rotation(5, 4, 2, 32, 32)
+    for _ in range(2):
+        check(case)
+    kept = weakref.ref(case.positions), weakref.ref(case.cache)
+    del case
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
+
+
+@compiled
+def test_a_step_of_known_forms_never_goes_through_triton(through_triton: list[Launch]) -> None:
+    for seed in range(3):
+        for layer in layers(rotation(3, 4, 2, 32, 32, seed=seed), 4):
+            check(layer)
+        if seed == 0:
+            assert through_triton
+        through_triton.clear()
+    for layer in layers(rotation(3, 4, 2, 32, 32, seed=9), 4):
+        check(layer)
+    assert not through_triton
 
 
 def moved_by_one_element(case: Rotation) -> Rotation:

@@ -1,8 +1,6 @@
 """Start the kernel: from checked tensors and a plan to one launch."""
 
 import functools
-import sys
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -48,29 +46,6 @@ def device_facts(device: torch.device) -> Device:
         stride_unit=16,
         busy_programs=processors,
     )
-
-
-@functools.cache
-def device_getter(device_type: str) -> Callable[[], int]:
-    """What gives the index of the current device, without asking each time whether it was initialised."""
-    module, name = {"npu": ("torch_npu._C", "_npu_getDevice")}.get(device_type, ("torch._C", "_cuda_getDevice"))
-    getter: Callable[[], int] = getattr(sys.modules.get(module), name, getattr(torch, device_type).current_device)
-    return getter
-
-
-@functools.cache
-def stream_getter(device_type: str) -> Callable[[int], int]:
-    """What gives the current stream of a device, by its index, as Triton would launch on it."""
-    if device_type == "npu":
-        try:  # what triton-ascend's driver calls, after two imports each time
-            from torch_npu._C import _npu_getCurrentRawStream
-        except ImportError:
-            pass
-        else:
-            getter: Callable[[int], int] = _npu_getCurrentRawStream
-            return getter
-    getter = triton.runtime.driver.active.get_current_stream
-    return getter
 
 
 class Call(NamedTuple):
