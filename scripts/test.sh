@@ -38,7 +38,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
     ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q "${two[@]}" "$@" || true
 }
 
-kernel=(tests/test_kernel.py tests/test_rotary.py tests/test_calls.py tests/test_op.py tests/test_selfcheck.py)
+kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
 two=(-n 2 --dist worksteal)
 not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*')
 

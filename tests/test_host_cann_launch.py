@@ -31,6 +31,26 @@ def test_a_launch_does_not_overtake_the_work_before_it(queue):
 
 
 @QUEUE
+def test_discarded_launches_change_nothing_and_later_ones_run(queue):
+    done = fixture.run_script(
+        """
+        from tests.host_cann import discard
+        from tests.host_cann.sample_kernels import add_one
+        x = torch.zeros(1000).npu()
+        add_one[(8,)](x, 1000, BLOCK=128)
+        with discard.launches(torch):
+            for _ in range(50):
+                add_one[(8,)](x, 1000, BLOCK=128)
+        print(x.cpu().unique().tolist())
+        add_one[(8,)](x, 1000, BLOCK=128)
+        print(x.cpu().unique().tolist())
+        """,
+        TRITON_ENABLE_TASKQUEUE=queue,
+    )
+    assert done.stdout.split() == ["[1.0]", "[2.0]"], done.stdout + done.stderr
+
+
+@QUEUE
 @pytest.mark.parametrize("grid", [0, 65536])
 def test_a_grid_that_the_device_refuses_is_an_exception(grid, queue):
     """Through the compiled kernel: Triton-Ascend's own ``kernel[grid]`` already refuses the larger one."""

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import triton
 
-from rope_patch import calls, rotary
+from rope_patch import calls, ops, rotary
 from rope_patch.arguments import call_of
 from rope_patch.kernels import reference
 from rope_patch.kernels.launch import device_facts, launch, planned
@@ -137,6 +137,7 @@ def host_costs() -> dict[str, float]:
         "kernel[grid], fresh": timing.host_us(lambda: fresh.on(call, *outputs)),
         "rotary.serve, in place": timing.host_us(lambda: rotary.serve(*arguments)),
         "rotary.serve, fresh": timing.host_us(lambda: rotary.serve(*strided)),
+        "the op's body, fresh": timing.host_us(lambda: ops._rotary_embedding(*strided)),
         "torch.empty": timing.host_us(lambda: torch.empty(1, 4096, device="cuda")),
     }
     return found

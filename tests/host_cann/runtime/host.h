@@ -55,6 +55,7 @@ void host_set_device_fault(int code);
 
 /* --- launches.c --- */
 void host_note_launch(const char *linalg, const int32_t grid[3]);
+bool host_discards_launches(void);
 
 /* --- capture.c --- */
 void host_record(host_graph *graph, host_task *task);

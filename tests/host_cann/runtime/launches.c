@@ -1,11 +1,14 @@
-/* Which kernels ran, with which grids: what a test may ask about afterwards. Noted only while somebody watches. */
+/* Which kernels ran, with which grids: what a test may ask about afterwards. Noted only while somebody watches.
+ * And whether launches are carried out at all. */
 #include "host.h"
+#include <stdatomic.h>
 #include <stdlib.h>
 
 typedef struct { const char *linalg; int32_t grid[3]; } launch;
 static launch *launches;
 static int count, capacity;
 static bool watching;
+static atomic_bool discarding;
 
 void host_note_launch(const char *linalg, const int32_t grid[3]) {
   if (!watching) return;
@@ -27,3 +30,7 @@ const char *host_cann_launch(int index, int32_t grid[3]) {
   for (int i = 0; i < 3; i++) grid[i] = launches[index].grid[i];
   return launches[index].linalg;
 }
+
+/* From here on a launch returns at the runtime's entry, and its kernel never runs: to measure what comes before. */
+void host_cann_discard_launches(bool on) { discarding = on; }
+bool host_discards_launches(void) { return discarding; }
