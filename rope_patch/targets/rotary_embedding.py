@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from rope_patch import rotary
 from rope_patch.replace import Undo, replace
@@ -26,9 +27,9 @@ PARAMETERS = ["self", "positions", "query", "key"]
 
 
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
-    # Attributes are read per call: models change is_neox_style after construction, and caches are replaced. A buffer
-    # is taken from where PyTorch keeps it: as an attribute it costs a tenth of the call, by Module.__getattr__.
-    cache = self._buffers.get("cos_sin_cache")
+    # Attributes are read per call: models change is_neox_style after construction, and caches are replaced. In eager
+    # mode a buffer is taken from where PyTorch keeps it: Module.__getattr__ would be a tenth of the call.
+    cache = None if is_compiling() else self._buffers.get("cos_sin_cache")
     if cache is None:
         cache = self.cos_sin_cache
     return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, self.is_neox_style)
