@@ -34,39 +34,19 @@ def _rotary_embedding(
     numbers = head_size, rotary_dim, is_neox_style
     rotated = calls.rotate(positions, query, key, cos_sin_cache, *numbers, True)
     if not isinstance(rotated, tuple):
-        return _otherwise(positions, query, key, cos_sin_cache, *numbers, rotated)
+        if isinstance(rotated, Refusal):
+            # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
+            positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
+            rotated = calls.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+        if isinstance(rotated, Refusal):
+            named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
+            raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
+        if isinstance(rotated, str):
+            # The kernel is not to be trusted, and from inside a graph the original is out of reach.
+            report.fallbacks[rotated] += 1
+            rotated_key = query.new_empty(0) if key is None else _reference(positions, key, cos_sin_cache, *numbers)
+            return _reference(positions, query, cos_sin_cache, *numbers), rotated_key
     report.calls["op"] += 1
-    return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
-
-
-def _otherwise(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    is_neox_style: bool,
-    rotated: calls.Rotated | Refusal | str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The op's results where its first try was answered with ``rotated``, which is none; raises as the op does."""
-    numbers = head_size, rotary_dim, is_neox_style
-    if isinstance(rotated, Refusal):
-        # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
-        positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
-        rotated = calls.rotate(positions, query, key, cos_sin_cache, *numbers, True)
-    if isinstance(rotated, Refusal):
-        named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
-        raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
-    if isinstance(rotated, str):
-        # The kernel is not to be trusted, and from inside a graph the original is out of reach.
-        report.fallbacks[rotated] += 1
-        rotated = (
-            _reference(positions, query, cos_sin_cache, *numbers),
-            None if key is None else _reference(positions, key, cos_sin_cache, *numbers),
-        )
-    else:
-        report.calls["op"] += 1
     return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
 
 

@@ -45,8 +45,8 @@ ALLOCATORS = {
 def allocator(device: torch.device) -> Allocator:
     """What gives an uninitialised tensor on ``device``, the current one, by its shape, strides and dtype.
 
-    PyTorch's compiler allocates through entries past the dispatcher, at half of ``empty_strided``'s time on torch-npu
-    2.13; where a version has none, or none that gives what is expected, it is ``empty_strided``.
+    Code that PyTorch's compiler generates allocates through entries past the dispatcher; where a version has none, or
+    none that gives what is expected, it is ``empty_strided``.
     """
     module, name = ALLOCATORS.get(device.type, ("", ""))
     entry: Allocator | None = getattr(sys.modules.get(module), name, None)

@@ -28,7 +28,7 @@ PARAMETERS = ["self", "positions", "query", "key"]
 
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
     # Attributes are read per call: models change is_neox_style after construction, and caches are replaced. In eager
-    # mode a buffer is taken from where PyTorch keeps it: Module.__getattr__ would be a tenth of the call.
+    # mode a buffer is taken from where PyTorch keeps it, sooner than by Module.__getattr__.
     cache = None if is_compiling() else self._buffers.get("cos_sin_cache")
     if cache is None:
         cache = self.cos_sin_cache
