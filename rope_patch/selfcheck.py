@@ -73,8 +73,9 @@ def forget() -> None:
 def _signature(call: Call, query_in_place: bool, key_in_place: bool) -> Signature:
     """All that the compiled kernel depends on, but for the number of tokens, whose classes are examined together."""
     query, key = call.query, call.key
+    itemsize = query.tensor.element_size()
     return (
-        "neox" if call.is_neox_style else "gpt-j",
+        "neox" if call.is_neox_style else "gpt-j" if call.whole_words or itemsize != 2 else "gpt-j of odd strides",
         query.tensor.dtype,
         f"heads {query.num_heads}/{key.num_heads if key else 0}",
         f"head_size {call.head_size}",

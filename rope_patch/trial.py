@@ -14,6 +14,8 @@ from rope_patch.kernels.shortcuts import stream_getter
 SCRATCH_BYTES = 2**20  # at most: vLLM's memory profiling must count what it counted without us
 ALIGNMENT = 16  # bytes; Triton compiles one kernel for pointers that are multiples of it, and another for others
 
+WORD = 4
+
 
 class Wrong(Exception):
     """The kernel ran, and its result is not to be used."""
@@ -111,7 +113,9 @@ def _trial(name: str, heads: Heads, num_tokens: int, head_size: int, apart: int,
 
 def _placed(values: torch.Tensor, strides: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """``values`` on ``like``'s device, with these strides, and no better aligned than ``like`` is."""
-    offset = 0 if like.data_ptr() % ALIGNMENT == 0 else 1
+    # Pairs of 16 bits that are whole words stay so: the kernel that will serve is the one to check.
+    whole_words = like.data_ptr() % WORD == 0
+    offset = 0 if like.data_ptr() % ALIGNMENT == 0 else max(1, WORD // values.element_size()) if whole_words else 1
     extent = 1 + sum((size - 1) * stride for size, stride in zip(values.shape, strides, strict=True))
     memory = torch.empty(offset + extent, dtype=values.dtype, device=like.device)
     placed = memory.as_strided(values.shape, strides, offset)

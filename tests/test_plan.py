@@ -112,7 +112,35 @@ def ascend_shape(model: str, fresh: bool) -> Shape:
     found = next(shape for shape in SHAPES if shape.model == model)
     row = (found.num_heads + 2 * found.num_kv_heads) * found.head_size
     heads = found.num_heads, found.num_kv_heads, found.head_size, found.rotary_dim, found.is_neox_style
-    return Shape(*heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh)
+    words = not found.is_neox_style
+    return Shape(*heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh, whole_words=words)
+
+
+# GPT-J tiles that bishengir-compile 1.0.0 refused: tokens, and rows of q.
+OVERFLOWS = [
+    ("ERNIE-4.5", {}, 16, 80),  # 204,800 bytes of 196,608
+    ("ERNIE-4.5", {"whole_words": False}, 13, 52),  # 199,680
+    ("DeepSeek MLA", {"whole_words": False}, 26, 104),  # 199,680
+    ("GLM-4-9B", {"whole_words": False, "itemsize": 4, "cache_itemsize": 4}, 32, 128),  # 294,912
+]
+
+
+@pytest.mark.parametrize(("model", "changes", "tokens", "rows"), OVERFLOWS)
+def test_on_ascend_no_tile_is_planned_that_the_compiler_refused(
+    model: str, changes: dict[str, int], tokens: int, rows: int
+) -> None:
+    shape = dataclasses.replace(ascend_shape(model, fresh=False), **changes)
+    assert plan_ascend._rows(shape, tokens, ASCEND_910B3) < rows
+
+
+def test_on_ascend_pairs_are_taken_as_words_where_they_are_words() -> None:
+    shape = ascend_shape("GLM-4-9B", fresh=True)
+    odd = dataclasses.replace(shape, whole_words=False)
+    neox = ascend_shape("Llama-3.1-8B", fresh=True)
+    found = [{plan.pairs for plan in plans_of(s, ASCEND_910B3)} for s in (shape, odd, neox)]
+    assert found == [{"words"}, {"slices"}, {"halves"}]
+    assert all(plan.pairs == "split" for plan in plans_of(shape, CUDA))
+    assert all(plan.rest_lanes == 32 for plan in plans_of(shape, ASCEND_910B3)), "64 lanes that pass through"
 
 
 # KiB of the smaller transfers of q and of k, where they are below 16: too few heads, with tokens bounded by the unified

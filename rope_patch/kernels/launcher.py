@@ -51,6 +51,11 @@ def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument,
     for handed in calls:
         for begin in range(4, len(handed) - len(arguments) + 1):
             found = handed[begin : begin + len(arguments)]
-            if handed[:3] == (programs, 1, 1) and all(a is b for a, b in zip(found, arguments, strict=True)):
+            if handed[:3] == (programs, 1, 1) and all(_same(a, b) for a, b in zip(found, arguments, strict=True)):
                 return Launcher(run, handed[4:begin], handed[begin + len(arguments) :], kernel)
     return None
+
+
+def _same(handed: Any, argument: Argument) -> bool:
+    """Whether what Triton handed on is the argument, perhaps under another element type (``triton.reinterpret``)."""
+    return handed is argument or getattr(handed, "base", handed) is argument
