@@ -18,6 +18,7 @@ typedef enum { PIPE_S, PIPE_V, PIPE_M, PIPE_MTE1, PIPE_MTE2, PIPE_MTE3, PIPE_ALL
 void core_begin(const char *name, pipe_id pipe);            /* every instruction, first */
 const void *core_read(const void *at, size_t bytes);        /* of the unified buffer: checked, then readable */
 void *core_write(void *at, size_t bytes);                   /* of the unified buffer: checked, then writable */
+size_t core_written(const void *at, size_t bytes);          /* how many of them, from the first on, the program has written */
 void core_global(const void *at, uint32_t bursts, uint32_t burst_bytes, int64_t pitch, bool writes);
 _Noreturn void core_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool core_in_buffer(const void *at);
@@ -35,7 +36,8 @@ void core_start_trace(uint32_t block);
 /* --- registers.c --- */
 typedef struct {
   uint64_t control, mask[2], pad, block, list[16][8];
-  const char *compare_mask; /* where in the unified buffer */
+  char compare[16];         /* CMPMASK, and how many of its bytes had been written where they came from */
+  uint32_t compare_known;
 } registers;
 extern registers core_registers;
 /* Lanes of repeat `repeat` that an instruction of `lanes` lanes works on: all, the first so many, or a bit each. */

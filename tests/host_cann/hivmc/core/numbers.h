@@ -9,8 +9,7 @@
 #pragma once
 #include "core.h"
 
-enum { CTRL_KEEPS_INFINITY = 48 };
-static inline bool keeps_infinity(void) { return core_registers.control >> CTRL_KEEPS_INFINITY & 1; }
+static inline bool keeps_infinity(void) { return core_registers.control >> 48 & 1; }
 
 static inline uint32_t float_bits(float x) { uint32_t u; memcpy(&u, &x, 4); return u; }
 static inline float bits_float(uint32_t u) { float x; memcpy(&x, &u, 4); return x; }
