@@ -1,0 +1,235 @@
+/* The order of instructions: what flags and barriers say of it, and an error for what they leave to chance.
+ *
+ * The scalar unit issues instructions in program order; each waits in the queue of its pipe, and pipes run beside each
+ * other (AscendNPU-IR, AutoSync.md). Only this orders them: set_flag takes effect when all before it in its pipe have
+ * finished, wait_flag holds back all after it in its pipe, pipe_barrier holds back a pipe until what it was given has
+ * finished. So each pipe has a clock: the last instruction of every pipe, itself included, that has certainly finished
+ * before its next one begins. Instructions carry numbers that grow through all programs; each byte of the unified
+ * buffer remembers who wrote it last, and which instruction of each pipe read it last.
+ *
+ * A reader must know that the writer has finished; a writer, that the readers of other pipes and the last writer have.
+ * In one pipe an earlier read needs no barrier before a later write: operands are fetched in order. */
+#include "core.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { EVENTS = 16, RECENT = 1 << 16, PENDING = 4096, FLAGS_SET = 8 };
+typedef struct { const char *name; pipe_id pipe; } instruction;
+typedef struct { uint32_t finished[PIPES]; } point; /* per pipe: its last instruction that is over */
+typedef struct { point set[FLAGS_SET]; int count; } flag;
+typedef struct { const char *at; int64_t pitch; uint32_t bursts, bytes, number; bool writes; } span;
+
+static const char *const pipe_names[] = {"S", "V", "M", "MTE1", "MTE2", "MTE3", "ALL"};
+static char buffer[UB_BYTES] __attribute__((aligned(512)));
+static uint32_t written[UB_BYTES], read_by[PIPES][UB_BYTES];
+static instruction recent[RECENT];
+static uint32_t number, started; /* the current instruction's number; the last one of the program before */
+static uint32_t issued[PIPES];
+static point known[PIPES];
+static flag flags[PIPES][PIPES][EVENTS];
+static span pending[PENDING];
+static int pending_count;
+static uint32_t ignored_site; /* for tests: the flag or barrier in that line of the program orders nothing */
+static sigjmp_buf *escape;
+static char message[512];
+
+void *core_buffer(void) { return buffer; }
+bool core_in_buffer(const void *at) { return (char *)at >= buffer && (char *)at < buffer + UB_BYTES; }
+const char *core_message(void) { return message; }
+void core_escape_to(sigjmp_buf *where) { escape = where; }
+void core_ignore_site(uint32_t site) { ignored_site = site; }
+
+void core_fail(const char *format, ...) {
+  va_list more;
+  va_start(more, format);
+  vsnprintf(message, sizeof message, format, more);
+  va_end(more);
+  if (escape) siglongjmp(*escape, 2);
+  fprintf(stderr, "%s\n", message);
+  abort();
+}
+
+/* A program begins: everything before it is over, and nothing in the unified buffer is its own. */
+void core_start_order(void) {
+  if (number > UINT32_MAX / 2) {
+    memset(written, 0, sizeof written), memset(read_by, 0, sizeof read_by);
+    number = 0;
+  }
+  started = number;
+  memset(flags, 0, sizeof flags);
+  for (int p = 0; p < PIPES; p++)
+    for (int q = issued[p] = started, r = 0; r < PIPES; r++) known[p].finished[r] = q;
+  pending_count = 0;
+}
+
+/* A flag that is still set would release the next program's first wait. */
+void core_end_order(void) {
+  for (int a = 0; a < PIPES; a++)
+    for (int b = 0; b < PIPES; b++)
+      for (int e = 0; e < EVENTS; e++)
+        if (flags[a][b][e].count)
+          core_fail("the flag %s -> %s, event %d, is still set at the program's end", pipe_names[a], pipe_names[b], e);
+}
+
+void core_begin(const char *name, pipe_id pipe) {
+  recent[++number % RECENT] = (instruction){name, pipe};
+  issued[pipe] = number;
+  core_name(name, pipe);
+}
+
+static pipe_id current(void) { return recent[number % RECENT].pipe; }
+
+static _Noreturn void unordered(const char *what, uint32_t earlier, const char *where, long at, size_t bytes) {
+  const instruction *first = &recent[earlier % RECENT], *second = &recent[number % RECENT];
+  core_fail("order: %s (pipe %s) %s %zu bytes at %s%#lx, with no flag or barrier after %s (pipe %s), instruction %u of the "
+            "program and %u", second->name, pipe_names[second->pipe], what, bytes, where, at, first->name,
+            pipe_names[first->pipe], number - started, earlier - started);
+}
+
+/* Whether instruction `earlier` has finished before the current one begins; the scalar unit itself waits for each. */
+static inline bool over(uint32_t earlier) {
+  if (earlier <= started) return true;
+  pipe_id pipe = recent[earlier % RECENT].pipe, here = current();
+  return earlier <= known[here].finished[pipe] || (pipe == PIPE_S && here == PIPE_S);
+}
+
+static long offset(const void *at, size_t bytes, const char *what) {
+  long from = (const char *)at - buffer;
+  if (from < 0 || from + bytes > UB_BYTES)
+    core_fail("%s %s %zu bytes at %ld, and the unified buffer has %d", recent[number % RECENT].name, what, bytes, from, UB_BYTES);
+  return from;
+}
+
+const void *core_read(const void *at, size_t bytes) {
+  long from = offset(at, bytes, "reads");
+  uint32_t *reader = read_by[current()] + from, last = 0;
+  for (size_t i = 0; i < bytes; i++) {
+    uint32_t writer = written[from + i];
+    reader[i] = number;
+    if (writer == last) continue;
+    if (writer <= started) core_fail("%s (pipe %s) reads byte %ld of the unified buffer, which nobody wrote",
+                                     recent[number % RECENT].name, pipe_names[current()], from + (long)i);
+    if (writer != number && !over(writer)) unordered("reads", writer, "UB ", from + i, bytes - i);
+    last = writer;
+  }
+  return at;
+}
+
+size_t core_written(const void *at, size_t bytes) {
+  long from = offset(at, bytes, "reads");
+  for (size_t i = 0; i < bytes; i++)
+    if (written[from + i] <= started) return i;
+  return bytes;
+}
+
+void *core_write(void *at, size_t bytes) {
+  long from = offset(at, bytes, "writes");
+  pipe_id here = current();
+  uint32_t last = 0;
+  for (size_t i = 0; i < bytes; i++) {
+    uint32_t writer = written[from + i];
+    written[from + i] = number;
+    if (writer == last || writer == number) continue;
+    if (!over(writer)) unordered("writes over", writer, "UB ", from + i, bytes - i);
+    last = writer;
+  }
+  for (int p = 0; p < PIPES; p++) {
+    if (p == (int)here) continue;
+    last = 0;
+    for (size_t i = 0; i < bytes; i++) {
+      uint32_t reader = read_by[p][from + i];
+      if (reader == last) continue;
+      if (!over(reader)) unordered("writes over what is still read:", reader, "UB ", from + i, bytes - i);
+      last = reader;
+    }
+  }
+  return at;
+}
+
+/* Do two regular patterns of bursts in global memory share a byte? */
+static const char *shared(const span *a, const span *b) {
+  if (a->bursts > b->bursts) return shared(b, a);
+  for (uint32_t i = 0; i < a->bursts; i++) {
+    const char *from = a->at + i * a->pitch, *to = from + a->bytes;
+    if (b->bursts == 1 || b->pitch <= 0) {
+      for (uint32_t j = 0; j < b->bursts; j++) {
+        const char *other = b->at + j * b->pitch;
+        if (from < other + b->bytes && other < to) return from > other ? from : other;
+      }
+      continue;
+    }
+    int64_t j = from < b->at ? 0 : (from - b->at) / b->pitch; /* the last that begins no later than this one */
+    for (; j < b->bursts && b->at + j * b->pitch < to; j++)
+      if (from < b->at + j * b->pitch + b->bytes) return from > b->at + j * b->pitch ? from : b->at + j * b->pitch;
+  }
+  return NULL;
+}
+
+/* Everyone knows that it is over: nothing of it can be met again. */
+static bool settled(const span *s) {
+  pipe_id pipe = recent[s->number % RECENT].pipe;
+  for (int p = 0; p < PIPES; p++)
+    if (s->number > known[p].finished[pipe]) return false;
+  return true;
+}
+
+void core_global(const void *at, uint32_t bursts, uint32_t bytes, int64_t pitch, bool writes) {
+  span here = {at, pitch, bursts, bytes, number, writes};
+  int kept = 0;
+  for (int i = 0; i < pending_count; i++) {
+    const span *other = &pending[i];
+    if ((writes || other->writes) && !over(other->number) && recent[other->number % RECENT].pipe != current()) {
+      const char *common = shared(&here, other);
+      if (common) unordered(writes ? "writes" : "reads", other->number, "global memory ", (long)common, bytes);
+    }
+    if (!settled(other)) pending[kept++] = *other;
+  }
+  if (kept == PENDING) memmove(pending, pending + 1, --kept * sizeof *pending);
+  pending[kept++] = here;
+  pending_count = kept;
+}
+
+static void merge(point *into, const point *from) {
+  for (int p = 0; p < PIPES; p++)
+    if (into->finished[p] < from->finished[p]) into->finished[p] = from->finished[p];
+}
+
+static flag *checked(uint64_t from, uint64_t to, uint64_t event, const char *what) {
+  if (from >= PIPES || to >= PIPES || event >= EVENTS)
+    core_fail("%s: pipes %lu -> %lu, event %lu: there is no such flag", what, (long)from, (long)to, (long)event);
+  return &flags[from][to][event];
+}
+
+void core_set_flag(uint64_t from, uint64_t to, uint64_t event, uint32_t site) {
+  flag *f = checked(from, to, event, "set_flag");
+  if (f->count == FLAGS_SET) core_fail("the flag %s -> %s, event %lu, is set %d times and never waited for", pipe_names[from], pipe_names[to], (long)event, FLAGS_SET);
+  point now = {0};
+  if (!site || site != ignored_site) now = known[from], now.finished[from] = issued[from];
+  f->set[f->count++] = now;
+  core_flagged(DID_SET, from, to, event, site);
+}
+
+void core_wait_flag(uint64_t from, uint64_t to, uint64_t event, uint32_t site) {
+  flag *f = checked(from, to, event, "wait_flag");
+  if (!f->count) core_fail("pipe %s waits for ever: nobody sets the flag %s -> %s, event %lu", pipe_names[to], pipe_names[from], pipe_names[to], (long)event);
+  if (!site || site != ignored_site) merge(&known[to], &f->set[0]);
+  memmove(f->set, f->set + 1, --f->count * sizeof *f->set);
+  core_flagged(DID_WAIT, from, to, event, site);
+}
+
+void core_pipe_barrier(uint64_t pipe, uint32_t site) {
+  if (pipe > PIPE_ALL) core_fail("pipe_barrier: there is no pipe %lu", (long)pipe);
+  core_flagged(DID_BARRIER, pipe, pipe, 0, site);
+  if (site && site == ignored_site) return;
+  if (pipe != PIPE_ALL) {
+    known[pipe].finished[pipe] = issued[pipe];
+    return;
+  }
+  for (int p = 0; p < PIPES; p++) memcpy(known[p].finished, issued, sizeof issued);
+}
+
+void hivm_BARRIER(uint64_t pipe) { core_pipe_barrier(pipe, 0); }
+void hivm_SET_FLAG_IMM(uint64_t from, uint64_t to, uint64_t event) { core_set_flag(from, to, event, 0); }
+void hivm_WAIT_FLAG_IMM(uint64_t from, uint64_t to, uint64_t event) { core_wait_flag(from, to, event, 0); }
