@@ -24,16 +24,18 @@ def build(out: Path, wheel: Path) -> Path:
     """Make ``out/libvectorcore.so`` and ``out/refused.json`` of the library in the ascendnpu-ir folder ``wheel``."""
     out.mkdir(parents=True, exist_ok=True)
     objects = core(out)
-    have = {name for o in objects for name in _defined(o)}
     text = _run("llvm-dis-19", wheel / BITCODE, "-o", "-")
-    calls = _calls(text)
-    lacking = {name for found in calls.values() for name in found if name.startswith("hivm_")} - have
-    (out / REFUSED).write_text(json.dumps(_refused(calls, lacking), indent=0, sort_keys=True))
     (out / "library.ll").write_text(hosted(text))
-    _run("llc-19", "-O1", "--fp-contract=off", "-relocation-model=pic", "-filetype=obj", out / "library.ll", "-o", out / "library.o")
+    options = ("-O1", "--fp-contract=off", "-relocation-model=pic", "-filetype=obj")
+    _run("llc-19", *options, out / "library.ll", "-o", out / "library.o")
     (out / "library.ll").unlink()
-    # Undefined on purpose: refused before they could be called.
-    _run("gcc", "-shared", "-Wl,-z,lazy", f"-Wl,-soname,{NAME}", *objects, out / "library.o", "-lm", "-o", out / NAME)
+    wanted = {name for name in _symbols(out / "library.o", "--undefined-only") if name.startswith(("hivm_", "_Z"))}
+    lacking = wanted.difference(*(_symbols(o, "--defined-only") for o in objects))
+    (out / REFUSED).write_text(json.dumps(_refused(_calls(text), lacking), indent=0, sort_keys=True))
+    # Refused before they could be called, but the loader wants them all.
+    (out / "lacking.c").write_text('#include "core.h"\n' + "\n".join(map(_lacking, sorted(lacking))))
+    shared = ("-shared", "-fPIC", f"-I{CORE}", f"-Wl,-soname,{NAME}", out / "lacking.c")
+    _run("gcc", *shared, *objects, out / "library.o", "-lm", "-o", out / NAME)
     return out / NAME
 
 
@@ -69,6 +71,10 @@ def hosted(text: str) -> str:
     return text + "\n" + "\n".join(scalars) + "\n"
 
 
+def _lacking(name: str) -> str:
+    return f'void {name}(void) {{ core_fail("{name}: not implemented"); }}'
+
+
 def _calls(text: str) -> dict[str, set[str]]:
     """Which functions each function of the library calls, by their names on this host."""
     calls, current = collections.defaultdict(set), None
@@ -97,8 +103,8 @@ def _refused(calls: dict[str, set[str]], lacking: set[str]) -> dict[str, list[st
     return {name.removeprefix(prefix): sorted(found) for name, found in reached.items() if found and name.startswith(prefix)}
 
 
-def _defined(obj: Path) -> set[str]:
-    return {line.split()[-1] for line in _run("nm", "--defined-only", "-g", obj).splitlines() if line}
+def _symbols(obj: Path, which: str) -> set[str]:
+    return {line.split()[-1] for line in _run("nm", which, "-g", obj).splitlines() if line}
 
 
 def _run(*command: str | Path) -> str:

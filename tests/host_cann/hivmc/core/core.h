@@ -17,6 +17,11 @@ typedef enum { PIPE_S, PIPE_V, PIPE_M, PIPE_MTE1, PIPE_MTE2, PIPE_MTE3, PIPE_ALL
 /* --- order.c: which pipe does what, when --- */
 void core_begin(const char *name, pipe_id pipe);            /* every instruction, first */
 const void *core_read(const void *at, size_t bytes);        /* of the unified buffer: checked, then readable */
+/* A lane may be computed of bytes that nobody wrote, such as padding, and then nobody wrote it either: what such bytes
+ * must not do is leave the unified buffer, or steer the scalar unit. */
+const void *core_peek(const void *at, size_t bytes);        /* as core_read, but they need not be written */
+bool core_known(const void *at, size_t bytes);              /* this program wrote them all */
+void core_forget(void *at, size_t bytes);                   /* after core_write: as if nobody had */
 void *core_write(void *at, size_t bytes);                   /* of the unified buffer: checked, then writable */
 size_t core_written(const void *at, size_t bytes);          /* how many of them, from the first on, the program has written */
 void core_global(const void *at, uint32_t bursts, uint32_t burst_bytes, int64_t pitch, bool writes);

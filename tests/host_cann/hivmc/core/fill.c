@@ -29,12 +29,13 @@ static void broadcast_blocks(const char *name, char *to, const char *from, uint3
   core_begin(name, PIPE_V);
   core_aligned(name, to, BLOCK), core_aligned(name, from, BLOCK);
   for (uint64_t repeat = 0; repeat < repeats; repeat++) {
-    const char *values = core_read(from + repeat * 8 * bytes, 8 * bytes);
+    const char *values = core_peek(from + repeat * 8 * bytes, 8 * bytes);
     for (int i = 0; i < 8; i++) {
       char *at = to + (repeat * next + i * block) * BLOCK, row[BLOCK];
       if (at < from + repeats * 8 * bytes && from < at + BLOCK) core_fail("%s: source and destination overlap: not defined", name);
       for (uint32_t b = 0; b < BLOCK; b += bytes) memcpy(row + b, values + i * bytes, bytes);
       memcpy(core_write(at, BLOCK), row, BLOCK);
+      if (!core_known(values + i * bytes, bytes)) core_forget(at, BLOCK); /* eight are taken, however many are meant */
     }
   }
   core_did(DID_VECTOR, repeats, 0, 0, 0, 0);

@@ -16,6 +16,8 @@ typedef struct {
   int sources;
   bool shares;     /* the destination touches a source: see steps_on */
   bool accumulates; /* such as may read what its own earlier repeats wrote */
+  bool loses;      /* some lanes of this repeat are made of bytes that nobody wrote */
+  bool lost[2 * LANES];
   int runs;        /* of neighbouring lanes that the mask lets through */
   struct { uint8_t first, lanes; } run[RUNS];
 } vector;
@@ -23,7 +25,7 @@ typedef struct {
 /* --- operands.c --- */
 void vector_start(vector *v, uint64_t repeats, uint32_t lanes);
 void vector_runs(vector *v, uint64_t repeat);
-void vector_read(const operand *from, const vector *v, uint64_t repeat, void *into);
+void vector_read(const operand *from, vector *v, uint64_t repeat, void *into);
 void vector_write(const vector *v, uint64_t repeat, const void *values);
 void vector_steps_on(const vector *v, uint64_t repeat);
 void core_aligned(const char *name, const void *at, uint32_t bytes);
@@ -32,6 +34,7 @@ void core_aligned(const char *name, const void *at, uint32_t bytes);
 static inline void vector_fetch(vector *v, uint64_t repeat, void *a, void *b) {
   if (v->mask.counts || !repeat) vector_runs(v, repeat);
   if (v->shares) vector_steps_on(v, repeat);
+  if (v->loses) memset(v->lost, v->loses = false, sizeof v->lost);
   if (a) vector_read(&v->from[0], v, repeat, a);
   if (b) vector_read(&v->from[1], v, repeat, b);
 }

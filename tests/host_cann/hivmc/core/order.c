@@ -3,7 +3,7 @@
  * The scalar unit issues instructions in program order; each waits in the queue of its pipe, and pipes run beside each
  * other (AscendNPU-IR, AutoSync.md). Only this orders them: set_flag takes effect when all before it in its pipe have
  * finished, wait_flag holds back all after it in its pipe, pipe_barrier holds back a pipe until what it was given has
- * finished. So each pipe has a clock: the last instruction of every pipe, itself included, that has certainly finished
+ * finished; and an instruction is not issued before the scalar unit is done waiting. So each pipe has a clock: the last instruction of every pipe, itself included, that has certainly finished
  * before its next one begins. Instructions carry numbers that grow through all programs; each byte of the unified
  * buffer remembers who wrote it last, and which instruction of each pipe read it last.
  *
@@ -76,6 +76,9 @@ void core_end_order(void) {
 void core_begin(const char *name, pipe_id pipe) {
   recent[++number % RECENT] = (instruction){name, pipe};
   issued[pipe] = number;
+  /* The scalar unit issued it, so whatever that unit has waited for is over; its own accesses may still be under way. */
+  for (int p = PIPE_V; p < PIPES; p++)
+    if (known[pipe].finished[p] < known[PIPE_S].finished[p]) known[pipe].finished[p] = known[PIPE_S].finished[p];
   core_name(name, pipe);
 }
 
@@ -102,19 +105,35 @@ static long offset(const void *at, size_t bytes, const char *what) {
   return from;
 }
 
-const void *core_read(const void *at, size_t bytes) {
+const void *core_peek(const void *at, size_t bytes) {
   long from = offset(at, bytes, "reads");
   uint32_t *reader = read_by[current()] + from, last = 0;
   for (size_t i = 0; i < bytes; i++) {
     uint32_t writer = written[from + i];
     reader[i] = number;
     if (writer == last) continue;
-    if (writer <= started) core_fail("%s (pipe %s) reads byte %ld of the unified buffer, which nobody wrote",
-                                     recent[number % RECENT].name, pipe_names[current()], from + (long)i);
     if (writer != number && !over(writer)) unordered("reads", writer, "UB ", from + i, bytes - i);
     last = writer;
   }
   return at;
+}
+
+bool core_known(const void *at, size_t bytes) {
+  long from = offset(at, bytes, "reads");
+  for (size_t i = 0; i < bytes; i++)
+    if (written[from + i] <= started) return false;
+  return true;
+}
+
+const void *core_read(const void *at, size_t bytes) {
+  if (!core_known(at, bytes))
+    core_fail("%s (pipe %s) uses bytes of the unified buffer at %ld to %ld that nobody wrote", recent[number % RECENT].name,
+              pipe_names[current()], (long)((const char *)at - buffer), (long)((const char *)at - buffer + bytes - 1));
+  return core_peek(at, bytes);
+}
+
+void core_forget(void *at, size_t bytes) {
+  memset(written + offset(at, bytes, "writes"), 0, bytes * sizeof *written);
 }
 
 size_t core_written(const void *at, size_t bytes) {

@@ -52,6 +52,7 @@ static void leaves_of(vector *v, uint64_t repeat, bool halves, tree *t) {
   if (v->mask.counts || !repeat) vector_runs(v, repeat);
   memset(t->there, 0, sizeof t->there);
   vector_read(&v->from[0], v, repeat, halves ? (void *)half : values);
+  if (v->loses) core_fail("%s uses bytes of the unified buffer that nobody wrote", v->name);
   for (int r = 0; r < v->runs; r++)
     for (int i = v->run[r].first; i < v->run[r].first + v->run[r].lanes; i++)
       t->there[i] = true, t->value[i] = halves ? float_of_half(half[i]) : values[i];

@@ -37,3 +37,12 @@ const char *core_run(void (*program)(void *), void *arguments, uint32_t block) {
   core_escape_to(NULL);
   return failed ? core_message() : NULL;
 }
+
+/* What LLVM calls to round a float to bfloat16; gcc's library has it from gcc 13 on. The result is the low half of the
+ * register in which C returns a float. */
+__attribute__((weak)) float __truncsfbf2(float x) {
+  union { float f; uint32_t u; } v = {x};
+  if (x == x) v.u += 0x7fff + (v.u >> 16 & 1); else v.u |= 0x400000;
+  v.u >>= 16;
+  return v.f;
+}

@@ -69,8 +69,10 @@ void hivm_MOV_UB_TO_UB_v220(char *to, const char *from, uint64_t packed) {
   core_aligned(name, to, BLOCK), core_aligned(name, from, BLOCK);
   for (uint32_t i = 0; i < bursts; i++, to += to_pitch, from += from_pitch) {
     if (to != from && to < from + bytes && from < to + bytes) core_fail("%s: source and destination overlap: not defined", name);
-    const void *values = core_read(from, bytes);
+    const char *values = core_peek(from, bytes);
     memmove(core_write(to, bytes), values, bytes);
+    for (uint32_t b = 0; b < bytes; b++)
+      if (!core_known(values + b, 1)) core_forget(to + b, 1);
   }
   core_did(DID_COPY, 0, bursts, bytes, 0, 0);
 }
