@@ -101,7 +101,7 @@ def read(events: np.ndarray, grid: tuple[int, int, int], ub_bytes: int) -> Facts
         global_scalars=int((scalars["address"] != 0).sum()),
         buffer_scalars=int((scalars["address"] == 0).sum()),
         vector_operations=Counter(trace.name_of(int(name)) for name in vectors["name"]),
-        pipes={name: _work(events, number) for number, name in enumerate(trace.PIPES) if (events["pipe"] == number).any()},
+        pipes={name: _work(events, number) for number, name in enumerate(trace.PIPES[:-1])},
         flags=int((kinds == trace.SET).sum()),
         barriers=int((kinds == trace.BARRIER).sum()),
     )

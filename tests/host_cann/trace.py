@@ -77,6 +77,13 @@ def watch() -> Iterator[Watch]:
             result.events = np.frombuffer(ctypes.string_at(at.value, size), EVENT)
 
 
-def ignore(site: int) -> None:
-    """The flag or barrier in that line of the program orders nothing from now on; 0: all do again."""
-    _core().core_ignore_site(site)
+@contextlib.contextmanager
+def ignored(*sites: int) -> Iterator[None]:
+    """Meanwhile the flags and barriers in those lines of a program order nothing."""
+    for site in sites:
+        _core().core_ignore(site, True)
+    try:
+        yield
+    finally:
+        for site in sites:
+            _core().core_ignore(site, False)
