@@ -148,3 +148,14 @@ python() {
 }
 floor_environment() { environment floor "$(python 3.10)" wrapt==1.16.0 tomli "${tools[@]}"; }
 newest_environment() { environment newest "$(python 3.13)" wrapt "${tools[@]}"; }
+
+# compiler VERSION: Huawei's back-end compiler (1.0.0 is that of CANN 8.5, 1.1.0 of 9.0, 1.2.0 of 9.1), one version beside
+# another in .venvs/ascendnpu-ir-VERSION; tests/host_cann/bishengir.py finds it there.
+compiler() {
+  local at=$root/.venvs/ascendnpu-ir-$1
+  [ -x "$at/ascendnpuir/bin/bishengir-compile" ] && return
+  rm -rf "$at"
+  ascend_environment
+  quietly "installing ascendnpu-ir $1" "$root/.venvs/ascend/install.log" \
+    "$root/.venvs/ascend/bin/pip" install --no-deps --target "$at" "ascendnpu-ir==$1"
+}

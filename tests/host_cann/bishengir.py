@@ -13,7 +13,6 @@ triton-ascend's own function calls it, so the options are those of a real compil
 import functools
 import importlib.metadata
 import importlib.util
-import math
 import os
 import re
 import shlex
@@ -24,10 +23,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+from . import final_program
 from .chips import Chip
 
 VENVS = Path(__file__).parents[2] / ".venvs"
-BITS = {"i1": 1, "i8": 8, "ui8": 8, "f16": 16, "bf16": 16, "i16": 16, "f32": 32, "i32": 32, "i64": 64}
+MISSING = "no Ascend compiler: pip install ascendnpu-ir, or bash -c '. scripts/environments.sh; compiler 1.2.0'"
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,11 @@ class Compiled:
 
     @property
     def ub_bytes(self) -> int | None:
-        return None if self.program is None else ub_bytes(self.program)
+        return None if self.program is None else final_program.ub_bytes(self.program)
 
     @property
     def ub_available(self) -> int | None:
-        """Bytes of unified buffer that the compiler believes the target to have."""
-        found = self.program and re.search(r'"UB_SIZE", (\d+)', self.program)
-        return int(found[1]) // 8 if found else None
+        return None if self.program is None else final_program.ub_available(self.program)
 
 
 def installed() -> tuple[Compiler, ...]:
@@ -97,19 +95,21 @@ def compile(linalg: str, compiler: Compiler, chip: Chip) -> Compiled:
     call = backend.linalg_to_bin_enable_npu_compile_A2_A3
     if compiler.for_950:
         call = backend.linalg_to_bin_enable_npu_compile_910_95
-    device = mock.patch.object(backend, "NPUUtils", lambda: SimpleNamespace(get_arch=lambda: chip.soc_name))
+    device = SimpleNamespace(get_arch=lambda: chip.soc_name)
     with tempfile.TemporaryDirectory() as kept:
         path = os.pathsep.join([_programs(compiler).name, os.environ["PATH"]])
-        with device, mock.patch.dict(os.environ, PATH=path, KEPT=kept):
+        environment = mock.patch.dict(os.environ, PATH=path, KEPT=kept, TMPDIR=kept)  # a crash leaves files in TMPDIR
+        with environment, mock.patch.object(backend, "NPUUtils", return_value=device):
             try:
                 program = call(linalg, metadata, None).decode()
             except subprocess.CalledProcessError:
                 program = None
         said = (Path(kept) / "said").read_text()
-    return _compiled(said, program)
+    return verdict(said, program)
 
 
-def _compiled(said: str, program: str | None) -> Compiled:
+def verdict(said: str, program: str | None) -> Compiled:
+    """What it said on its outputs, and the program if there is one, as facts."""
     notes = [line for line in said.splitlines() if line.startswith("[NOTE]")]
     errors = [error for error in re.findall(r"error: (.*)", said) if not error.startswith("Failed to run")]
     errors += re.findall(r"Assertion .*", said) + re.findall(r"\[ERROR\] (.*)", said) or [said.strip()[:200]]
@@ -138,25 +138,3 @@ def _programs(compiler: Compiler) -> tempfile.TemporaryDirectory:
         (at / name).write_text(f"#!/bin/sh\n{text}\n")
         (at / name).chmod(0o755)
     return folder
-
-
-def ub_bytes(program: str) -> int:
-    """The end of the highest buffer that a final program has in the unified buffer.
-
-    Raises ``ValueError`` where a buffer's size or address is not in the text: better no number than one too small.
-    """
-    constants: dict[str, int] = {}  # of this function, by name
-    end = 0
-    for line in program.splitlines():
-        if "func.func" in line:
-            constants.clear()
-        if found := re.search(r"(%\w+) = (?:arith\.constant |llvm\.mlir\.constant\()(\d+) : i64", line):
-            constants[found[1]] = int(found[2])
-        elif found := re.search(r"hivm\.hir\.pointer_cast\((.*?)\).* : memref<((?:[\d?]+x)*)(\w+), .*address_space<ub>", line):
-            addresses, dims, element = found[1].split(", "), found[2].split("x")[:-1], found[3]
-            try:
-                size = math.prod(int(size) for size in dims) * BITS[element]
-                end = max(end, *(constants[address] + -(-size // 8) for address in addresses))
-            except (KeyError, ValueError):
-                raise ValueError(f"cannot tell where this buffer ends: {line.strip()}") from None
-    return end
