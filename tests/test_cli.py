@@ -153,6 +153,19 @@ def test_run_within_run_puts_the_folder_there_once() -> None:
     assert with_bootstrap(f"/a{os.pathsep}{BOOTSTRAP}/") == f"{BOOTSTRAP}{os.pathsep}/a"
 
 
+@pytest.mark.parametrize("path", [os.pathsep, f"/a{os.pathsep}", f"{os.pathsep}/a", f"/a{os.pathsep}{os.pathsep}/b"])
+def test_run_keeps_the_current_folder_where_the_path_has_it(tmp_path: Path, path: str) -> None:
+    """To Python, an empty entry is the current folder; a path that is empty as a whole is none."""
+    (tmp_path / "here.py").write_text("print('found')")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "script.py").write_text("import here")
+    environment = clean_environment() | {"PYTHONPATH": with_bootstrap(path)}
+    command = [sys.executable, "folder/script.py"]
+    assert subprocess.check_output(command, env=environment, cwd=tmp_path, text=True) == "found\n"
+    assert with_bootstrap(with_bootstrap(path)) == with_bootstrap(path)
+    assert with_bootstrap("") == BOOTSTRAP
+
+
 @pytest.mark.parametrize(("command", "status"), [([], 2), (["no-such-command-here"], 127), ([str(ROOT)], 126)])
 def test_run_of_what_cannot_run_says_so(command: list[str], status: int) -> None:
     done = carried("--", *command)

@@ -38,6 +38,7 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def with_bootstrap(path: str | None) -> str:
-    """``PYTHONPATH`` with the bootstrap folder first, and there once."""
-    others = [entry for entry in (path or "").split(os.pathsep) if entry and os.path.abspath(entry) != BOOTSTRAP]
+    """``PYTHONPATH`` with the bootstrap folder first, and there once; empty entries, the current folder's, stay."""
+    entries = path.split(os.pathsep) if path else []
+    others = [entry for entry in entries if not entry or os.path.abspath(entry) != BOOTSTRAP]
     return os.pathsep.join([BOOTSTRAP, *others])
