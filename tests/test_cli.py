@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rope_patch import report_folder
+from rope_patch import hooks, report_folder
 from rope_patch.cli import VERBS, main
 from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
 from tests.conftest import DOUBLES, ROOT, Run, clean_environment
@@ -71,7 +71,12 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
     assert process["status"]["calls"]["eager"] == 41
 
 
-@pytest.mark.parametrize(("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed")])
+LOST = {"targets": {"rotary_embedding": hooks.LOST}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed"), (LOST, "executed again")]
+)
 def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
     found = of(0), of(1, **change)  # type: ignore[arg-type]
     for report in found:

@@ -46,7 +46,7 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def _bad(state: str) -> bool:
-    return state.startswith(("failed", "not taken back"))
+    return state.startswith(("failed", "lost", "not taken back"))
 
 
 def _life(one: Report) -> str:
