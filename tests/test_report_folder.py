@@ -4,12 +4,15 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rope_patch import process, report_folder
+from rope_patch.cli import main
 from tests.conftest import Run
 
+SIGNATURE = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
 START = "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base as base\n"
 WAIT = """
 import glob, json, os, time
@@ -185,6 +188,60 @@ def test_what_is_no_report_is_named_and_left(folder: Path, content: str) -> None
     found, wrong = report_folder.read(str(folder))
     assert len(found) == 1
     assert [words.split(":")[0] for words in wrong] == ["broken.json", "pipe.json"]
+
+
+def mangled(report: Any, *place: str, value: Any) -> Any:
+    """The report with another value at a place in it."""
+    inner = report = json.loads(json.dumps(report))
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return report
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((), []),
+        (("process",), None),
+        (("process", "pid"), "1"),
+        (("process", "pid"), 10**400),
+        (("process", "rank"), True),
+        (("process", "role"), ["worker"]),
+        (("process", "host"), 1),
+        (("written",), {}),
+        (("status", "calls"), []),
+        (("status", "calls"), {"eager": None}),
+        (("status", "capable"), "yes"),
+        (("status", "targets"), {"rotary_embedding": 1}),
+        (("status", "signatures"), {"neox": 5}),
+        (("status", "signatures"), {"neox": {**SIGNATURE, "check": None}}),
+        (("status", "fallbacks"), "none"),
+    ],
+)
+def test_a_report_of_other_types_is_named_and_left_with_what_was_expected(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: tuple[str, ...], value: Any
+) -> None:
+    mine = report_folder.current()
+    mine["status"]["signatures"]["neox"] = SIGNATURE  # type: ignore[assignment]
+    report_folder.write(str(folder), mine)
+    junk = mangled({"": mine}, "", *place, value=value)[""]
+    (folder / "junk.json").write_text(json.dumps(junk))
+    found, (wrong,) = report_folder.read(str(folder))
+    assert [one["process"]["pid"] for one in found] == [os.getpid()]
+    assert wrong.startswith(f"junk.json: {'.'.join(('report', *place))}")
+    assert "expected" in wrong
+    assert len(wrong) < 300
+    assert main(["status", str(folder)]) == 1
+    assert f"cannot read {wrong}" in capsys.readouterr().out
+
+
+def test_a_report_that_lacks_something_is_of_another_version(folder: Path) -> None:
+    mine: Any = report_folder.current()
+    del mine["status"]["note"]
+    folder.mkdir()
+    (folder / "older.json").write_text(json.dumps(mine))
+    assert report_folder.read(str(folder)) == ([], ["older.json: a report of another version: no report.status.note"])
 
 
 def test_a_process_is_told_from_one_that_had_its_number_before() -> None:
