@@ -12,7 +12,7 @@ import os
 import sys
 
 import rope_patch
-from rope_patch.cli.answer import Answer, Fault
+from rope_patch.cli.answer import Answer, Fault, unexpected
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(rope_patch.__file__)), "bootstrap")
 
@@ -26,6 +26,8 @@ def act(options: argparse.Namespace) -> Answer:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise Fault("no command: rope-patch run -- vllm serve MODEL")
+    if not command[0]:
+        raise unexpected("COMMAND", command[0], "the name of a command")
     path = with_bootstrap(os.environ.get("PYTHONPATH"))
     if options.json:
         print(json.dumps({"command": command, "PYTHONPATH": path}), file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import os
 import socket
 
 from rope_patch import ranks, report_folder
-from rope_patch.cli.answer import Answer, Fault, table
+from rope_patch.cli.answer import Answer, Fault, short, table, unexpected
 from rope_patch.report_folder import Found
 from rope_patch.settings import REPORT
 
@@ -20,12 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> Answer:
     """Every report in the folder, live processes first, and what is wrong."""
+    if options.folder == "":
+        raise unexpected("DIR", "", "the reports' folder")
     folder = options.folder or os.environ.get(REPORT)
     if not folder:
         raise Fault(f"no folder: name it, or set {REPORT}")
     try:
         reports, unreadable = report_folder.read(folder)
-    except (OSError, report_folder.Refused) as error:
+    except OSError as error:
+        raise Fault(f"{short(folder)} cannot be read: {error.strerror}") from error
+    except report_folder.Refused as error:
         raise Fault(str(error)) from error
     reports.sort(key=lambda one: (_life(one) == "gone", one["process"]["role"], one["process"]["rank"] or 0))
     live = [one for one in reports if _life(one) != "gone"]
