@@ -1,5 +1,6 @@
 """When a module appears, which target to apply; what is applied; applying and undoing it. Knows no RoPE."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -9,8 +10,9 @@ from types import ModuleType
 from rope_patch import __version__, capability, report, trigger
 from rope_patch.replace import SomebodyElses, Undo
 from rope_patch.settings import VARIABLE, Mode, Settings, current
-from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable
+from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable, executed_again, remember
 
+LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it anew"
 _lock = threading.RLock()
 _settings: Settings | None = None  # None until vLLM is looked for
 _enabled = True
@@ -47,6 +49,7 @@ def enable() -> None:
         _enabled = True
         if _settings is None:
             return  # vLLM is not there yet
+        _forget_lost()
         for target in TARGETS:
             module = sys.modules.get(target.module)
             if module is not None and not trigger.when_complete(module, functools.partial(_at_import, target, module)):
@@ -58,6 +61,7 @@ def disable() -> None:
     global _enabled, _forget_variable
     with _lock:
         _enabled = False
+        _forget_lost()
         for name in list(_undo):
             try:
                 _undo[name]()
@@ -81,7 +85,7 @@ def status() -> report.Status:
         enabled=_enabled and settings.mode is not Mode.OFF,
         capable=_verdict.capable if _verdict else None,
         reason=_reason(settings),
-        targets={target.name: _state.get(target.name, "not imported") for target in TARGETS},
+        targets={t.name: LOST if _lost(t) else _state.get(t.name, "not imported") for t in TARGETS},
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
         signatures=report.of_signatures(settings.check),
@@ -89,6 +93,23 @@ def status() -> report.Status:
         environment=dict(settings.environment),
         note="Counts are what the host saw: replayed graphs run without it.",
     )
+
+
+def _lost(target: Target) -> bool:
+    """Whether the originals are back, without anybody having undone anything."""
+    return target.name in _undo and executed_again(target.module)
+
+
+def _forget_lost() -> None:
+    """Undo what is lost as far as it is there: of the classes that were replaced in turn, instances may live."""
+    global _forget_variable
+    for target in filter(_lost, TARGETS):
+        with contextlib.suppress(SomebodyElses):  # the new original, where a global of the module was replaced
+            _undo.pop(target.name)()
+        _state[target.name] = "taken back"
+    if executed_again(environment_variable.MODULE):
+        _forget_variable = None
+        _make_variable_known(sys.modules[environment_variable.MODULE])
 
 
 def _reason(settings: Settings) -> str:
@@ -146,6 +167,7 @@ def _apply(target: Target, module: ModuleType) -> None:
             try:
                 _undo[target.name] = target.install(module, _settings or current())
                 _state[target.name] = "applied"
+                remember(module)
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:
                 _state[target.name] = f"native: {error}"
@@ -193,5 +215,6 @@ def _make_variable_known(module: ModuleType) -> None:
         with _lock:
             if _forget_variable is None:
                 _forget_variable = environment_variable.install(module, _applied)
+                remember(module)
     except Exception as error:
         report.warn_once(f"rope_patch: {VARIABLE} stays unknown to vLLM: {type(error).__name__}: {error}")

@@ -39,3 +39,15 @@ SHAPES = (
     Shape("StarCoder2", 128, 128, 48, 4),
     Shape("MiMo-V2", 192, 64, 64, 4),
 )
+
+# Heads of models that are asked of the compilers only (scripts/census). MRoPE turns the same lanes of the same heads.
+MORE_SHAPES = (
+    Shape("GLM-4.5", 128, 64, 96, 8),
+    Shape("MiniMax", 128, 64, 64, 8),
+    Shape("ERNIE-4.5-300B", 128, 128, 64, 8, False),
+    Shape("Qwen2-VL-2B", 128, 128, 12, 2),
+    Shape("Qwen3-VL-4B tp2", 128, 128, 16, 4),
+    Shape("Qwen3.5-27B", 256, 64, 24, 4),
+    Shape("GLM-OCR", 128, 128, 16, 8, False),
+    Shape("PaddleOCR-VL", 128, 128, 16, 2),
+)

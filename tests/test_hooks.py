@@ -225,3 +225,58 @@ rope_target.install = unknown
         + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
     )
     assert with_doubles(code).startswith("native {'rotary_embedding': 'native: no such method'")
+
+
+AGAIN = {
+    "reloaded": "importlib.reload(base)\n",
+    "imported anew": "del sys.modules[base.__name__]\n" + BASE,
+}
+STATE = 'rope_patch.status()["targets"]["rotary_embedding"]'
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+def test_a_module_that_is_executed_again_is_native_says_so_and_is_applied_anew_by_enable(
+    with_doubles: Run, again: str
+) -> None:
+    code = (
+        f"{START}import importlib, sys\nold = base.EARLY\n{again}"
+        + f"""
+print(base.EARLY(1, 2, 3), {STATE})
+for _ in range(2):
+    rope_patch.enable()
+    print(base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), {STATE})
+rope_patch.disable()
+print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE}.partition(";")[0], rope_target.installed)
+"""
+    )
+    lost, applied, once_more, taken_back = with_doubles(code).splitlines()[-4:]
+    assert lost.startswith("native lost: ")
+    assert "enable()" in lost
+    assert applied == once_more == "ours ours applied"
+    assert taken_back == "native native taken back 2"
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+@pytest.mark.parametrize("what", ["EARLY", "RotaryEmbedding.forward_oot"], ids=["of a module", "of a class"])
+def test_disable_after_that_takes_nothing_for_somebody_elses(with_doubles: Run, again: str, what: str) -> None:
+    code = f"""
+import rope_target, rope_patch, importlib, sys
+from rope_patch.replace import replace
+rope_target.install = lambda module, settings: replace(module, {what!r}, lambda original: lambda *args: "ours")
+{BASE}
+print(base.EARLY(1, 2, 3))
+{again}
+rope_patch.disable()
+print(base.EARLY(1, 2, 3), {STATE}.partition(";")[0])
+rope_patch.enable()
+print(base.EARLY(1, 2, 3), {STATE})
+"""
+    assert with_doubles(code).splitlines()[-3:] == ["ours", "native taken back", "ours applied"]
+
+
+def test_the_variables_are_made_known_again_after_a_reload_of_vllms(with_doubles: Run) -> None:
+    code = START + (
+        "import importlib, vllm.envs\nimportlib.reload(vllm.envs)\nrope_patch.enable()\n"
+        "print('rotary_embedding' in vllm.envs.environment_variables['VLLM_ASCEND_TRITON_ROPE']())"
+    )
+    assert with_doubles(code).splitlines()[-1] == "True"

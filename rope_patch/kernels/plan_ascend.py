@@ -52,7 +52,7 @@ def _heights(shape: Shape, device: Device) -> list[int]:
         // (2 if shape.fresh else 1)
         // ((shape.num_heads + shape.num_kv_heads) * shape.head_size * shape.itemsize)
     )
-    most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride) + 1) if _gathers(shape, device) else 1
+    most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride) + 1) if _halves_are_blocks(shape) else 1
     return [1] + [tokens for tokens in range(2, most + 1) if _rows(shape, tokens, device) >= tokens]
 
 
@@ -71,7 +71,7 @@ def _plan(shape: Shape, tokens: int, device: Device) -> Plan:
         units=0,
         pairs=pairs,
         wide_heads=device.slices and aligned and pairs != "slices",
-        wide_rows=device.slices and _rows_are_blocks(shape),
+        wide_rows=device.slices and _halves_are_blocks(shape),
     )
 
 
@@ -89,18 +89,14 @@ def _divisor(heads: int, most: int) -> int:
     return max(block for block in range(1, max(1, min(heads, most)) + 1) if max(1, heads) % block == 0)
 
 
-def _rows_are_blocks(shape: Shape) -> bool:
-    """Whether whole cache rows, and their fp32 halves, are whole blocks."""
-    return not (shape.rotary_dim * shape.cache_itemsize % BLOCK_BYTES or shape.rotary_dim // 2 * 4 % BLOCK_BYTES)
+def _halves_are_blocks(shape: Shape) -> bool:
+    """Whether half a cache row is whole blocks: then rows of several tokens can be gathered, one DMA each, and a whole
+    row be cut in the unified buffer.
 
-
-def _gathers(shape: Shape, device: Device) -> bool:
-    """Whether cache rows of several tokens can be gathered, one DMA each.
-
-    triton-ascend 3.2.0's front end makes a loop over single elements of rows that are not whole blocks.
+    triton-ascend 3.2.0's front end makes a loop over single elements of other rows. And Ascend's compiler widens cos
+    and sin after it has cut them apart, where they would begin between two blocks: a vector instruction must not.
     """
-    half_row_bytes = shape.rotary_dim // 2 * shape.cache_itemsize
-    return half_row_bytes % BLOCK_BYTES == 0 or (device.slices and _rows_are_blocks(shape))
+    return shape.rotary_dim // 2 * shape.cache_itemsize % BLOCK_BYTES == 0
 
 
 def _padded(lanes: int, itemsize: int) -> int:

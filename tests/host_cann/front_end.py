@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def linalg(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> str:
+def linalg(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, Any], **chosen: Any) -> str:
     """The Linalg of ``kernel`` (a ``triton.jit`` function) for run-time arguments of the given types ("*bf16", "i32",
     ...) and the given constexpr arguments; ``None`` pointers are constexprs too. Needs no host CANN, only the wheel.
+    ``chosen`` are Triton-Ascend's options, where not its defaults.
     """
     from triton._C.libtriton import ir
     from triton.backends.ascend.compiler import AscendBackend, make_ttir, ttir_to_linalg
@@ -17,7 +18,7 @@ def linalg(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, A
 
     target = GPUTarget("npu", chips.current().soc_name, 0)
     backend = AscendBackend(target)
-    options = backend.parse_options({})
+    options = backend.parse_options(chosen)
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)

@@ -1,0 +1,19 @@
+"""Every kernel that this package can start on an Ascend NPU, asked of Huawei's own compilers: is it taken?
+
+    python -m scripts.census                       the shapes of models, the ways of calling, the plans; tables
+    python -m scripts.census --json FILE           and a file with a record for each kernel
+    python -m scripts.census --quick               every twentieth kernel
+    python -m scripts.census --compiler 1.2.0 --chip 910B3
+    python -m scripts.census --reports             six reports of users about vllm-ascend's kernel, instead
+
+It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how they are found), no NPU and no CANN.
+``results.json`` is the last whole run.
+
+Kernels that are the same are asked about once. So are chips whose description in the compiler's program is the same
+but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. An
+answer that is not the same is told, and makes the exit status 1. (Programs cannot be compared: 1.0.0 does not order its
+own the same way twice.) The 950 is information only: another instruction set, which triton-ascend as published is not
+switched to; it is asked about bf16 with a key, with the options that triton-ascend's source has for it.
+
+What a compiler takes may still fail in ``hivmc``, the last step, which is not published, or on the hardware.
+"""

@@ -1,0 +1,79 @@
+"""The kernels: shapes of models x types x in place and fresh x with and without a key x the plans of each."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from rope_patch.kernels.launch import UNIFIED_BUFFER, constants
+from rope_patch.kernels.plan import Device, plans_of
+from rope_patch.kernels.plan import Shape as PlanShape
+from rope_patch.kernels.rope import rotary_kernel
+from tests.host_cann import front_end
+from tests.host_cann.chips import Chip
+from tests.shapes import MORE_SHAPES, SHAPES, Shape
+
+DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+class Kernel(NamedTuple):
+    """Everything that decides a kernel's source."""
+
+    dtype: str
+    values: tuple[tuple[str, Any], ...]  # of its constexpr arguments, None pointers among them
+
+    def linalg(self, **options: Any) -> str:
+        values = dict(self.values)
+        signature = {name: self._kind(name) for name in rotary_kernel.arg_names if name not in values}
+        return front_end.linalg(rotary_kernel, signature, values, **options)
+
+    def _kind(self, name: str) -> str:
+        if name == "positions_ptr":
+            return "*i64"
+        return f"*{self.dtype}" if name.endswith("_ptr") else "i32"
+
+
+class Case(NamedTuple):
+    """A way to come to a kernel."""
+
+    model: str
+    is_neox_style: bool
+    dtype: str  # of q, k and the cache
+    fresh: bool
+    key: bool
+    step: int  # which of its plans, from few tokens to many
+    kernel: Kernel
+
+    @property
+    def style(self) -> str:
+        return "NeoX" if self.is_neox_style else "GPT-J"
+
+
+def cases(chip: Chip) -> Iterator[Case]:
+    """All cases on one chip, in a fixed order."""
+    for shape in (*SHAPES, *MORE_SHAPES):
+        for dtype in DTYPES:
+            for fresh in (False, True):
+                for key in (True, False):
+                    found = kernels(shape, dtype, fresh, key, chip)
+                    for step, kernel in enumerate(found):
+                        yield Case(shape.model, shape.is_neox_style, dtype, fresh, key, step, kernel)
+
+
+def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[Kernel]:
+    """One for each plan, planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv,
+    tensors that are rotated in place are contiguous."""
+    device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False, slices=True)
+    rows = [shape.num_heads, shape.num_kv_heads, shape.num_heads + 2 * shape.num_kv_heads]
+    planned = PlanShape(
+        num_heads=shape.num_heads,
+        num_kv_heads=shape.num_kv_heads if key else 0,
+        head_size=shape.head_size,
+        rotary_dim=shape.rotary_dim,
+        is_neox_style=shape.is_neox_style,
+        token_stride=(rows[2] if fresh else max(rows[: 1 + key])) * shape.head_size,
+        itemsize=DTYPES[dtype],
+        cache_itemsize=DTYPES[dtype],
+        fresh=fresh,
+    )
+    absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
+    pointers = {name: None for name, without in absent.items() if without}
+    return [Kernel(dtype, (*constants(planned, plan).items(), *pointers.items())) for plan in plans_of(planned, device)]
