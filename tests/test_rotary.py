@@ -163,6 +163,15 @@ def test_no_heads_are_served() -> None:
     assert_rotated(case, case.key, key)
 
 
+def test_no_heads_at_all_are_no_work() -> None:
+    """Tensor parallelism gives no rank none, but nothing forbids it; and no kernel is judged by it."""
+    case = rotation(5, 4, 2, 64, 64)
+    query, key = serve(case, query=case.query[:, :0], key=case.key[:, :0])
+    assert (query.shape, key.shape) == ((5, 0), (5, 0))
+    assert serve(case, query=case.query[:, :0], key=None)[1] is None
+    assert not report.signatures
+
+
 def test_calls_are_counted() -> None:
     for _ in range(3):
         serve(rotation(5, 4, 2, 64, 64))

@@ -171,7 +171,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    calls._ways.clear()  # not by the kernel's own launcher: test_calls.py
+    calls.forget_ways()  # not by the kernel's own launcher: test_calls.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -229,7 +229,7 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
     assert set(report.signatures.values()) == {None}
     tried.clear()
-    calls._ways.clear()
+    calls.forget_ways()
     assert serve_tokens(3000) is not None
     assert len(tried) == 1, "not checked again"
     assert tried[0] <= largest, "many tokens, in the smaller tiles"
