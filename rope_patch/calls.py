@@ -20,9 +20,12 @@ from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
 from rope_patch.trial import ALIGNMENT
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
-# Serves query and key, given their addresses, the cache's and the positions'; None if another device is current.
+# Serves query and key, given their addresses, the cache's and the positions'; None, with nothing done, where that is
+# for the long way to decide.
 Way = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
 Form = tuple[object, ...]
+NO_MEMORY = Refusal(TypeError, "tensors with memory of their own, not sparse ones or those of a transform")
+SHARED = "query and key share memory that would be rotated in place"
 KEPT = 1024  # forms, and as many older ones; token counts differ without end, and a step needs a few of them
 
 _ways: dict[Form, Way] = {}
@@ -47,10 +50,14 @@ def rotate(
     Outputs are new contiguous tensors where the inputs are strided or ``always_fresh`` is set, else the inputs, rotated
     in place. A ``Refusal`` or a string says why nothing was done: what is wrong with the arguments, or with the kernel.
     """
-    q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
+    try:
+        q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
+        k = None if key is None else key.data_ptr()
+    except RuntimeError:  # sparse, or wrapped by a transform such as torch.vmap
+        return NO_MEMORY
     form: Form
     if key is None:
-        k, low = None, q | c | p
+        low = q | c | p
         form = (
             query.shape, query.stride(), query.dtype, query.get_device(),
             positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
@@ -58,8 +65,7 @@ def rotate(
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
     else:
-        k = key.data_ptr()
-        low = q | k | c | p
+        low = q | (k or 0) | c | p
         form = (
             query.shape, query.stride(), query.dtype, query.get_device(),
             key.shape, key.stride(), key.dtype, key.get_device(),
@@ -72,7 +78,7 @@ def rotate(
     last, way = _last
     if form != last:
         way = _known(form)
-    if way is not None:
+    if way is not None and q and k != 0 and c and p:
         try:
             rotated = way(query, key, q, k, c, p)
             if rotated is not None:
@@ -82,7 +88,13 @@ def rotate(
     with _current(query.device):
         arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
         call = refusal_of(*arguments) or call_of(*arguments, is_neox_style)
-        return call if isinstance(call, Refusal) else _rotate(form, call, key, always_fresh)
+        if isinstance(call, Refusal):
+            return call
+        if any(
+            tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)
+        ):
+            return NO_MEMORY
+        return _rotate(form, call, key, always_fresh)
 
 
 def _known(form: Form) -> Way | None:
@@ -112,8 +124,13 @@ def _keep(form: Form, way: Way | None) -> None:
 
 def _rotate(form: Form, call: Call, key: torch.Tensor | None, always_fresh: bool) -> Rotated | str:
     query = call.query.tensor
-    query_out = _fresh(query) if always_fresh or not query.is_contiguous() else None
-    key_out = _fresh(key) if key is not None and (always_fresh or not key.is_contiguous()) else None
+    query_fresh = always_fresh or not query.is_contiguous()
+    key_fresh = key is not None and (always_fresh or not key.is_contiguous())
+    spans = (0, 0) if key is None or (query_fresh and key_fresh) else (_span(query), _span(key))
+    if key is not None and _overlap(query.data_ptr(), key.data_ptr(), *spans):
+        return SHARED
+    query_out = _fresh(query) if query_fresh else None
+    key_out = _fresh(key) if key is not None and key_fresh else None
     if call.positions.numel() > 0 and (call.query.num_heads or (call.key and call.key.num_heads)):
         found = selfcheck.launch_trusted(call, query_out, key_out)
         if isinstance(found, str):
@@ -122,8 +139,7 @@ def _rotate(form: Form, call: Call, key: torch.Tensor | None, always_fresh: bool
         work = planned(call, plan, found.device)
         launcher = found.launchers.get(work.kernel)
         if launcher:
-            fresh = query_out is not None, key_out is not None
-            _keep(form, _way(launcher, work, query, key, *fresh, found.served))
+            _keep(form, _way(launcher, work, query, key, query_fresh, key_fresh, spans, found.served))
     return query if query_out is None else query_out, key if key_out is None else key_out
 
 
@@ -134,6 +150,7 @@ def _way(
     key: torch.Tensor | None,
     query_fresh: bool,
     key_fresh: bool,
+    spans: tuple[int, int],
     served: list[int],
 ) -> Way:
     """How to serve calls of the form of ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
@@ -143,12 +160,13 @@ def _way(
     shape, strides = tuple(query.shape), _contiguous(query)
     key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)
     empty = allocator(device)
+    q_span, k_span = spans
 
     # The default keeps the kernel loaded.
     def way(
         query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = launcher
     ) -> Rotated | None:
-        if current_device() != index:
+        if current_device() != index or (k_span and k is not None and _overlap(q, k, q_span, k_span)):
             return None
         q_out = k_out = None
         if query_fresh:
@@ -167,6 +185,17 @@ def _way(
 def _contiguous(tensor: torch.Tensor) -> tuple[int, ...]:
     """The strides of a contiguous tensor of that shape."""
     return torch.empty(tensor.shape, device="meta").stride()
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """Bytes from a tensor's first element to behind its last; 0 if it has none."""
+    apart = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (1 + apart) * tensor.element_size() if tensor.numel() else 0
+
+
+def _overlap(a: int, b: int, a_span: int, b_span: int) -> bool:
+    """Whether so many bytes from address ``a`` and from ``b`` have any in common; 0 bytes have none."""
+    return a < b + b_span and b < a + a_span
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:

@@ -277,6 +277,15 @@ def test_memory_that_is_none_for_the_kernel_any_more_goes_back(short_way: list[L
     assert sum(report.fallbacks.values()) == len(SPOILT)
 
 
+def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(short_way: list[Launch]) -> None:
+    case = rotation(5, 4, 4, 32, 32, strided=False)
+    for seed in range(2):
+        check(replace(rotation(5, 4, 4, 32, 32, strided=False, seed=seed), positions=case.positions, cache=case.cache))
+    before = case.query.clone()
+    assert rotary.serve(*arguments(replace(case, key=case.query))) is None
+    assert torch.equal(case.query, before)
+
+
 def test_layouts_that_are_in_use_outlast_any_number_of_others(
     monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]
 ) -> None:
