@@ -61,7 +61,8 @@ def rotate(
         form = (
             query.shape, query.stride(), query.dtype, query.get_device(),
             positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
-            cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.get_device(),
+            cos_sin_cache.shape, cos_sin_cache.is_contiguous() or cos_sin_cache.stride(),
+            cos_sin_cache.dtype, cos_sin_cache.get_device(),
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
     else:
@@ -70,7 +71,8 @@ def rotate(
             query.shape, query.stride(), query.dtype, query.get_device(),
             key.shape, key.stride(), key.dtype, key.get_device(),
             positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
-            cos_sin_cache.shape, cos_sin_cache.stride(), cos_sin_cache.dtype, cos_sin_cache.get_device(),
+            cos_sin_cache.shape, cos_sin_cache.is_contiguous() or cos_sin_cache.stride(),
+            cos_sin_cache.dtype, cos_sin_cache.get_device(),
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
     if low % ALIGNMENT:
@@ -127,7 +129,8 @@ def _rotate(form: Form, call: Call, key: torch.Tensor | None, always_fresh: bool
     query_fresh = always_fresh or not query.is_contiguous()
     key_fresh = key is not None and (always_fresh or not key.is_contiguous())
     spans = (0, 0) if key is None or (query_fresh and key_fresh) else (_span(query), _span(key))
-    if key is not None and _overlap(query.data_ptr(), key.data_ptr(), *spans):
+    q, k = query.data_ptr(), 0 if key is None else key.data_ptr()
+    if q < k + spans[1] and k < q + spans[0]:
         return SHARED
     query_out = _fresh(query) if query_fresh else None
     key_out = _fresh(key) if key is not None and key_fresh else None
@@ -166,7 +169,7 @@ def _way(
     def way(
         query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = launcher
     ) -> Rotated | None:
-        if current_device() != index or (k_span and k is not None and _overlap(q, k, q_span, k_span)):
+        if current_device() != index or (k_span and k is not None and q < k + k_span and k < q + q_span):
             return None
         q_out = k_out = None
         if query_fresh:
@@ -191,11 +194,6 @@ def _span(tensor: torch.Tensor) -> int:
     """Bytes from a tensor's first element to behind its last; 0 if it has none."""
     apart = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (1 + apart) * tensor.element_size() if tensor.numel() else 0
-
-
-def _overlap(a: int, b: int, a_span: int, b_span: int) -> bool:
-    """Whether so many bytes from address ``a`` and from ``b`` have any in common; 0 bytes have none."""
-    return a < b + b_span and b < a + a_span
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from rope_patch.arguments import Refusal, refusal_of
 from rope_patch.calls import Rotated
 
 # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
-PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+PLAIN = torch.Tensor, torch.nn.Parameter
 # How many dispatch modes are active (fake tensors, make_fx, counters of operators), and whether torch.jit traces. They
 # see operators, and a kernel that is started on addresses is none. No public function is as quick.
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -44,9 +44,10 @@ def serve(
     try:
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
             return _refuse("gradients wanted")
-        if not PLAIN.issuperset(
-            (type(query), type(positions), type(cos_sin_cache), type(query if key is None else key))
-        ):
+        if not (
+            type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
+            and (key is None or type(key) in PLAIN)
+        ):  # fmt: skip
             return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
         if forward_ad._current_level >= 0:
             return _refuse("in a level of forward-mode differentiation")
@@ -54,8 +55,10 @@ def serve(
             return _refuse("under a dispatch mode or a tracer, which would not see the kernel")
         rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
     except Exception as error:  # nothing was started: what is given is of a kind that nobody thought of
+        reason = f"arguments of another kind: {type(error).__name__}"
+        report.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
         report.logger.debug("rope_patch: a call goes to the original", exc_info=True)
-        return _refuse(f"arguments of another kind: {type(error).__name__}")
+        return _refuse(reason)
     if isinstance(rotated, tuple):
         report.calls["eager"] += 1
         return rotated

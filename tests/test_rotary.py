@@ -101,6 +101,9 @@ REFUSED = {
     "odd rotary_dim": {"rotary_dim": 39, "cos_sin_cache": torch.zeros(97, 39, dtype=torch.bfloat16)},
     "rotary_dim over head_size": {"rotary_dim": 66, "cos_sin_cache": torch.zeros(97, 66, dtype=torch.bfloat16)},
     "cache too narrow": {"cos_sin_cache": torch.zeros(97, 38, dtype=torch.bfloat16)},
+    "cache rows too far apart": {
+        "cos_sin_cache": torch.zeros(40, dtype=torch.bfloat16).as_strided((1, 40), (2**31, 1))
+    },
     "empty cache": {"cos_sin_cache": torch.zeros(0, 40, dtype=torch.bfloat16)},
     "more positions than tokens": {"positions": torch.zeros(6, dtype=torch.int64)},
     "heads that do not divide": {"query": torch.zeros(5, 250, dtype=torch.bfloat16)},
