@@ -353,3 +353,23 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     case.positions = case.positions[:4]
     assert rotary.serve(*arguments(case)) is None
     assert report.fallbacks == {"not as many tokens in query and key as in positions": 1}
+
+
+def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(short_way: list[Launch]) -> None:
+    """vLLM's ``sleep(level=2)`` keeps buffers on the host, and writes them back; a reload may bring others."""
+    embedding = torch.nn.Module()
+    embedding.register_buffer("cos_sin_cache", rotation(1, 4, 2, 32, 32).cache, persistent=False)
+    for seed in range(3):
+        case = rotation(5, 4, 2, 32, 32, seed=seed)
+        check(replace(case, cache=embedding.cos_sin_cache))
+        saved = embedding.cos_sin_cache.cpu().clone()
+        old = weakref.ref(embedding.cos_sin_cache)
+        embedding.cos_sin_cache.zero_()
+        if seed == 1:
+            embedding.cos_sin_cache = torch.empty_like(embedding.cos_sin_cache)
+            gc.collect()
+            assert old() is None
+        embedding.cos_sin_cache.data.copy_(saved)
+        check(replace(rotation(5, 4, 2, 32, 32, seed=seed + 9), cache=embedding.cos_sin_cache))
+    assert not report.fallbacks
+    assert not short_way

@@ -13,6 +13,7 @@ from rope_patch import calls, hooks, report, rotary, selfcheck, settings, trial 
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.plan import plans_of  # noqa: E402
+from tests.conftest import Run  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
@@ -402,3 +403,38 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert entries["wrong"]["calls"] == 0
     ((reason, count),) = entries["wrong"]["fallbacks"].items()
     assert (reason, count) == (entries["wrong"]["check"], 1)
+
+
+FORK = """
+import os, signal, threading
+import torch
+from rope_patch import rotary, trial
+from tests.rotations import rotation
+begun, right = threading.Event(), trial.run
+def slow(*given):
+    begun.set()
+    threading.Event().wait()
+trial.run = slow
+cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made here: a child may hang in PyTorch
+def serve(heads):
+    case = cases[heads]
+    return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
+threading.Thread(target=serve, args=(1,), daemon=True).start()
+begun.wait()
+print(serve(1) is None)  # nobody waits for another thread's check
+torch.set_num_threads(2)
+(torch.ones(10**6) + 1).sum()  # PyTorch's threads have been at work
+child = os.fork()
+if not child:
+    signal.alarm(120)  # for a child that waits for what is not there
+    trial.run = right
+    print(serve(1) is not None, serve(64) is not None, torch.get_num_threads(), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="a forked process cannot use its parent's device")
+def test_a_forked_process_checks_for_itself_whatever_its_parents_threads_were_at(python: Run) -> None:
+    assert python(FORK, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]
