@@ -16,14 +16,14 @@ if os.environ["TRITON_INTERPRET"] == "1":  # as tests/conftest.py has it, unless
     pytest.skip("Triton interprets here: TRITON_INTERPRET=0 pytest tests/test_ascend_model.py", allow_module_level=True)
 
 import triton.language as tl
+from scripts.model_ascend.memory import View
+from scripts.model_ascend.rates import CHIPS
+from scripts.model_ascend.regions import NotUnderstood
 
 from scripts.model_ascend import __main__ as command
 from scripts.model_ascend import kernels, launch, program, published
 from scripts.model_ascend.kernels import Case
 from scripts.model_ascend.launch import Launch
-from scripts.model_ascend.memory import View
-from scripts.model_ascend.rates import CHIPS
-from scripts.model_ascend.regions import NotUnderstood
 from tests.host_cann import chips, front_end, sample_kernels
 
 CHIP = chips.CHIPS["910B3"]

@@ -34,7 +34,9 @@ def test_a_kernel_may_be_called_as_a_word_of_c(npu, tmp_path):
     source = tmp_path / "kernel.mlir"
     source.write_text(EMPTY.replace("NAME", "double"))
     options = ("--target=Ascend910B3", "--enable-hivm-compile=true", "--enable-triton-kernel-compile=true")
-    done = subprocess.run(["bishengir-compile", source, *options, "-o", tmp_path / "kernel"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["bishengir-compile", source, *options, "-o", tmp_path / "kernel"], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "kernel.o").is_file()
 

@@ -56,7 +56,12 @@ def fails(run, *sites: int) -> bool:
 
 @pytest.mark.parametrize(
     ("model", "num_tokens", "fresh"),
-    [("Llama-3.1-8B", 8192, True), ("Llama-3.1-8B", 8192, False), ("Llama-3.1-8B", 1, True), ("StableLM-3B", 8192, True)],
+    [
+        ("Llama-3.1-8B", 8192, True),
+        ("Llama-3.1-8B", 8192, False),
+        ("Llama-3.1-8B", 1, True),
+        ("StableLM-3B", 8192, True),
+    ],
 )
 def test_every_flag_and_barrier_is_needed_or_said_to_be_spare(model, num_tokens, fresh):
     """Each is left out alone; those that nothing misses are left out together, one more at a time. One that is missed
@@ -93,7 +98,9 @@ def test_a_vector_instruction_that_does_not_wait_for_its_transfer_is_named_with_
     for wait in set(waits):
         program = program.replace(wait, wait.replace("<PIPE_V>", "<PIPE_MTE3>"))
     program = program.replace("set_flag[<PIPE_MTE2>, <PIPE_V>,", "set_flag[<PIPE_MTE2>, <PIPE_MTE3>,")
-    said = r"VCONV.* \(pipe V\) reads \d+ bytes at UB \w+, with no flag or barrier after MOV\.OUT\.TO\.UB.* \(pipe MTE2\)"
+    said = (
+        r"VCONV.* \(pipe V\) reads \d+ bytes at UB \w+, with no flag or barrier after MOV\.OUT\.TO\.UB.* \(pipe MTE2\)"
+    )
     with pytest.raises(standalone.Failed, match=said):
         run(program)
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rope_patch.kernels import plan_ascend
@@ -27,12 +27,26 @@ def shapes(draw: st.DrawFn) -> Shape:
         num_kv_heads=draw(st.integers(0, heads)),
         head_size=head_size,
         rotary_dim=rotary_dim,
-        token_stride=draw(st.one_of(st.just(heads * head_size), st.integers(heads * head_size, 2**31))),
+        token_stride=draw(st.one_of(st.just(heads * head_size), st.integers(heads * head_size, MAX_TILE_OFFSET))),
         is_neox_style=draw(st.booleans()),
         itemsize=draw(st.sampled_from((2, 4))),
         cache_itemsize=draw(st.sampled_from((2, 4))),
         fresh=draw(st.booleans()),
     )
+
+
+# Rows so far apart that an eighth would begin just within 32 bits, and end beyond.
+SEVEN_ROWS = Shape(
+    num_heads=8,
+    num_kv_heads=0,
+    head_size=128,
+    rotary_dim=128,
+    is_neox_style=True,
+    token_stride=306_783_373,
+    itemsize=2,
+    cache_itemsize=2,
+    fresh=False,
+)
 
 
 @settings(max_examples=500, deadline=None)
@@ -76,10 +90,13 @@ def test_on_ascend_slices_begin_at_whole_blocks(shape: Shape, num_tokens: int) -
 
 
 @settings(max_examples=500, deadline=None)
+@example(shape=SEVEN_ROWS, num_tokens=2**20, device=ASCEND_910B3)
 @given(shape=shapes(), num_tokens=st.integers(1, 2**20), device=DEVICES)
 def test_offsets_inside_a_tile_are_32_bit(shape: Shape, num_tokens: int, device: Device) -> None:
+    """Up to the last lane of the last token's row."""
     plan = make_plan(shape, num_tokens, device)
-    assert (plan.block_tokens - 1) * shape.token_stride <= MAX_TILE_OFFSET
+    row = (shape.num_heads + shape.num_kv_heads) * shape.head_size
+    assert (plan.block_tokens - 1) * shape.token_stride + min(row, shape.token_stride) - 1 <= MAX_TILE_OFFSET
 
 
 @settings(max_examples=200, deadline=None)

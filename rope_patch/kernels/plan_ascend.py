@@ -52,7 +52,8 @@ def _heights(shape: Shape, device: Device) -> list[int]:
         // (2 if shape.fresh else 1)
         // ((shape.num_heads + shape.num_kv_heads) * shape.head_size * shape.itemsize)
     )
-    most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride) + 1) if _halves_are_blocks(shape) else 1
+    # A row is no wider than it is from the next one, so this has room for the last row's width too.
+    most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride)) if _halves_are_blocks(shape) else 1
     return [1] + [tokens for tokens in range(2, most + 1) if _rows(shape, tokens, device) >= tokens]
 
 

@@ -23,12 +23,13 @@ class Target:
     name: str
     module: str
 
-    def install(self, module: ModuleType, settings: Settings) -> Undo:
-        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched.
+    def load(self) -> ModuleType:
+        """Import the target's file, only now: it brings torch and Triton, which not every process needs."""
+        return importlib.import_module(f"{__name__}.{self.name}")
 
-        The file is imported only now: it brings torch and Triton, which a process that cannot use it need not load.
-        """
-        undo: Undo = importlib.import_module(f"{__name__}.{self.name}").install(module, settings)
+    def install(self, module: ModuleType, settings: Settings) -> Undo:
+        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched."""
+        undo: Undo = self.load().install(module, settings)
         return undo
 
 

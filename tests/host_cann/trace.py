@@ -1,9 +1,9 @@
 """What the vector cores did while somebody watched: the events that ``hivmc/core/trace.c`` keeps.
 
-    with trace.watch() as watched:
-        ...                       # launches; and wait for them
-    for events in watched.launches():
-        ...                       # a NumPy record array, in the order of issue, program after program
+with trace.watch() as watched:
+    ...                       # launches; and wait for them
+for events in watched.launches():
+    ...                       # a NumPy record array, in the order of issue, program after program
 """
 
 import contextlib

@@ -42,7 +42,9 @@ def made(hivm: str, key: str, home: Path, output: Path) -> None:
     refused = json.loads((home / "vectorcore" / library.REFUSED).read_text())
     for function in sorted(program.called(hivm)):
         if function in refused:
-            raise program.Unknown(f"kernel {name} calls {function}, which needs {', '.join(refused[function])}: not implemented")
+            raise program.Unknown(
+                f"kernel {name} calls {function}, which needs {', '.join(refused[function])}: not implemented"
+            )
     module = program.rewrite(hivm, name)
     lower.to_shared_object(module, name, entry.source(name, types, key), home, output)
 

@@ -53,7 +53,9 @@ def hosted(text: str) -> str:
     """The library's LLVM for this host."""
     lines = []
     for line in text.splitlines():
-        if found := re.match(r"\s+(?:%\S+ = load|store) (?:volatile )?(\w+)\b.*?, ptr addrspace\(([16])\) ([^,]+)", line):
+        if found := re.match(
+            r"\s+(?:%\S+ = load|store) (?:volatile )?(\w+)\b.*?, ptr addrspace\(([16])\) ([^,]+)", line
+        ):
             size, space, place = SIZES[found[1]], found[2], found[3]
             stores = int("store" in found.group().split("=")[-1].split()[0])
             lines.append(f"  call void @core_scalar{space}(ptr addrspace({space}) {place}, i64 {size}, i32 {stores})")
@@ -63,12 +65,13 @@ def hosted(text: str) -> str:
             line = re.sub(r" #\d+", "", line)
             line = INTRINSIC.sub(lambda name: "@hivm_" + name[1].replace(".", "_"), line)
         lines.append(line)
-    text = "\n".join(lines)
+    # No temporary buffer: the library reads the fields of what it is handed all the same, and uses none of them.
+    text = "\n".join(lines).replace("ptr noundef null, i32 noundef", "ptr noundef @core_nothing, i32 noundef")
     text = re.sub(r'target datalayout = ".*"', f'target datalayout = "{LAYOUT}"', text)
     text = re.sub(r'target triple = ".*"', 'target triple = "x86_64-unknown-linux-gnu"', text)
     text = re.sub(r'"target-(?:cpu|features)"="[^"]*"', "", text)
     scalars = (f"declare void @core_scalar{s}(ptr addrspace({s}), i64, i32)" for s in (1, 6))
-    return text + "\n" + "\n".join(scalars) + "\n"
+    return text + "\n@core_nothing = external global [256 x i8]\n" + "\n".join(scalars) + "\n"
 
 
 def _lacking(name: str) -> str:
@@ -100,7 +103,9 @@ def _refused(calls: dict[str, set[str]], lacking: set[str]) -> dict[str, list[st
             changed |= more != reached[name]
             reached[name] = more
     prefix = "_mlir_ciface_"
-    return {name.removeprefix(prefix): sorted(found) for name, found in reached.items() if found and name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): sorted(found) for name, found in reached.items() if found and name.startswith(prefix)
+    }
 
 
 def _symbols(obj: Path, which: str) -> set[str]:

@@ -22,6 +22,9 @@ void core_scalar(char *at, uint64_t bytes, int32_t stores) {
 void core_scalar1(char *at, uint64_t bytes, int32_t stores) { core_scalar(at, bytes, stores); }
 void core_scalar6(char *at, uint64_t bytes, int32_t stores) { core_scalar(at, bytes, stores); }
 
+/* The description of a buffer that is not there: see hosted() in library.py. */
+char core_nothing[256];
+
 /* Run one program of a grid to its end; what was wrong, or NULL. */
 const char *core_run(void (*program)(void *), void *arguments, uint32_t block) {
   sigjmp_buf here;
