@@ -7,19 +7,11 @@ from pathlib import Path
 
 from . import library
 
-PASSES = [
-    "--lower-affine",
-    "--convert-scf-to-cf",
-    "--expand-strided-metadata",
-    "--lower-affine",
-    "--convert-cf-to-llvm",
-    "--convert-arith-to-llvm",
-    "--convert-math-to-llvm",
-    "--convert-index-to-llvm",
-    "--finalize-memref-to-llvm",
-    "--convert-func-to-llvm",
-    "--reconcile-unrealized-casts",
-]
+PASSES = (
+    *("--lower-affine", "--convert-scf-to-cf", "--expand-strided-metadata", "--lower-affine", "--convert-cf-to-llvm"),
+    *("--convert-arith-to-llvm", "--convert-math-to-llvm", "--convert-index-to-llvm", "--finalize-memref-to-llvm"),
+    *("--convert-func-to-llvm", "--reconcile-unrealized-casts"),
+)
 
 
 class Refused(RuntimeError):

@@ -1,7 +1,7 @@
 """The final program's text, rewritten into MLIR that upstream's passes lower.
 
-Few operations of Ascend's own dialect are left in it: addresses in the unified buffer, flags and barriers between pipes,
-the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or barrier says
+Few operations of Ascend's own dialect are left in it: addresses in the unified buffer, flags and barriers between
+pipes, the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or barrier says
 in which line of the text it stands (its site). All else is upstream's, or calls the vendor's library.
 """
 
@@ -86,12 +86,11 @@ def _pointer_cast(n: int, result: str, value: str, type: str) -> list[str]:
 
 
 def _bitcast(n: int, result: str, value: str, source: str, type: str) -> list[str]:
-    return [
-        f"%p{n} = memref.extract_aligned_pointer_as_index {value} : {source} -> index",
-        f"%u{n} = memref.extract_aligned_pointer_as_index %ub : {UB} -> index",
-        f"%d{n} = arith.subi %p{n}, %u{n} : index",
-        f"{result} = memref.view %ub[%d{n}][] : {UB} to {type}",
-    ]
+    """Elements of the same width: what a memref is for LLVM does not depend on their type."""
+    widths = [re.search(r"(\d+)[,>]", re.sub(r"^memref<(?:[\d?]+x)*", "", kind))[1] for kind in (source, type)]
+    if widths[0] != widths[1]:
+        raise Unknown(f"operation hivm.hir.bitcast from {source} to {type}")
+    return [f"{result} = builtin.unrealized_conversion_cast {value} : {source} to {type}"]
 
 
 def _flag(n: int, what: str, sets: str, waits: str, event: str) -> list[str]:
