@@ -15,13 +15,16 @@ CORE = Path(__file__).parent / "core"
 BITCODE = "lib/meta_op.aiv.c220.bc"  # of A2 and A3
 NAME = "libvectorcore.so"
 REFUSED = "refused.json"
+PARAMETERS = "parameters.json"
+PREFIX = "_mlir_ciface_"
 SIZES = {"i1": 1, "i8": 1, "i16": 2, "half": 2, "bfloat": 2, "i32": 4, "float": 4, "i64": 8, "double": 8, "ptr": 8}
 INTRINSIC = re.compile(r"@llvm\.hivm\.([A-Za-z0-9_.]+)")
 LAYOUT = "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128"
 
 
 def build(out: Path, wheel: Path) -> Path:
-    """Make ``out/libvectorcore.so`` and ``out/refused.json`` of the library in the ascendnpu-ir folder ``wheel``."""
+    """Make ``out/libvectorcore.so``, ``out/refused.json`` and ``out/parameters.json`` (the types of its functions'
+    parameters) of the library in the ascendnpu-ir folder ``wheel``."""
     out.mkdir(parents=True, exist_ok=True)
     objects = core(out)
     text = _run("llvm-dis-19", wheel / BITCODE, "-o", "-")
@@ -31,6 +34,7 @@ def build(out: Path, wheel: Path) -> Path:
     (out / "library.ll").unlink()
     wanted = {name for name in _symbols(out / "library.o", "--undefined-only") if name.startswith(("hivm_", "_Z"))}
     lacking = wanted.difference(*(_symbols(o, "--defined-only") for o in objects))
+    (out / PARAMETERS).write_text(json.dumps(_parameters(text), indent=0, sort_keys=True))
     (out / REFUSED).write_text(json.dumps(_refused(_calls(text), lacking), indent=0, sort_keys=True))
     # Refused before they could be called, but the loader wants them all.
     (out / "lacking.c").write_text('#include "core.h"\n' + "\n".join(map(_lacking, sorted(lacking))))
@@ -78,6 +82,11 @@ def _lacking(name: str) -> str:
     return f'void {name}(void) {{ core_fail("{name}: not implemented"); }}'
 
 
+def _parameters(text: str) -> dict[str, list[str]]:
+    found = re.findall(rf"^define .*?@{PREFIX}(\w+)\((.*?)\) ", text, re.M)
+    return {name: [p.split()[0] for p in parameters.split(", ")] for name, parameters in found}
+
+
 def _calls(text: str) -> dict[str, set[str]]:
     """Which functions each function of the library calls, by their names on this host."""
     calls, current = collections.defaultdict(set), None
@@ -102,9 +111,8 @@ def _refused(calls: dict[str, set[str]], lacking: set[str]) -> dict[str, list[st
             more = reached[name].union(*(reached[c] for c in called if c in reached))
             changed |= more != reached[name]
             reached[name] = more
-    prefix = "_mlir_ciface_"
     return {
-        name.removeprefix(prefix): sorted(found) for name, found in reached.items() if found and name.startswith(prefix)
+        name.removeprefix(PREFIX): sorted(found) for name, found in reached.items() if found and name.startswith(PREFIX)
     }
 
 

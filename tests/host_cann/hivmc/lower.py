@@ -1,5 +1,6 @@
 """MLIR -> LLVM -> object -> shared object: the wheel's and the distribution's tools."""
 
+import json
 import re
 import subprocess
 import tempfile
@@ -35,6 +36,7 @@ def to_shared_object(module: str, name: str, entry: str, home: Path, output: Pat
     # The wheel's own tool: its verifier lets shapes collapse that upstream's does not.
     lowered = tool(home / "ascendnpuir" / "bin" / "bishengir-opt", "-", *PASSES, data=module)
     llvm = _scalars_told(tool("mlir-translate-19", "--mlir-to-llvmir", data=lowered), name)
+    llvm = _all_arguments(llvm, json.loads((home / "vectorcore" / library.PARAMETERS).read_text()))
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp)
         (path / "kernel.ll").write_text(llvm)
@@ -59,3 +61,19 @@ def _scalars_told(llvm: str, name: str) -> str:
             lines.append(f"  call void @core_scalar(ptr {found[3]}, i64 {size}, i32 {stores})")
         lines.append(line)
     return "\n".join([*lines, "declare void @core_scalar(ptr, i64, i32)", ""])
+
+
+ABSENT = {"ptr": "ptr @core_nothing", "i32": "i32 0"}  # no temporary buffer, no cache hint
+
+
+def _all_arguments(llvm: str, parameters: dict[str, list[str]]) -> str:
+    """Calls of library functions with what programs leave out at the end: a newer library takes more."""
+
+    def completed(found: re.Match[str]) -> str:
+        head, name, given = found[1], found[2], found[3].split(", ")
+        wanted = parameters.get(name, [])[len(given) :]
+        declares = head.startswith("declare")
+        return f"{head}{name}({', '.join([*given, *(kind if declares else ABSENT[kind] for kind in wanted)])})"
+
+    llvm = re.sub(rf"((?:declare|call) void @{library.PREFIX})(\w+)\(([^()]*)\)", completed, llvm)
+    return llvm + "@core_nothing = external global [256 x i8]\n"
