@@ -86,11 +86,41 @@ def _pointer_cast(n: int, result: str, value: str, type: str) -> list[str]:
 
 
 def _bitcast(n: int, result: str, value: str, source: str, type: str) -> list[str]:
-    """Elements of the same width: what a memref is for LLVM does not depend on their type."""
-    widths = [re.search(r"(\d+)[,>]", re.sub(r"^memref<(?:[\d?]+x)*", "", kind))[1] for kind in (source, type)]
-    if widths[0] != widths[1]:
+    """The same bytes as elements of another type of the same width; sizes, strides and offset stay."""
+    dims, element, strides, offset = _parts(type)
+    if _width(element) != _width(_parts(source)[1]) or len(dims) != len(_parts(source)[0]):
         raise Unknown(f"operation hivm.hir.bitcast from {source} to {type}")
-    return [f"{result} = builtin.unrealized_conversion_cast {value} : {source} to {type}"]
+    rank = len(dims)
+    kinds = ", ".join(["index"] * (1 + 2 * rank))
+    known = [*(size if size != "?" else f"%m{n}#{2 + i}" for i, size in enumerate(dims))]
+    steps = [*(stride if stride != "?" else f"%m{n}#{2 + rank + i}" for i, stride in enumerate(strides))]
+    begin = offset if offset != "?" else f"%m{n}#1"
+    base, flat = f"memref<{_parts(source)[1]}>", f"memref<1x{element}>"
+    return [
+        f"%m{n}:{2 + 2 * rank} = memref.extract_strided_metadata {value} : {source} -> {base}, {kinds}",
+        f"%p{n} = memref.extract_aligned_pointer_as_index {value} : {source} -> index",
+        f"%u{n} = memref.extract_aligned_pointer_as_index %ub : {UB} -> index",
+        f"%d{n} = arith.subi %p{n}, %u{n} : index",
+        f"%f{n} = memref.view %ub[%d{n}][] : {UB} to {flat}",
+        f"{result} = memref.reinterpret_cast %f{n} to offset: [{begin}], sizes: [{', '.join(known)}], "
+        f"strides: [{', '.join(steps)}] : {flat} to {type}",
+    ]
+
+
+def _parts(kind: str) -> tuple[list[str], str, list[str], str]:
+    """A memref type's sizes, element type, strides and offset, as they stand in its text."""
+    found = re.fullmatch(r"memref<((?:[\d?]+x)*)(\w+)(?:, strided<\[(.*?)\](?:, offset: ([\d?]+))?>)?>", kind)
+    if found is None:
+        raise Unknown(f"memref type {kind}")
+    dims = found[1].split("x")[:-1]
+    contiguous = ["1"]
+    for size in reversed(dims[1:]):
+        contiguous.insert(0, "?" if "?" in (size, contiguous[0]) else str(int(size) * int(contiguous[0])))
+    return dims, found[2], found[3].split(", ") if found[3] else contiguous[: len(dims)], found[4] or "0"
+
+
+def _width(element: str) -> int:
+    return int(re.search(r"\d+", element)[0])
 
 
 def _flag(n: int, what: str, sets: str, waits: str, event: str) -> list[str]:
