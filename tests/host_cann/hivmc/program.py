@@ -1,8 +1,8 @@
 """The final program's text, rewritten into MLIR that upstream's passes lower.
 
 Few operations of Ascend's own dialect are left in it: addresses in the unified buffer, flags and barriers between
-pipes, the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or barrier says
-in which line of the text it stands (its site). All else is upstream's, or calls the vendor's library.
+pipes, the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or
+barrier says in which line of the text it stands (its site). All else is upstream's, or calls the vendor's library.
 """
 
 import re
