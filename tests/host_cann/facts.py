@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import bishengir, environment, trace
+from . import environment, final_program, trace
 
 LOAD, STORE = "load", "store"
 
@@ -84,7 +84,7 @@ def launched(torch: ModuleType, work: Callable[[], object]) -> list[Facts]:
         grid = (ctypes.c_int32 * 3)()
         key = runtime.host_cann_launch(number, grid)
         program = environment.compiled(key.decode()).with_suffix(".hivm").read_text()
-        found.append(read(events, tuple(grid), bishengir.ub_bytes(program)))
+        found.append(read(events, tuple(grid), final_program.ub_bytes(program)))
     return found
 
 
