@@ -102,54 +102,36 @@ def test_captured_and_replayed_it_follows_its_inputs(npu, op):
 CHIP = Device(chips.current().vector_cores, chips.current().ub_bytes, powers_of_two=False, slices=True)
 
 
-def facts_of(shape, num_tokens, fresh):
-    """The plan for bf16, and the facts of our kernel as ``launch`` would compile it."""
-    from rope_patch.kernels.launch import constants
-    from rope_patch.kernels.plan import Shape, make_plan
-    from rope_patch.kernels.rope import rotary_kernel
-    from tests.host_cann import facts
-
-    row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
-    heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
-    described = Shape(
-        *heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh, whole_words=not shape.is_neox_style
-    )
-    plan = make_plan(described, num_tokens, CHIP)
-    constexprs = constants(described, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    names = [name for name in rotary_kernel.arg_names if name not in constexprs]
-    types = {"positions_ptr": "*i64"}
-    if plan.pairs == "words":
-        types |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
-    signature = {name: types.get(name, "*bf16" if name.endswith("_ptr") else "i32") for name in names}
-    return plan, names, facts.of(rotary_kernel, signature, constexprs)
-
-
 @pytest.mark.skipif(chips.current().name != "910B3", reason="A3 differs in the number of cores, not in the kernels")
 @pytest.mark.parametrize("fresh", [False, True], ids=["in place", "fresh"])
-@pytest.mark.parametrize("num_tokens", [1, 128, 8192], ids="{} tokens".format)
+@pytest.mark.parametrize("number", [0, 2], ids=["few tokens", "many tokens"])
 @pytest.mark.parametrize("shape", IN_THE_WILD, ids=[shape.model for shape in IN_THE_WILD])
-def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(shape, num_tokens, fresh):
-    plan, names, found = facts_of(shape, num_tokens, fresh)
+def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(npu, shape, number, fresh):
+    """Two full tiles and a tail, or three tokens by blocks of heads; the unified buffer holds what the plan says."""
+    from rope_patch.kernels.launch import launch
+    from rope_patch.kernels.plan import plans_of
+    from tests.host_cann import facts
+    from tests.rotations import rotation
+
+    heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim
+
+    def call_of(num_tokens):
+        return rotation(num_tokens, *heads, is_neox_style=shape.is_neox_style).call()
+
+    plan = plans_of(call_of(1).shape(fresh), CHIP)[number]
+    tokens = 2 * plan.block_tokens + 1
+    call = call_of(tokens)
+    outputs = [npu.empty(tokens, n * shape.head_size, dtype=npu.bfloat16, device="npu") for n in heads[:2]]
+    (found,) = facts.launched(npu, lambda: launch(call, *(outputs if fresh else (None, None)), plan=plan))
     assert found.ub_bytes <= CHIP.tile_bytes
-    assert len(found.scalar_accesses) <= (plan.block_tokens == 1), "one token's position, at most"
-    assert [t for t in found.transfers if t.bytes is None] == [] or plan.block_tokens > 1, "masks are for a tail"
-
-    def moved(direction, name):
-        """Bytes of a full tile, all heads of it, in how many transfers; a tail's are not known before it runs."""
-        sizes = [t.bytes for t in found.transfers if (t.direction, names[t.argument]) == (direction, name) and t.bytes]
-        return sum(sizes), len(sizes)
-
-    width = (shape.head_size if fresh else shape.rotary_dim) * 2
-    at_once = 1 if plan.wide_heads or not shape.is_neox_style else 2
-    parts = at_once if plan.wide_heads or shape.rotary_dim == shape.head_size or not fresh else at_once + 1
-    for tensor, block in (("q", plan.block_heads), ("k", plan.block_kv_heads)):
-        tile = (plan.block_tokens * block * width, parts)
-        assert moved("load", f"{tensor}_ptr") == tile
-        assert moved("store", f"{tensor}_out_ptr" if fresh else f"{tensor}_ptr") == tile
-    # One row, or its two halves, for each token: in the code of the full tile and of the tail; of q's and of k's block.
-    copies = 2 if plan.block_tokens > 1 or plan.units else 1
-    halves = 1 if plan.wide_rows else 2
-    assert moved("load", "cache_ptr") == (copies * shape.rotary_dim * 2, copies * halves)
+    width = 2 * (shape.head_size if fresh else shape.rotary_dim)
+    of_q, of_k = tokens * shape.num_heads * width, tokens * shape.num_kv_heads * width
+    qkv, times = call.query.tensor, max(1, plan.units)  # q is where qkv begins
+    assert found.bytes_moved("load", qkv) == of_q + of_k
+    stored = [found.bytes_moved("store", tensor) for tensor in (outputs if fresh else [qkv])]
+    assert stored == ([of_q, of_k] if fresh else [of_q + of_k])
+    assert found.bytes_moved("load", call.cos_sin_cache) == tokens * times * shape.rotary_dim * 2
+    assert found.global_scalars == (tokens * times if plan.block_tokens == 1 else 0), "one token's position, at most"
 
 
 @pytest.mark.parametrize("num_tokens", [1, 39, 5000])

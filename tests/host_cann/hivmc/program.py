@@ -1,8 +1,8 @@
 """The final program's text, rewritten into MLIR that upstream's passes lower.
 
 Few operations of Ascend's own dialect are left in it: addresses in the unified buffer, flags and barriers between
-pipes, the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or barrier says
-in which line of the text it stands (its site). All else is upstream's, or calls the vendor's library.
+pipes, the program's number, the mask's mode, a change of element type. They become calls of ``core/``; a flag or
+barrier says in which line of the text it stands (its site). All else is upstream's, or calls the vendor's library.
 """
 
 import re
@@ -86,37 +86,24 @@ def _pointer_cast(n: int, result: str, value: str, type: str) -> list[str]:
 
 
 def _bitcast(n: int, result: str, value: str, source: str, type: str) -> list[str]:
-    """The same bytes as elements of another type of the same width; sizes, strides and offset stay."""
-    dims, element, strides, offset = _parts(type)
-    if _width(element) != _width(_parts(source)[1]) or len(dims) != len(_parts(source)[0]):
+    """The same bytes as elements of another type of the same width: what LLVM makes of a memref does not depend on
+    their type. Sizes and strides are forgotten meanwhile, or the passes would look through the cast."""
+    (rank, old), (same_rank, new) = _parts(source), _parts(type)
+    if rank != same_rank or _width(old) != _width(new):
         raise Unknown(f"operation hivm.hir.bitcast from {source} to {type}")
-    rank = len(dims)
-    kinds = ", ".join(["index"] * (1 + 2 * rank))
-    known = [*(size if size != "?" else f"%m{n}#{2 + i}" for i, size in enumerate(dims))]
-    steps = [*(stride if stride != "?" else f"%m{n}#{2 + rank + i}" for i, stride in enumerate(strides))]
-    begin = offset if offset != "?" else f"%m{n}#1"
-    base, flat = f"memref<{_parts(source)[1]}>", f"memref<1x{element}>"
+    sizes, strides = "?x" * rank, ", ".join("?" * rank)
+    before, after = (f"memref<{sizes}{element}, strided<[{strides}], offset: ?>>" for element in (old, new))
     return [
-        f"%m{n}:{2 + 2 * rank} = memref.extract_strided_metadata {value} : {source} -> {base}, {kinds}",
-        f"%p{n} = memref.extract_aligned_pointer_as_index {value} : {source} -> index",
-        f"%u{n} = memref.extract_aligned_pointer_as_index %ub : {UB} -> index",
-        f"%d{n} = arith.subi %p{n}, %u{n} : index",
-        f"%f{n} = memref.view %ub[%d{n}][] : {UB} to {flat}",
-        f"{result} = memref.reinterpret_cast %f{n} to offset: [{begin}], sizes: [{', '.join(known)}], "
-        f"strides: [{', '.join(steps)}] : {flat} to {type}",
+        f"%b{n} = memref.cast {value} : {source} to {before}",
+        f"%c{n} = builtin.unrealized_conversion_cast %b{n} : {before} to {after}",
+        f"{result} = memref.cast %c{n} : {after} to {type}",
     ]
 
 
-def _parts(kind: str) -> tuple[list[str], str, list[str], str]:
-    """A memref type's sizes, element type, strides and offset, as they stand in its text."""
-    found = re.fullmatch(r"memref<((?:[\d?]+x)*)(\w+)(?:, strided<\[(.*?)\](?:, offset: ([\d?]+))?>)?>", kind)
-    if found is None:
-        raise Unknown(f"memref type {kind}")
-    dims = found[1].split("x")[:-1]
-    contiguous = ["1"]
-    for size in reversed(dims[1:]):
-        contiguous.insert(0, "?" if "?" in (size, contiguous[0]) else str(int(size) * int(contiguous[0])))
-    return dims, found[2], found[3].split(", ") if found[3] else contiguous[: len(dims)], found[4] or "0"
+def _parts(kind: str) -> tuple[int, str]:
+    """A memref type's rank and element type."""
+    found = re.match(r"memref<((?:[\d?]+x)*)(\w+)", kind)
+    return found[1].count("x"), found[2]
 
 
 def _width(element: str) -> int:
