@@ -40,7 +40,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*')
+not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_vector_core_*')
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -67,7 +67,7 @@ ascend_lane() {
   [ -z "$fast" ] || return 0
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
-  on_host_cann 910B3 ascend tests/test_host_cann_*.py
+  on_host_cann 910B3 ascend tests/test_{host_cann,vector_core}_*.py
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
   # Another chip differs in its number of cores and its architecture's name: plans, lowered kernels and the op.
@@ -81,8 +81,8 @@ ascend_lane() {
   for version in 0.11.0 0.13.0; do
     on_host_cann 910B3 "stack-$version" tests/test_ray_workers.py
   done
-  # The model of time on Ascend, over our kernel, the seed's and upstream's.
-  TRITON_INTERPRET=0 pytest ascend tests/test_ascend_model.py
+  # The clock, over our kernel, the seed's and upstream's.
+  on_host_cann 910B3 ascend tests/test_ascend_model.py
 }
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv

@@ -88,12 +88,23 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False, slices=True)
     heads = case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style
     rows = (case.row, case.row) if case.strided else (heads[0] * heads[2], heads[1] * heads[2])
-    shape = PlanShape(*heads, token_stride=max(rows), itemsize=ITEM, cache_itemsize=ITEM, fresh=fresh)
+    shape = PlanShape(
+        *heads,
+        token_stride=max(rows),
+        itemsize=ITEM,
+        cache_itemsize=ITEM,
+        fresh=fresh,
+        whole_words=not case.is_neox_style,
+    )
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     types = {name: _kind(name) for name in rotary_kernel.arg_names if name not in values}
+    if plan.pairs == "words":
+        types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
+    words = 2 if plan.pairs == "words" else 1  # elements in what the kernel counts strides in
+    strides = [stride // words for stride in (rows[0], case.head_size, rows[1], case.head_size)]
     count, each = plan.grid(num_tokens, device)
-    numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, rows[0], case.head_size, rows[1], case.head_size)
+    numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, *strides)
 
     def tokens(program: int) -> Sequence[int]:
         begin, end = program * each, (program + 1) * each

@@ -25,11 +25,14 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     item = ITEM[dtype]
-    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh)
+    words = not shape.is_neox_style and item == 2
+    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, whole_words=words)
     plan = make_plan(described, num_tokens, DEVICE)
     values: dict[str, Any] = constants(described, plan)
     values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
     kinds = {"positions_ptr": "*i64"}
+    if plan.pairs == "words":
+        kinds |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
     names = [name for name in rotary_kernel.arg_names if name not in values]
     signature = {name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32") for name in names}
     return Kernel(plan, front_end.linalg(rotary_kernel, signature, values), row)
