@@ -1,10 +1,12 @@
 """A host-side CANN: the real Ascend Python stack on any x86-64 Linux machine, without an NPU.
 
 What runs unmodified: PyTorch, torch-npu (``npu:0`` tensors, its task queue, its graphs), Triton-Ascend 3.2.0 (its front
-end, its generated launcher), and vLLM with vllm-ascend above them. Replaced is what a machine without an NPU lacks:
+end, its generated launcher), Huawei's back-end compiler (``ascendnpu-ir``: 1.2.0, or what the vllm-ascend of the
+environment was released with), and vLLM with vllm-ascend above them. Replaced is what a machine without an NPU lacks:
 
 ==================  ====================================================================================================
-``compiler/``       ``bishengir-compile``: Triton-Ascend's Linalg -> a host shared object, or a refusal (UB overflow)
+``hivmc/``          ``hivmc``, the compiler's closed last step: the final program -> host code that executes it on a
+                    vector core, instruction by instruction, order between pipes checked
 ``runtime/``        ACL and the runtime, in C over host memory: allocations, streams, events, kernels, graph capture
 ``stubs.py``        every other symbol torch-npu links: fails, naming itself
 ``operators.py``    CANN's operator library: the PyTorch operators vLLM's native rotary code needs, by the CPU's; the
@@ -29,18 +31,17 @@ with ``my_kernel.py`` beginning ::
 
 In a test, ask for the fixture ``npu`` instead; see ``fixture.py``. The first use builds into ``.cache/host_cann``,
 under a lock, with the launcher's headers (about a minute, most of it those); processes may share it.
-``facts.of(kernel, ...)`` shows DMA transfers, scalar accesses and the modelled unified buffer of a kernel without
-running it, ``facts.launched(torch, work)`` those of the kernels that ran, with their grids. Under
+``bishengir.compile(linalg, ...)`` asks any installed version of the compiler about a kernel that nobody runs,
+``facts.launched(torch, work)`` says what kernels did that ran: transfers, instructions, scalar accesses, flags. Under
 ``PYTORCH_NO_NPU_MEMORY_CACHING=1``, torch-npu's own setting, each tensor lies between guard pages; without, only each
 block of 2 MiB that its allocator cuts tensors from.
 
 What this cannot tell
 ---------------------
-* Time. Nothing here says how long anything takes on an NPU.
-* Whether a kernel really fits: the unified buffer is modelled on six reports (``compiler/ub.py``).
-* DMA and vector behaviour: alignment faults, bank conflicts, which accesses the real compiler turns into scalar code.
-* The last bit: products are never fused into sums here; the real compiler may. Masked-out lanes touch no memory here.
-* Races: blocks of a launch run one after another, so blocks that depend on each other pass.
+* Time. ``scripts/model_ascend`` models it from what was executed; nothing here was measured.
+* What ``hivmc`` itself does with the final program, which it may still order or refuse.
+* Instructions whose meaning is not documented to the last bit (``VEXP``, ``VREC`` …), or not at all: refused by name.
+* Races between cores: blocks of a launch run one after another, so blocks that depend on each other pass.
 * What a PyTorch operator does on the NPU: here the CPU's implementation answers, and it cannot be captured in a graph.
 
 What it does tell, every time: a missing synchronisation (streams do nothing before somebody waits), an access outside
