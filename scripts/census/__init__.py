@@ -11,8 +11,8 @@ It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how
 
 Kernels that are the same are asked about once. So are chips whose description in the compiler's program is the same
 but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. If
-one is answered differently, the first is asked again, since 1.0.0 does not lay out every kernel the same way twice (some
-of GPT-J style differ by 8 KiB); an answer that the first never gets is told, and makes the exit status 1.
+one is answered differently, the first is asked again, since 1.0.0 does not lay out every kernel the same way twice (in
+GPT-J style up to 8 KiB apart); an answer that the first never gets is told, and makes the exit status 1.
 
 The 950 is information only: another instruction set, which triton-ascend as published is not switched to. It is asked
 about bf16 with a key, with the options that triton-ascend's source has for it.
