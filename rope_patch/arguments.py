@@ -88,6 +88,8 @@ def call_of(
             return Refusal(ValueError, "as many tokens in query and key as in positions")
     if not positions.is_contiguous() or cos_sin_cache.stride(1) != 1:
         return Refusal(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
+    if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # a number of 64 bits makes another kernel
+        return Refusal(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
     q = heads_of(query, positions.dim(), head_size)
     k = None if key is None else heads_of(key, positions.dim(), head_size)
     if q is None or (k is None and key is not None):

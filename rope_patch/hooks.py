@@ -1,5 +1,6 @@
 """When a module appears, which target to apply; what is applied; applying and undoing it. Knows no RoPE."""
 
+import contextlib
 import functools
 import os
 import sys
@@ -9,13 +10,17 @@ from types import ModuleType
 from rope_patch import __version__, capability, report, trigger
 from rope_patch.replace import SomebodyElses, Undo
 from rope_patch.settings import VARIABLE, Mode, Settings, current
-from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable
+from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable, executed_again, remember
 
+LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it anew"
+# Held while something is replaced or put back. Never while a module is imported, or vLLM's platform is asked, which
+# imports too: whoever holds the lock of such an import may be waiting for this one.
 _lock = threading.RLock()
 _settings: Settings | None = None  # None until vLLM is looked for
 _enabled = True
 _verdict: capability.Verdict | None = None  # None until the first target's module is imported
 _undo: dict[str, Undo] = {}  # of what is applied, by target
+_half: set[str] = set()  # targets whose undoing failed half way; it is finished by the next that is asked to
 _state: dict[str, str] = {}  # of every target, in words
 _forget_variable: Undo | None = None
 _announced_by: int | None = None  # the process, since a fork of it is one that has said nothing yet
@@ -45,30 +50,56 @@ def enable() -> None:
         return
     with _lock:
         _enabled = True
+        for name in list(_half):
+            _take_back(name)
         if _settings is None:
             return  # vLLM is not there yet
-        for target in TARGETS:
-            module = sys.modules.get(target.module)
-            if module is not None and not trigger.when_complete(module, functools.partial(_at_import, target, module)):
-                _apply(target, module)
+        _forget_lost()
+    for target in TARGETS:
+        module = sys.modules.get(target.module)
+        if module is not None and not trigger.when_complete(module, functools.partial(_at_import, target, module)):
+            _apply(target, module)
 
 
 def disable() -> None:
     """See ``rope_patch.disable``."""
-    global _enabled, _forget_variable
+    global _enabled, _forget_variable, refused
     with _lock:
         _enabled = False
+        _forget_lost()
+        refused = None
+        for finder in [finder for finder in sys.meta_path if isinstance(finder, _Refusing)]:
+            sys.meta_path.remove(finder)
         for name in list(_undo):
-            try:
-                _undo[name]()
-                del _undo[name]
-                _state[name] = "taken back; what was already traced or captured stays"
-            except SomebodyElses as error:
-                _state[name] = f"not taken back: {error}"
-                report.warn_once(f"rope_patch: {name} {_state[name]}")
+            _take_back(name)
         if _forget_variable and not _undo and _settings and not _settings.environment:
             _forget_variable()
             _forget_variable = None
+
+
+def _take_back(name: str) -> None:
+    """Undo a target. Raises nothing: what fails half way is said, and can be finished."""
+    _half.discard(name)
+    try:
+        _undo[name]()
+        del _undo[name]
+        _state[name] = "taken back; what was already traced or captured stays"
+        return
+    except SomebodyElses as error:
+        _state[name] = f"not taken back: {error}"
+    except Exception as error:
+        _half.add(name)
+        _state[name] = f"half taken back, disable() again finishes it: {type(error).__name__}: {error}"
+    report.warn_once(f"rope_patch: {name} {_state[name]}")
+
+
+def _forked() -> None:
+    """Whoever held the lock does not exist in the child; what they had begun is finished by enable or disable."""
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def status() -> report.Status:
@@ -81,7 +112,7 @@ def status() -> report.Status:
         enabled=_enabled and settings.mode is not Mode.OFF,
         capable=_verdict.capable if _verdict else None,
         reason=_reason(settings),
-        targets={target.name: _state.get(target.name, "not imported") for target in TARGETS},
+        targets={t.name: LOST if _lost(t) else _state.get(t.name, "not imported") for t in TARGETS},
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
         signatures=report.of_signatures(settings.check),
@@ -89,6 +120,23 @@ def status() -> report.Status:
         environment=dict(settings.environment),
         note="Counts are what the host saw: replayed graphs run without it.",
     )
+
+
+def _lost(target: Target) -> bool:
+    """Whether the originals are back, without anybody having undone anything."""
+    return target.name in _undo and executed_again(target.module)
+
+
+def _forget_lost() -> None:
+    """Undo what is lost as far as it is there: of the classes that were replaced in turn, instances may live."""
+    global _forget_variable
+    for target in filter(_lost, TARGETS):
+        with contextlib.suppress(Exception):  # the new original is somebody else's; the old one is used no more
+            _undo.pop(target.name)()
+        _state[target.name] = "taken back"
+    if executed_again(environment_variable.MODULE):
+        _forget_variable = None
+        _make_variable_known(sys.modules[environment_variable.MODULE])
 
 
 def _reason(settings: Settings) -> str:
@@ -132,28 +180,39 @@ class _Refusing:
 def _apply(target: Target, module: ModuleType) -> None:
     """Apply. Whatever goes wrong stays here, but for what ``force`` asks for."""
     global _verdict, refused
+    if not _enabled or target.name in _undo:
+        return
+    verdict = _verdict or capability.examine()
+    failure: Exception | None = None
+    try:
+        if verdict.capable:
+            target.load()
+    except Exception as error:
+        failure = error
     with _lock:
         if not _enabled or target.name in _undo:
             return
-        if _verdict is None:
-            _verdict = capability.examine()
-        if not _verdict.capable:
-            _state[target.name] = f"native: {_verdict.reason}"
+        _verdict = verdict
+        if not verdict.capable:
+            _state[target.name] = f"native: {verdict.reason}"
             if _settings and _settings.mode is Mode.FORCE:
-                refused = capability.NotCapable(f"{VARIABLE}=force, but {_verdict.reason}")
+                refused = capability.NotCapable(f"{VARIABLE}=force, but {verdict.reason}")
                 raise refused
         else:
             try:
+                if failure:
+                    raise failure
                 _undo[target.name] = target.install(module, _settings or current())
                 _state[target.name] = "applied"
+                remember(module)
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:
                 _state[target.name] = f"native: {error}"
             except Exception as error:
                 _state[target.name] = f"failed: {type(error).__name__}: {error}"
                 report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
-        if not _verdict.capable or _all_decided():
-            announce()
+    if not verdict.capable or _all_decided():
+        announce()
 
 
 def _all_decided() -> bool:
@@ -193,5 +252,6 @@ def _make_variable_known(module: ModuleType) -> None:
         with _lock:
             if _forget_variable is None:
                 _forget_variable = environment_variable.install(module, _applied)
+                remember(module)
     except Exception as error:
         report.warn_once(f"rope_patch: {VARIABLE} stays unknown to vLLM: {type(error).__name__}: {error}")

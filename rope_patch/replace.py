@@ -4,6 +4,7 @@ wrapt resolves the path and puts the replacement in place. What lands there is a
 Dynamo bypasses the proxy silently (torch 2.8, 2.9) or refuses to trace it (2.13), and it neither copies nor pickles.
 """
 
+import contextlib
 import gc
 import sys
 import types
@@ -27,34 +28,45 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
     inherited = attribute not in vars(owner)
     # Not where it is defined: who calls it from there is none of this target's business.
     defined_in = sys.modules.get(getattr(original, "__module__", ""))
-    stale = [f"{holder}.{name}" for holder, name in bindings(original) if sys.modules[holder] is not defined_in]
+    stale = [f"{holder}.{name}" for holder, module_, name in bindings(original) if module_ is not defined_in]
     replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
-    rebind(owner, original, replacement)
-    report.stale[f"{module.__name__}.{path}"] = [name for name in stale if name != f"{module.__name__}.{path}"]
+    put_back = False
 
     def undo() -> None:
-        if vars(owner).get(attribute) is not replacement:
-            raise SomebodyElses(f"{module.__name__}.{path} was replaced again by {vars(owner).get(attribute)!r}")
-        if inherited:
-            delattr(owner, attribute)
-        else:
-            setattr(owner, attribute, original)
-        for holder, name in bindings(replacement):  # imported by name since: from module import name
-            setattr(sys.modules[holder], name, original)
+        """Raises SomebodyElses with nothing done. After any other error it may be called again, and goes on."""
+        nonlocal put_back
+        if not put_back:
+            if vars(owner).get(attribute) is not replacement:
+                raise SomebodyElses(f"{module.__name__}.{path} was replaced again by {vars(owner).get(attribute)!r}")
+            if inherited:
+                delattr(owner, attribute)
+            else:
+                setattr(owner, attribute, original)
+            put_back = True
+        for _, holder, name in bindings(replacement):  # imported by name since: from module import name
+            setattr(holder, name, original)
         rebind(owner, replacement, original)
 
+    try:
+        rebind(owner, original, replacement)
+    except Exception:
+        with contextlib.suppress(Exception):
+            undo()
+        raise
+    report.stale[f"{module.__name__}.{path}"] = [name for name in stale if name != f"{module.__name__}.{path}"]
     return undo
 
 
-def bindings(function: Any) -> list[tuple[str, str]]:
-    """Modules, by name, and the global of theirs that is ``function`` itself.
+def bindings(function: Any) -> list[tuple[str, types.ModuleType, str]]:
+    """Modules, each with the name it is imported by, and the global of theirs that is ``function`` itself.
 
-    ``from module import name`` copies: such a global is not reached by replacing the name in the module.
+    ``from module import name`` copies: such a global is not reached by replacing the name in the module. Copies are
+    looked through: ``dict.copy`` is one step, and other threads go on importing.
     """
     found = []
-    for holder, module in list(sys.modules.items()):
+    for holder, module in sys.modules.copy().items():
         if isinstance(module, types.ModuleType):
-            found += [(holder, name) for name, value in list(vars(module).items()) if value is function]
+            found += [(holder, module, name) for name, value in vars(module).copy().items() if value is function]
     return found
 
 

@@ -1,6 +1,9 @@
 """What happened in this process, for ``rope_patch.status()``."""
 
 import logging
+import reprlib
+import types
+import typing
 from collections import Counter, defaultdict
 from typing import Any, TypedDict
 
@@ -86,3 +89,32 @@ def warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
         logger.warning(message)
+
+
+def expect(value: Any, kind: Any, place: str) -> None:
+    """See that JSON that somebody wrote has the type ``kind``, one of those above or of their fields.
+
+    Raises:
+        ValueError: it has not; names the place in it, what is there and what was expected.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return
+    if typing.is_typeddict(kind) and isinstance(value, dict):
+        for name, inner in typing.get_type_hints(kind).items():
+            if name not in value:
+                raise ValueError(f"a report of another version: no {place}.{name}")
+            expect(value[name], inner, f"{place}.{name}")
+    elif origin is dict and isinstance(value, dict):
+        for name, inside in value.items():
+            expect(inside, parts[1], f"{place}.{reprlib.repr(name)}")
+    elif origin is list and isinstance(value, list):
+        for inside in value:
+            expect(inside, parts[0], place)
+    elif type(value) not in (parts if origin is types.UnionType else (kind,)) or _is_huge(value):
+        expected = "an object" if typing.is_typeddict(kind) else getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{place} is {reprlib.repr(value)}, expected {expected if origin is None else kind}")
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and abs(value) >= 2**63  # no count or number of ours; sums of such cannot be printed

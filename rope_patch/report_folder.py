@@ -12,12 +12,15 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from rope_patch import process, ranks, report
 
 SECONDS = 2.0  # between two looks at whether something changed
+PULSE = 5.0  # seconds after which a process touches its file, so that other hosts see that it lives
+SILENT = 3 * PULSE  # seconds without that after which it counts as gone on another host, whose clock may differ by few
 LARGEST = 2**20  # bytes of a report worth reading
 
 
@@ -29,6 +32,12 @@ class Report(TypedDict):
     status: report.Status
 
 
+class Found(Report):
+    """A report that was read, and when its process last touched the file."""
+
+    heartbeat: float
+
+
 class Refused(Exception):
     """The folder is not one to write into or to believe."""
 
@@ -38,7 +47,7 @@ def keep(folder: str) -> None:
     folder = os.path.abspath(folder)
     begin = threading.Thread(target=_keep, args=(folder,), name="rope_patch-report", daemon=True).start
     os.register_at_fork(after_in_child=lambda: _forked(folder))
-    atexit.register(_write_quietly, folder, {})
+    atexit.register(lambda: _Keeper(folder).look())
     begin()
 
 
@@ -52,26 +61,38 @@ def _forked(folder: str) -> None:
 
 
 def _keep(folder: str) -> None:
-    last: dict[str, Any] = {}
+    keeper = _Keeper(folder)
     pause = threading.Event()
     while True:
-        _write_quietly(folder, last)
+        keeper.look()
         pause.wait(SECONDS)
 
 
-def _write_quietly(folder: str, last: dict[str, Any]) -> None:
-    """Write if something changed since ``last``, and compare with the other ranks. Whatever fails is said once."""
-    try:
-        mine = current()
-        facts = {"process": mine["process"], "status": mine["status"]}
-        if facts != last:
-            write(folder, mine)
-            last.update(facts)
-        for message in ranks.disagreements(mine, read(folder)[0]):
-            report.warn_once(f"rope_patch: {message}")
-    except Exception as error:
-        last.clear()  # so that a folder that comes back has the report again
-        report.warn_once(f"rope_patch: no report in {folder}: {type(error).__name__}: {error}")
+class _Keeper:
+    """Keeps this process's report up to date, and compares it with the other ranks'."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.written: object = None
+        self.touched = 0.0
+        self.known: dict[str, Found] = {}
+
+    def look(self) -> None:
+        """Write if something changed, and compare. Whatever fails is said once."""
+        try:
+            mine = current()
+            facts = mine["process"], mine["status"]
+            if facts != self.written:
+                write(self.folder, mine)
+                self.written, self.touched = facts, time.monotonic()
+            elif time.monotonic() - self.touched >= PULSE:
+                os.utime(os.path.join(self.folder, _name(mine["process"])))
+                self.touched = time.monotonic()
+            for message in ranks.disagreements(mine, living(self.folder, self.known)):
+                report.warn_once(f"rope_patch: {message}")
+        except Exception as error:
+            self.written = None  # so that a folder that comes back has the report again
+            report.warn_once(f"rope_patch: no report in {self.folder}: {type(error).__name__}: {error}")
 
 
 def current() -> Report:
@@ -90,8 +111,7 @@ def write(folder: str, mine: Report) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    me = mine["process"]
-    name = f"{me['host']}-{me['pid']}-{me['started']}.json".replace(os.sep, "_")
+    name = _name(mine["process"])
     beside = f".{name}.{threading.get_ident()}"
     with _opened(folder) as directory:
         file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
@@ -104,7 +124,15 @@ def write(folder: str, mine: Report) -> None:
             raise
 
 
-def read(folder: str) -> tuple[list[Report], list[str]]:
+def _name(who: process.Process) -> str:
+    return f"{_host(who['host'])}-{who['pid']}-{who['started']}.json"
+
+
+def _host(name: str) -> str:
+    return name.replace(os.sep, "_")
+
+
+def read(folder: str) -> tuple[list[Found], list[str]]:
     """Every report in ``folder``, and what is wrong with files that are none.
 
     Raises:
@@ -113,21 +141,49 @@ def read(folder: str) -> tuple[list[Report], list[str]]:
     """
     found, wrong = [], []
     with _opened(folder) as directory:
-        for name in sorted(os.listdir(directory)):
-            if name.endswith(".json") and not name.startswith("."):
-                try:
-                    found.append(_read_one(directory, name))
-                except FileNotFoundError:
-                    pass  # gone since it was listed
-                except (OSError, ValueError, RecursionError, Refused) as error:
-                    wrong.append(f"{name}: {error}")
+        for name in _listed(directory):
+            try:
+                found.append(_read_one(directory, name))
+            except FileNotFoundError:
+                pass  # gone since it was listed
+            except (OSError, ValueError, RecursionError, Refused) as error:
+                wrong.append(f"{name}: {error}")
     return found, wrong
 
 
-def is_live(one: Report) -> bool:
-    """Whether the process that wrote ``one`` runs on this host."""
+def living(folder: str, known: dict[str, Found]) -> list[Found]:
+    """The reports in ``folder`` of processes that live, ``known`` ones read again only if they were touched.
+
+    The names of files tell who wrote them, so that those that pile up over restarts are not opened. Raises as ``read``.
+    """
+    found: dict[str, Found] = {}
+    with _opened(folder) as directory:
+        for name in _listed(directory):
+            with contextlib.suppress(OSError, ValueError, RecursionError, Refused):  # rope-patch status names them
+                host, pid, started = name.removesuffix(".json").rsplit("-", 2)
+                heartbeat = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+                if _lives(host, int(pid), started, heartbeat):
+                    same = name in known and known[name]["heartbeat"] == heartbeat
+                    found[name] = known[name] if same else _read_one(directory, name)
+    known.clear()
+    known.update(found)
+    return list(found.values())
+
+
+def _listed(directory: int) -> list[str]:
+    return sorted(name for name in os.listdir(directory) if name.endswith(".json") and not name.startswith("."))
+
+
+def is_live(one: Found) -> bool:
+    """Whether the process that wrote ``one`` runs: on this host; on another, as far as is heard of it."""
     who = one["process"]
-    return who["host"] == socket.gethostname() and process.started(who["pid"]) == who["started"]
+    return _lives(_host(who["host"]), who["pid"], who["started"], one["heartbeat"])
+
+
+def _lives(host: str, pid: int, started: str, heartbeat: float) -> bool:
+    if host == _host(socket.gethostname()):
+        return process.started(pid) == started
+    return time.time() - heartbeat < SILENT
 
 
 @contextlib.contextmanager
@@ -143,23 +199,13 @@ def _opened(folder: str) -> Iterator[int]:
         os.close(directory)
 
 
-def _read_one(directory: int, name: str) -> Report:
+def _read_one(directory: int, name: str) -> Found:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     with os.fdopen(file, "rb") as stream:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
             raise Refused("not a file of this user's")
         loaded = json.loads(stream.read(LARGEST))  # a longer one is cut, and then no JSON
-    return _checked(loaded)
-
-
-def _checked(loaded: Any) -> Report:
-    """As much of a report as is relied on has the right types."""
-    for part, fields in (("process", process.Process), ("status", report.Status)):
-        if not isinstance(loaded, dict) or not isinstance(loaded.get(part), dict):
-            raise ValueError("not a report of rope_patch")
-        missing = set(fields.__annotations__) - set(loaded[part])
-        if missing:
-            raise ValueError(f"a report of another version: {', '.join(sorted(missing))} missing")
-    checked: Report = loaded
-    return checked
+    report.expect(loaded, Report, "report")
+    found: Found = loaded | {"heartbeat": facts.st_mtime}
+    return found

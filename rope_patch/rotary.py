@@ -2,6 +2,7 @@
 
 import torch
 from torch import is_grad_enabled
+from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
 from rope_patch import calls, ops, report
@@ -9,7 +10,11 @@ from rope_patch.arguments import Refusal, refusal_of
 from rope_patch.calls import Rotated
 
 # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
-PLAIN = (torch.Tensor, torch.nn.Parameter)
+PLAIN = torch.Tensor, torch.nn.Parameter
+# How many dispatch modes are active (fake tensors, make_fx, counters of operators), and whether torch.jit traces. They
+# see operators, and a kernel that is started on addresses is none. No public function is as quick.
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
+_is_tracing = getattr(torch._C, "_is_tracing", bool)
 
 
 def serve(
@@ -32,15 +37,36 @@ def serve(
     contiguous tensor is returned, pass-through lanes included. Under ``torch.compile`` the functional op is traced:
     fresh outputs always. Never raises of its own.
     """
-    if is_grad_enabled() and (query.requires_grad or (key is not None and key.requires_grad)):
-        return _refuse("gradients wanted")
-    if is_compiling() or type(query) not in PLAIN:
+    if is_compiling():
+        if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
+            return _refuse("gradients wanted")
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
-    rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
+    try:
+        if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
+            return _refuse("gradients wanted")
+        if not (
+            type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
+            and (key is None or type(key) in PLAIN)
+        ):  # fmt: skip
+            return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        if forward_ad._current_level >= 0:
+            return _refuse("in a level of forward-mode differentiation")
+        if _dispatch_modes() or _is_tracing():
+            return _refuse("under a dispatch mode or a tracer, which would not see the kernel")
+        rotated = calls.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
+    except Exception as error:  # nothing was started: what is given is of a kind that nobody thought of
+        reason = f"arguments of another kind: {type(error).__name__}"
+        report.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
+        report.logger.debug("rope_patch: a call goes to the original", exc_info=True)
+        return _refuse(reason)
     if isinstance(rotated, tuple):
         report.calls["eager"] += 1
         return rotated
     return _refuse(f"not {rotated.expected}" if isinstance(rotated, Refusal) else rotated)
+
+
+def _wants_gradients(query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor) -> bool:
+    return query.requires_grad or (key is not None and key.requires_grad) or cos_sin_cache.requires_grad
 
 
 def _traced(

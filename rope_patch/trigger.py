@@ -114,23 +114,43 @@ def when_complete(module: "ModuleType", action: "Callable[[], None]") -> bool:
     that notices the assignment is synchronous, in the importing thread, and needs no polling.
     """
     spec = getattr(module, "__spec__", None)
-    if not getattr(spec, "_initializing", False):
+    if spec is None or not getattr(spec, "_initializing", False):
         return False
     kind: type = type(spec)
     if hasattr(kind, "rope_patch_actions"):  # somebody waits for this module already
-        kind.rope_patch_actions.append(action)
+        waiting = kind.rope_patch_actions
+        waiting.append(action)
+    else:
+        waiting = [action]
+        spec.__class__ = _announcing(kind, module, waiting)
+    if getattr(spec, "_initializing", False):
         return True
+    # Another thread's import ended between the look and now; unless the action was called, it is the caller's.
+    try:
+        waiting.remove(action)
+    except ValueError:
+        return True
+    object.__setattr__(spec, "__class__", getattr(type(spec), "rope_patch_kind", type(spec)))
+    return sys.modules.get(spec.name) is not module  # then the import failed
+
+
+def _announcing(kind: type, module: "ModuleType", waiting: "list[Callable[[], None]]") -> type:
+    """A class for the module's spec that calls who is ``waiting`` when ``_initializing`` becomes False."""
 
     class Announcing(kind):  # type: ignore[misc]
-        rope_patch_actions = [action]  # noqa: RUF012
+        rope_patch_actions = waiting
+        rope_patch_kind = kind
 
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "_initializing" and not value:
                 object.__setattr__(self, "__class__", kind)
-                if sys.modules.get(self.name) is module:  # else the import failed
-                    for act in Announcing.rope_patch_actions:
+                while waiting:
+                    try:
+                        act = waiting.pop(0)  # each is called once, by whoever takes it
+                    except IndexError:
+                        break
+                    if sys.modules.get(self.name) is module:  # else the import failed
                         act()
 
-    spec.__class__ = Announcing
-    return True
+    return Announcing

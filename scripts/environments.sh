@@ -43,7 +43,7 @@ packages() {
 environment() {
   local name=$1 python=$2 venv=$root/.venvs/$1 recipe
   shift 2
-  recipe="$python $* $(cat "$root/pyproject.toml" "$root/tests/oot_platform/pyproject.toml")"
+  recipe="$python $* $(declare -f "install_$name") $(cat "$root/pyproject.toml" "$root/tests/oot_platform/pyproject.toml")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "$name environment: as it was"
     return
@@ -67,13 +67,14 @@ install_vllm() { # the CPU engine, whose torchvision and torchaudio do not load 
     "$pip" uninstall --yes torchvision torchaudio torchcodec && "$pip" install "$root/tests/oot_platform"
 }
 
-# triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read. vLLM's own needs without their
-# dependencies are those that ask for mainline triton or another torch.
+# triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read; ascendnpu-ir is the back-end
+# compiler of CANN 9.1. vLLM's own needs without their dependencies are those that ask for mainline triton or another
+# torch.
 install_ascend() {
   local pip=$1/bin/pip
   shift
   "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install --no-deps "${vllm_needs_alone[@]}" &&
-    "$pip" install --no-deps vllm-ascend==0.23.0 && "$pip" install triton-ascend==3.2.0
+    "$pip" install --no-deps vllm-ascend==0.23.0 ascendnpu-ir==1.2.0 && "$pip" install triton-ascend==3.2.0
 }
 
 install_floor() { "$1/bin/pip" install "${@:2}"; }
@@ -90,7 +91,7 @@ vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict logur
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
-ascend_packages() { packages g++:g++ readelf:binutils mlir-opt-19:mlir-19-tools llc-19:llvm-19; }
+ascend_packages() { packages g++:g++ readelf:binutils mlir-translate-19:mlir-19-tools llc-19:llvm-19; }
 ascend_environment() {
   environment ascend python3 torch-npu==2.13.0 'numpy<2.4' pybind11 pyyaml 'protobuf<5' wrapt "${tools[@]}" \
     "${vllm_needs[@]}" "${vllm_build[@]}"
@@ -101,7 +102,7 @@ ascend_environment() {
 stack_environment() {
   local version=$1 venv=$root/.venvs/stack-$1 recipe
   ascend_environment
-  recipe="$version $(declare -f install_stack) $(cat "$root/.venvs/ascend/recipe")"
+  recipe="$version $(declare -f install_stack install_older_compiler) $(cat "$root/.venvs/ascend/recipe")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "stack-$version environment: as it was"
     return
@@ -122,10 +123,19 @@ install_stack() {
   VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
     "$pip" install --no-cache-dir --no-deps --target "$site" "${vllm[@]}" &&
     "$pip" install --no-deps --target "$site" "vllm-ascend==$version" &&
+    install_older_compiler "$pip" "$site" "$version" &&
     # After its own packages, and with the .pth files there: rope_patch is one of them.
     "$root/.venvs/ascend/bin/python" -c 'import sysconfig
 print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"
 }
+
+# The back-end compiler of CANN 8.5, which vllm-ascend 0.13 and 0.18 are released with, over the ascend environment's.
+# 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is.
+install_older_compiler() { # install_older_compiler PIP SITE RELEASE
+  [[ $3 == 0.23.* ]] && return
+  "$1" install --no-deps --target "$2" ascendnpu-ir==1.0.0 && chmod +x "$2"/ascendnpuir/bin/*
+}
+
 # The oldest and newest Python there are, from pyenv if it has them, else the default one.
 python() {
   if "python$1" -c '' 2>/dev/null; then

@@ -201,5 +201,5 @@ def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Pat
         worker.stdin.write("\n")
         worker.stdin.flush()
     for worker in workers:
-        out, err = worker.communicate(timeout=300)
+        out, err = worker.communicate()
         assert out.splitlines()[-1] == "True {'eager': 1} {}", err[-2000:]

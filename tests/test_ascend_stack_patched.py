@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
 from tests.ascend_stack.models import LLAMA3, YARN
 from tests.shapes import SHAPES, Shape
 
@@ -119,7 +119,7 @@ def test_disabled_the_original_objects_serve_and_enabled_ours_again(stack: Stack
             getattr(stack.rotary_embedding, "rope_forward_triton", None),
             embedding._forward_method,
         )
-        return ["rope_patch" in place.__code__.co_filename for place in places if place is not None]
+        return [is_ours(place) for place in places if place is not None]
 
     embedding = stack.build("llama3", 128, **LLAMA3)
     shape = Shape("Llama-3.1-8B", 128, 128, 32, 8)

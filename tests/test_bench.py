@@ -203,6 +203,9 @@ def test_an_unknown_folder_is_exit_status_2(
     pytest.importorskip("matplotlib")
     assert main(["bench", "--plot", str(tmp_path / "nowhere" / "out.png")]) == 2
     assert "there is no folder for" in capsys.readouterr().err
+    for place in "", "out.nonsense", str(tmp_path):
+        assert main(["bench", "--plot", place]) == 2
+        assert "--plot is '" in capsys.readouterr().err
     assert main(["bench", str(tmp_path)]) == 2
     assert "neither a model folder" in capsys.readouterr().err
 
@@ -218,7 +221,7 @@ def test_without_vllm_there_is_nothing_to_time(monkeypatch: pytest.MonkeyPatch, 
     assert "bench needs vLLM" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tokens", ["0", "", "1,x", "-1"])
+@pytest.mark.parametrize("tokens", ["0", "", "1,x", "-1", "1" * 5000, "1048577"])
 def test_numbers_of_tokens_are_numbers(tokens: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["bench", f"--tokens={tokens}"])

@@ -17,6 +17,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch import calls, report, rotary, selfcheck  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, Launch  # noqa: E402
+from tests import interpreted_launcher  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 compiled = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no compiled kernel, hence no launcher")
@@ -80,7 +81,7 @@ def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., obj
         assert not isinstance(found, str)
         for kernel, launcher in found.launchers.items():
             found.launchers[kernel] = launcher._replace(run=instead(launcher.run))
-    calls._ways.clear()
+    calls.forget_ways()
 
 
 @compiled
@@ -164,11 +165,22 @@ def test_however_many_tokens_at_most_three_kernels_are_compiled(strided: bool, m
     assert len(report.signatures) == (2 if strided else 1)
 
 
-def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "KEPT", 3)
-    for num_tokens in range(1, 9):
-        check(rotation(num_tokens, 1, 1, 32, 32))
-        assert len(calls._ways) <= 3
+@pytest.fixture
+def short_way(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> list[Launch]:
+    """What has to go through Triton although calls of its kind take the short way, in the interpreter too."""
+    interpreted_launcher.install(monkeypatch)
+    check(rotation(5, 4, 2, 32, 32))
+    through_triton.clear()
+    check(rotation(5, 4, 2, 32, 32, seed=1))
+    assert not through_triton
+    return through_triton
+
+
+def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]) -> None:
+    monkeypatch.setattr(calls, "KEPT", 2)
+    for num_tokens in range(1, 7):
+        check(rotation(num_tokens, 4, 2, 32, 32))
+        assert len(calls._ways) + len(calls._older) <= 4
 
 
 def layers(case: Rotation, count: int) -> list[Rotation]:
@@ -218,6 +230,71 @@ def test_positions_that_change_their_memory_and_length_in_place_are_read_anew(nu
     case.positions.set_(other.positions)
     for seed in range(2, 4):
         check(replace(rotation(num_tokens, 4, 2, 32, 32, seed=seed), positions=case.positions, cache=case.cache))
+
+
+# What memory may become under the very same tensor objects, and still be a call that the kernel serves.
+CHANGES: dict[str, Callable[[Rotation], object]] = {
+    "a longer cache": lambda case: set_data(case.cache, rotation(1, 4, 2, 32, 32, seed=7, max_position=200).cache),
+    "a shorter cache in the same memory": lambda case: set_data(case.cache, case.cache[:50]),
+    "a cache of another dtype": lambda case: set_data(case.cache, case.cache.float()),
+    "a cache whose rows are apart": lambda case: set_data(case.cache, torch.cat([case.cache] * 2, 1)[:, :32]),
+    "every other row of the cache, in place": lambda case: case.cache.as_strided_((48, 32), (64, 1)),
+    "a cache that is resized in place": lambda case: case.cache.resize_(60, 32),
+    "positions of another dtype": lambda case: set_data(case.positions, case.positions.int()),
+}
+
+
+def set_data(tensor: torch.Tensor, to: torch.Tensor) -> None:
+    tensor.data = to
+
+
+def test_whatever_the_memory_of_positions_and_cache_became_is_noticed(short_way: list[Launch]) -> None:
+    for change in CHANGES.values():
+        case = rotation(5, 4, 2, 32, 32)
+        check(case)
+        change(case)
+        case.positions.copy_(torch.linspace(0, len(case.cache) - 1, 5))
+        check(replace(rotation(5, 4, 2, 32, 32, seed=1), positions=case.positions, cache=case.cache))
+    assert report.calls == {"eager": 2 + 2 * len(CHANGES)}
+
+
+# And what it may become and is no call for the kernel any more: the original will say what it thinks of it.
+SPOILT: dict[str, Callable[[Rotation], object]] = {
+    "fewer positions": lambda case: case.positions.resize_(3),
+    "positions apart": lambda case: case.positions.set_(case.positions.new_zeros(10)[::2]),
+    "float positions": lambda case: set_data(case.positions, case.positions.double()),
+    "a cache of fewer lanes": lambda case: case.cache.resize_(97, 16),
+    "a cache on its side": lambda case: set_data(case.cache, case.cache[:32].t()),
+}
+
+
+def test_memory_that_is_none_for_the_kernel_any_more_goes_back(short_way: list[Launch]) -> None:
+    for name, change in SPOILT.items():
+        case = rotation(5, 4, 2, 32, 32)
+        check(case)
+        change(case)
+        assert rotary.serve(*arguments(case)) is None, name
+    assert sum(report.fallbacks.values()) == len(SPOILT)
+
+
+def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(short_way: list[Launch]) -> None:
+    case = rotation(5, 4, 4, 32, 32, strided=False)
+    for seed in range(2):
+        check(replace(rotation(5, 4, 4, 32, 32, strided=False, seed=seed), positions=case.positions, cache=case.cache))
+    before = case.query.clone()
+    assert rotary.serve(*arguments(replace(case, key=case.query))) is None
+    assert torch.equal(case.query, before)
+
+
+def test_layouts_that_are_in_use_outlast_any_number_of_others(
+    monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]
+) -> None:
+    monkeypatch.setattr(calls, "KEPT", 4)
+    for num_tokens in range(6, 12):
+        check(rotation(num_tokens, 4, 2, 32, 32))
+        short_way.clear()
+        check(rotation(5, 4, 2, 32, 32, seed=num_tokens))
+        assert not short_way
 
 
 def test_no_positions_and_no_cache_are_kept_alive() -> None:
@@ -276,3 +353,23 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     case.positions = case.positions[:4]
     assert rotary.serve(*arguments(case)) is None
     assert report.fallbacks == {"not as many tokens in query and key as in positions": 1}
+
+
+def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(short_way: list[Launch]) -> None:
+    """vLLM's ``sleep(level=2)`` keeps buffers on the host, and writes them back; a reload may bring others."""
+    embedding = torch.nn.Module()
+    embedding.register_buffer("cos_sin_cache", rotation(1, 4, 2, 32, 32).cache, persistent=False)
+    for seed in range(3):
+        case = rotation(5, 4, 2, 32, 32, seed=seed)
+        check(replace(case, cache=embedding.cos_sin_cache))
+        saved = embedding.cos_sin_cache.cpu().clone()
+        old = weakref.ref(embedding.cos_sin_cache)
+        embedding.cos_sin_cache.zero_()
+        if seed == 1:
+            embedding.cos_sin_cache = torch.empty_like(embedding.cos_sin_cache)
+            gc.collect()
+            assert old() is None
+        embedding.cos_sin_cache.data.copy_(saved)
+        check(replace(rotation(5, 4, 2, 32, 32, seed=seed + 9), cache=embedding.cos_sin_cache))
+    assert not report.fallbacks
+    assert not short_way

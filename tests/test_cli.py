@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rope_patch import report_folder
+from rope_patch import hooks, report_folder
 from rope_patch.cli import VERBS, main
 from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
 from tests.conftest import DOUBLES, ROOT, Run, clean_environment
@@ -48,6 +48,68 @@ def test_asking_for_help_imports_nothing_heavy(python: Run) -> None:
     assert python(code).splitlines()[-1] == "set()"
 
 
+def command(*arguments: str, output: object = subprocess.PIPE) -> tuple[int, str]:
+    """Exit status, and what the real command says on standard error."""
+    environment = clean_environment() | {"PYTHONPATH": str(ROOT)}
+    full = [sys.executable, "-m", "rope_patch", *arguments]
+    done = subprocess.run(full, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)  # type: ignore[call-overload]
+    return done.returncode, done.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    mine = of(0)
+    mine["process"]["host"] = "elsewhere"  # and just written: it lives
+    folder = reports(tmp_path, mine)
+    with open("/dev/full", "w") as full:
+        said = "rope-patch: the answer cannot be written: No space left on device\n"
+        assert command("status", folder, output=full) == (2, said)
+        assert command("status", "--help", output=full)[1].count("\n") <= 1
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        assert command("status", folder, output=closed) == (0, "")
+
+
+def test_an_interrupt_while_torch_is_imported_is_exit_status_130(tmp_path: Path, python: Run) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom rope_patch.cli import main\n"
+    assert python(code + "sys.exit(main(['verify']))", rc=130) == ""
+
+
+def test_an_interrupt_while_the_verbs_are_imported_is_exit_status_130(python: Run) -> None:
+    code = """
+import os, signal, sys
+from rope_patch.cli import main
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == "rope_patch.cli.verify":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["status", "/nowhere"]))
+"""
+    assert python(code, rc=130) == ""
+
+
+def test_a_report_of_junk_is_shown_in_whatever_encoding_standard_output_has(tmp_path: Path, python: Run) -> None:
+    mine = of(0, fallbacks={"\x1b[2J \u2026 \ud800": 3})
+    mine["process"]["host"] = "elsewhere"
+    code = f"from rope_patch.cli import main; print(main(['status', {reports(tmp_path, mine)!r}]))"
+    printed = python(code, PYTHONIOENCODING="ascii")
+    assert "3 times: ?[2J \\u2026 ?" in printed
+    assert printed.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--", ""], ["status", ""], ["status", "x" * 5000]], ids=["command", "empty", "long"]
+)
+def test_names_that_are_none_are_one_sentence(arguments: list[str], capsys: Said) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rope-patch: ")
+    assert said.count("\n") == 1
+    assert len(said) < 300
+
+
 # status
 
 
@@ -71,7 +133,12 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
     assert process["status"]["calls"]["eager"] == 41
 
 
-@pytest.mark.parametrize(("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed")])
+LOST = {"targets": {"rotary_embedding": hooks.LOST}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed"), (LOST, "executed again")]
+)
 def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
     found = of(0), of(1, **change)  # type: ignore[arg-type]
     for report in found:
@@ -85,7 +152,8 @@ def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, 
     gone["process"].update(pid=2**22 + 1)
     mine["process"]["pid"] = os.getpid()
     assert main(["status", reports(tmp_path, gone, mine)]) == 0
-    assert "gone" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 0 < shown.index(" live ") < shown.index(" gone "), "who lives comes first"
     (tmp_path / "1.json").unlink()
     assert main(["status", str(tmp_path)]) == 1
     assert "no live process" in capsys.readouterr().out
@@ -151,6 +219,19 @@ def test_run_within_run_puts_the_folder_there_once() -> None:
     assert done.stdout.strip().split(os.pathsep) == [BOOTSTRAP, str(ROOT), str(DOUBLES)]
     assert with_bootstrap(None) == BOOTSTRAP
     assert with_bootstrap(f"/a{os.pathsep}{BOOTSTRAP}/") == f"{BOOTSTRAP}{os.pathsep}/a"
+
+
+@pytest.mark.parametrize("path", [os.pathsep, f"/a{os.pathsep}", f"{os.pathsep}/a", f"/a{os.pathsep}{os.pathsep}/b"])
+def test_run_keeps_the_current_folder_where_the_path_has_it(tmp_path: Path, path: str) -> None:
+    """To Python, an empty entry is the current folder; a path that is empty as a whole is none."""
+    (tmp_path / "here.py").write_text("print('found')")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "script.py").write_text("import here")
+    environment = clean_environment() | {"PYTHONPATH": with_bootstrap(path)}
+    command = [sys.executable, "folder/script.py"]
+    assert subprocess.check_output(command, env=environment, cwd=tmp_path, text=True) == "found\n"
+    assert with_bootstrap(with_bootstrap(path)) == with_bootstrap(path)
+    assert with_bootstrap("") == BOOTSTRAP
 
 
 @pytest.mark.parametrize(("command", "status"), [([], 2), (["no-such-command-here"], 127), ([str(ROOT)], 126)])

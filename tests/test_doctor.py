@@ -71,6 +71,13 @@ def test_force_that_cannot_be_met_is_a_finding_not_a_crash(with_doubles: Run) ->
     assert "NotCapable" in found["target rotary_embedding"]
 
 
+def test_a_device_that_cannot_be_looked_at_is_a_finding_not_a_crash(with_doubles: Run) -> None:
+    code = "import sys; sys.modules['torch'] = None\n"
+    printed = with_doubles(code + CODE.replace('"--json"', '"--json", "--device"'))
+    assert "ModuleNotFoundError: import of torch halted" in printed
+    assert printed.splitlines()[-1] == "1"
+
+
 def test_without_vllm_it_says_so(with_doubles: Run) -> None:
     said, status = doctor(with_doubles, before="import sys; sys.modules['vllm'] = None\n")
     assert status == 1

@@ -225,3 +225,176 @@ rope_target.install = unknown
         + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
     )
     assert with_doubles(code).startswith("native {'rotary_embedding': 'native: no such method'")
+
+
+AGAIN = {
+    "reloaded": "importlib.reload(base)\n",
+    "imported anew": "del sys.modules[base.__name__]\n" + BASE,
+}
+STATE = 'rope_patch.status()["targets"]["rotary_embedding"]'
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+def test_a_module_that_is_executed_again_is_native_says_so_and_is_applied_anew_by_enable(
+    with_doubles: Run, again: str
+) -> None:
+    code = (
+        f"{START}import importlib, sys\nold = base.EARLY\n{again}"
+        + f"""
+print(base.EARLY(1, 2, 3), {STATE})
+for _ in range(2):
+    rope_patch.enable()
+    print(base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), {STATE})
+rope_patch.disable()
+print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE}.partition(";")[0], rope_target.installed)
+"""
+    )
+    lost, applied, once_more, taken_back = with_doubles(code).splitlines()[-4:]
+    assert lost.startswith("native lost: ")
+    assert "enable()" in lost
+    assert applied == once_more == "ours ours applied"
+    assert taken_back == "native native taken back 2"
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+@pytest.mark.parametrize("what", ["EARLY", "RotaryEmbedding.forward_oot"], ids=["of a module", "of a class"])
+def test_disable_after_that_takes_nothing_for_somebody_elses(with_doubles: Run, again: str, what: str) -> None:
+    code = f"""
+import rope_target, rope_patch, importlib, sys
+from rope_patch.replace import replace
+rope_target.install = lambda module, settings: replace(module, {what!r}, lambda original: lambda *args: "ours")
+{BASE}
+print(base.EARLY(1, 2, 3))
+{again}
+rope_patch.disable()
+print(base.EARLY(1, 2, 3), {STATE}.partition(";")[0])
+rope_patch.enable()
+print(base.EARLY(1, 2, 3), {STATE})
+"""
+    assert with_doubles(code).splitlines()[-3:] == ["ours", "native taken back", "ours applied"]
+
+
+def test_the_variables_are_made_known_again_after_a_reload_of_vllms(with_doubles: Run) -> None:
+    code = START + (
+        "import importlib, vllm.envs\nimportlib.reload(vllm.envs)\nrope_patch.enable()\n"
+        "print('rotary_embedding' in vllm.envs.environment_variables['VLLM_ASCEND_TRITON_ROPE']())"
+    )
+    assert with_doubles(code).splitlines()[-1] == "True"
+
+
+def test_an_undo_that_fails_half_way_is_said_and_finished_by_whoever_asks_next(with_doubles: Run) -> None:
+    code = (
+        START
+        + """
+from rope_patch import replace
+rebind, state = replace.rebind, lambda: rope_patch.status()["targets"]["rotary_embedding"][:10]
+def fails(*arguments): raise RuntimeError("dictionary changed size during iteration")
+for finish in (rope_patch.disable, rope_patch.enable):
+    replace.rebind = fails
+    rope_patch.disable()
+    replace.rebind = rebind
+    print(state(), end=" ")
+    finish()
+    print(state(), base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), end=" ")
+    rope_patch.enable()
+    print(state(), base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3))
+"""
+    )
+    assert with_doubles(code).splitlines()[-2:] == [
+        "half taken taken back native native applied ours ours",
+        "half taken applied ours ours applied ours ours",
+    ]
+
+
+def test_globals_that_appear_while_everything_is_looked_through_are_no_obstacle(with_doubles: Run) -> None:
+    code = (
+        START
+        + """
+import sys, types
+class Busy(dict):
+    def items(self):  # as if another thread added a global after each
+        for pair in super().items():
+            yield pair
+            self[len(self)] = None
+class Module(types.ModuleType):
+    __dict__ = Busy(a=1, b=2)
+sys.modules["busy"] = Module("busy")
+rope_patch.disable()
+print(base.EARLY(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"][:10])
+"""
+    )
+    assert with_doubles(code).splitlines()[-1] == "native taken back"
+
+
+def test_an_import_that_ends_while_somebody_begins_to_wait_for_it_is_not_missed(with_doubles: Run) -> None:
+    code = """
+import importlib.machinery, sys, types
+import rope_patch
+from rope_patch import trigger
+class Spec(importlib.machinery.ModuleSpec):
+    def __getattribute__(self, name):
+        was = object.__getattribute__(self, name)
+        if name == "_initializing" and was:
+            object.__setattr__(self, "_initializing", False)  # another thread's import ends right after the look
+        return was
+module = types.ModuleType("ends")
+module.__spec__ = Spec("ends", None)
+module.__spec__._initializing = True
+sys.modules["ends"] = module
+called = []
+print(trigger.when_complete(module, lambda: called.append(1)), called, type(module.__spec__).__name__)
+"""
+    assert with_doubles(code) == "False [] Spec"
+
+
+FORK = """
+import os, signal, threading
+begun, end = threading.Event(), threading.Event()
+{arrange}
+threading.Thread(target=act, daemon=True).start()
+begun.wait()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # for a child that waits for a lock that nobody holds
+    rope_patch.disable(); rope_patch.enable()
+    print(base.EARLY(1, 2, 3), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+def test_a_fork_while_another_thread_replaces_something_can_switch_off_and_on(with_doubles: Run) -> None:
+    arrange = (
+        START
+        + """
+from rope_patch import replace
+rebind, here = replace.rebind, os.getpid()
+def slow(*arguments):
+    if os.getpid() == here:
+        begun.set(); end.wait()
+    rebind(*arguments)
+replace.rebind = slow
+act = rope_patch.disable
+"""
+    )
+    assert with_doubles(FORK.format(arrange=arrange)).splitlines()[-2:] == ["ours", "0"]
+
+
+def test_no_lock_is_held_while_the_platform_is_asked(with_doubles: Run) -> None:
+    """vLLM's platform is found by importing: whoever holds the lock of that import may be waiting for us."""
+    code = """
+import threading
+import rope_target, rope_patch
+from rope_patch import capability
+examine = capability.examine
+def asked():
+    other = threading.Thread(target=rope_patch.disable, daemon=True)
+    other.start()
+    other.join(60)
+    print("waits" if other.is_alive() else "free", flush=True)
+    return examine()
+capability.examine = asked
+import vllm.model_executor.layers.rotary_embedding.base as base
+"""
+    assert with_doubles(code).splitlines()[0] == "free"

@@ -5,7 +5,6 @@ import fcntl
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -37,9 +36,9 @@ def test_an_unknown_chip_is_refused_with_the_known_ones(monkeypatch):
 @needs_build
 def test_a_second_build_is_the_first_and_costs_nothing():
     first = build.ensure()
-    begin = time.monotonic()
+    before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     assert build.ensure() == first
-    assert time.monotonic() - begin < 2
+    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before, "nothing is made again"
     assert build.HERE.parents[1] in first.parents, "nothing outside the checkout"
 
 
@@ -50,8 +49,8 @@ def test_a_build_waits_for_one_that_is_under_way():
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = subprocess.Popen([sys.executable, "-m", "tests.host_cann.build"], cwd=ROOT, stdout=subprocess.PIPE)
         with pytest.raises(subprocess.TimeoutExpired):
-            second.wait(3)
-    assert second.communicate(timeout=60)[0].decode().strip() == str(build.ensure())
+            second.wait(3)  # were it slower than that to come to the lock, this would show less, and pass
+    assert second.communicate()[0].decode().strip() == str(build.ensure())
 
 
 @needs_build

@@ -111,11 +111,15 @@ def facts_of(shape, num_tokens, fresh):
 
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
-    described = Shape(*heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh)
+    described = Shape(
+        *heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh, whole_words=not shape.is_neox_style
+    )
     plan = make_plan(described, num_tokens, CHIP)
     constexprs = constants(described, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     names = [name for name in rotary_kernel.arg_names if name not in constexprs]
     types = {"positions_ptr": "*i64"}
+    if plan.pairs == "words":
+        types |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
     signature = {name: types.get(name, "*bf16" if name.endswith("_ptr") else "i32") for name in names}
     return plan, names, facts.of(rotary_kernel, signature, constexprs)
 

@@ -67,7 +67,7 @@ def test_importing_vllm_does_not_deadlock_with_imports_in_another_thread(with_do
     """A finder runs under the import lock; had ours imported anything there, these two would wait for each other."""
     code = f"""
 import faulthandler, sys, threading, time
-faulthandler.dump_traceback_later(20, exit=True)
+faulthandler.dump_traceback_later(500, exit=True)  # a deadlock, on however slow a machine; before pytest ends it
 import rope_target, rope_patch
 other = threading.Thread(target=lambda: __import__("wrapt"))
 other.start()

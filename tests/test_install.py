@@ -13,6 +13,12 @@ from rope_patch.cli import install, main
 from tests.conftest import DOUBLES, ROOT, clean_environment
 
 NAMES = ("rope_patch.pth", "rope_patch.start")
+# What the first release that could install wrote.
+FIRST_PTH = (
+    "import os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
+    "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
+    "  if error.name != 'rope_patch':\\n   raise\")  # written by rope-patch install\n"
+)
 SHOW = "import rope_target; import vllm.model_executor.layers.rotary_embedding.base as b; print(b.Scaled()(1, 2, 3))"
 LOADED = "import sys; print('rope_patch' in sys.modules)"
 
@@ -60,7 +66,7 @@ def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment:
 def test_the_line_of_the_pth_is_gated_and_harms_nobody(environment: Path) -> None:
     inside(environment, "-m", "rope_patch", "install")
     (pth,) = environment.rglob("rope_patch.pth")
-    assert pth.read_text().count("\n") == 1
+    assert [line[:1] for line in pth.read_text().splitlines()] == ["#", "i"]  # a comment, and the line
     pth.with_suffix(".start").unlink()  # as before Python 3.15, which this test may run in
     assert inside(environment, "-c", LOADED).stdout == "True\n"
     for off in ("0", " Off", "FALSE", "no"):
@@ -138,7 +144,7 @@ def content(site: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in site.iterdir()}
 
 
-@pytest.mark.parametrize("left", [0, 1, 30])
+@pytest.mark.parametrize("left", [0, 1, 30, 40])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_half_done_install_is_completed_or_taken_away(site: Path, name: str, left: int) -> None:
     """As one that was killed leaves it: the other file absent, and of this one so many characters."""
@@ -150,6 +156,59 @@ def test_a_half_done_install_is_completed_or_taken_away(site: Path, name: str, l
         assert content(site) == expected
 
 
+LATER = {"rope_patch.pth": "import rope_patch.later", "rope_patch.start": "rope_patch.later:start"}
+
+
+@pytest.fixture(params=["the first release", "this release"])
+def older(request: pytest.FixtureRequest, site: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What an older release installed: the first one's files, or this one's while a later one is at work."""
+    if request.param == "the first release":
+        (site / "rope_patch.pth").write_text(FIRST_PTH)
+    else:
+        assert main(["install"]) == 0
+        later = {name: text.replace(text.splitlines()[-1], LATER[name]) for name, text in install.FILES.items()}
+        monkeypatch.setattr(install, "FILES", later)
+    return content(site)
+
+
+def test_what_an_older_release_installed_is_taken_away(older: dict[str, str], site: Path) -> None:
+    assert main(["uninstall"]) == 0
+    assert not content(site)
+
+
+def test_what_an_older_release_installed_is_brought_up_to_date_or_stays(
+    older: dict[str, str], site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a way in all the same, and an update that fails half-way leaves it one."""
+    assert install.complete(site / "rope_patch.pth")
+    with monkeypatch.context() as patched:
+        full_disk(patched, "rope_patch.start")
+        assert main(["install"]) == 1
+    assert content(site) == older
+    assert main(["install"]) == 0
+    assert content(site) == install.FILES != older
+
+
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_what_somebody_added_to_is_theirs(site: Path, verb: str) -> None:
+    for first in (FIRST_PTH, install.FILES["rope_patch.pth"]):
+        (site / "rope_patch.pth").write_text(first + "import theirs\n")
+        assert main([verb]) == 1
+        assert content(site) == {"rope_patch.pth": first + "import theirs\n"}
+
+
+def full_disk(patched: pytest.MonkeyPatch, name: str) -> None:
+    """From the file of that name on, nothing can be written."""
+    write = Path.write_text
+
+    def full(path: Path, text: str) -> None:
+        write(path, text[:9] if path.name == name and text == install.FILES[name] else text)
+        if path.name == name and text == install.FILES[name]:
+            raise OSError(28, "No space left on device")
+
+    patched.setattr(Path, "write_text", full)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("there", [False, True], ids=["nothing there", "the other there"])
 def test_an_install_that_fails_leaves_what_was_there(
@@ -158,14 +217,7 @@ def test_an_install_that_fails_leaves_what_was_there(
     other = {other: text for other, text in install.FILES.items() if there and other != name}
     for file, text in other.items():
         (site / file).write_text(text)
-    write = Path.write_text
-
-    def full(path: Path, text: str) -> None:
-        write(path, text[:9] if path.name == name else text)
-        if path.name == name:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_text", full)
+    full_disk(monkeypatch, name)
     assert main(["install"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert content(site) == other

@@ -102,13 +102,33 @@ def test_zero_tokens_start_nothing() -> None:
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
     for fresh in (False, True):
-        plans = plans_of(rotation(1, 3, 1, 128, 96).call().shape(fresh), device)
+        plans = plans_of(rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
             for num_tokens in {1, block, block + 1, 2 * block + 1}:
                 case = rotation(num_tokens, 3, 1, 128, 96, is_neox_style=is_neox_style)
                 check(case, in_place=not fresh, plan=plan)
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["words", "odd"])
+def test_gptj_pairs_of_fp16_keep_zeros_and_subnormals(offset: int) -> None:
+    """Rotated by zero: every pattern comes back as it was, whether its pair is an aligned word or not.
+
+    Not bf16: the interpreters' own cast to it makes something of zero.
+    """
+    dtype = torch.float16
+    patterns = torch.tensor([0, 0x8000, 1, 0x8001, 0x0400, 0x3C00, 0xBC01, 0x7B00], dtype=torch.int32)
+    case = rotation(3, 2, 0, 16, 16, is_neox_style=False, dtype=dtype, strided=False)
+    case.cache[:] = torch.tensor([1.0] * 8 + [0.0] * 8, dtype=dtype)
+    memory = torch.zeros(offset + 3 * 32, dtype=dtype, device=DEVICE)
+    case.query = memory[offset:].view(3, 32)
+    case.query.view(torch.int16)[:] = patterns.to(torch.int16).repeat(4).to(DEVICE)
+    before = case.query.clone()
+    assert case.call().whole_words == (offset == 0)
+    launch(case.call(), None, None)
+    # -0 * 1 - x * 0 is -0 or 0, as IEEE has it; the values are the same.
+    assert torch.equal(case.query, before)
 
 
 def test_heads_that_lie_apart() -> None:

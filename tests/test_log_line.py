@@ -36,7 +36,8 @@ def lines(python: Run, tmp_path: Path) -> Lines:
 
     def run(code: str, **environment: str) -> list[str]:
         start = LOG + "import rope_target, rope_patch" + ASCEND + found
-        return [line for line in python(start + code, path=(DOUBLES,), **environment).splitlines() if "rope_p" in line]
+        printed = python(start + code, path=(DOUBLES,), **environment).splitlines()
+        return [line for line in printed if re.match(r"((INFO|WARNING) rope_patch|rope_p)\b", line)]
 
     return run
 

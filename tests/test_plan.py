@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rope_patch.kernels import plan_ascend
@@ -27,12 +27,26 @@ def shapes(draw: st.DrawFn) -> Shape:
         num_kv_heads=draw(st.integers(0, heads)),
         head_size=head_size,
         rotary_dim=rotary_dim,
-        token_stride=draw(st.one_of(st.just(heads * head_size), st.integers(heads * head_size, 2**31))),
+        token_stride=draw(st.one_of(st.just(heads * head_size), st.integers(heads * head_size, MAX_TILE_OFFSET))),
         is_neox_style=draw(st.booleans()),
         itemsize=draw(st.sampled_from((2, 4))),
         cache_itemsize=draw(st.sampled_from((2, 4))),
         fresh=draw(st.booleans()),
     )
+
+
+# Rows so far apart that an eighth would begin just within 32 bits, and end beyond.
+SEVEN_ROWS = Shape(
+    num_heads=8,
+    num_kv_heads=0,
+    head_size=128,
+    rotary_dim=128,
+    is_neox_style=True,
+    token_stride=306_783_373,
+    itemsize=2,
+    cache_itemsize=2,
+    fresh=False,
+)
 
 
 @settings(max_examples=500, deadline=None)
@@ -76,10 +90,13 @@ def test_on_ascend_slices_begin_at_whole_blocks(shape: Shape, num_tokens: int) -
 
 
 @settings(max_examples=500, deadline=None)
+@example(shape=SEVEN_ROWS, num_tokens=2**20, device=ASCEND_910B3)
 @given(shape=shapes(), num_tokens=st.integers(1, 2**20), device=DEVICES)
 def test_offsets_inside_a_tile_are_32_bit(shape: Shape, num_tokens: int, device: Device) -> None:
+    """Up to the last lane of the last token's row."""
     plan = make_plan(shape, num_tokens, device)
-    assert (plan.block_tokens - 1) * shape.token_stride <= MAX_TILE_OFFSET
+    row = (shape.num_heads + shape.num_kv_heads) * shape.head_size
+    assert (plan.block_tokens - 1) * shape.token_stride + min(row, shape.token_stride) - 1 <= MAX_TILE_OFFSET
 
 
 @settings(max_examples=200, deadline=None)
@@ -112,7 +129,35 @@ def ascend_shape(model: str, fresh: bool) -> Shape:
     found = next(shape for shape in SHAPES if shape.model == model)
     row = (found.num_heads + 2 * found.num_kv_heads) * found.head_size
     heads = found.num_heads, found.num_kv_heads, found.head_size, found.rotary_dim, found.is_neox_style
-    return Shape(*heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh)
+    words = not found.is_neox_style
+    return Shape(*heads, token_stride=row, itemsize=2, cache_itemsize=2, fresh=fresh, whole_words=words)
+
+
+# GPT-J tiles that bishengir-compile 1.0.0 refused: tokens, and rows of q.
+OVERFLOWS = [
+    ("ERNIE-4.5", {}, 16, 80),  # 204,800 bytes of 196,608
+    ("ERNIE-4.5", {"whole_words": False}, 13, 52),  # 199,680
+    ("DeepSeek MLA", {"whole_words": False}, 26, 104),  # 199,680
+    ("GLM-4-9B", {"whole_words": False, "itemsize": 4, "cache_itemsize": 4}, 32, 128),  # 294,912
+]
+
+
+@pytest.mark.parametrize(("model", "changes", "tokens", "rows"), OVERFLOWS)
+def test_on_ascend_no_tile_is_planned_that_the_compiler_refused(
+    model: str, changes: dict[str, int], tokens: int, rows: int
+) -> None:
+    shape = dataclasses.replace(ascend_shape(model, fresh=False), **changes)
+    assert plan_ascend._rows(shape, tokens, ASCEND_910B3) < rows
+
+
+def test_on_ascend_pairs_are_taken_as_words_where_they_are_words() -> None:
+    shape = ascend_shape("GLM-4-9B", fresh=True)
+    odd = dataclasses.replace(shape, whole_words=False)
+    neox = ascend_shape("Llama-3.1-8B", fresh=True)
+    found = [{plan.pairs for plan in plans_of(s, ASCEND_910B3)} for s in (shape, odd, neox)]
+    assert found == [{"words"}, {"slices"}, {"halves"}]
+    assert all(plan.pairs == "split" for plan in plans_of(shape, CUDA))
+    assert all(plan.rest_lanes == 32 for plan in plans_of(shape, ASCEND_910B3)), "64 lanes that pass through"
 
 
 # KiB of the smaller transfers of q and of k, where they are below 16: too few heads, with tokens bounded by the unified

@@ -4,22 +4,23 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rope_patch import process, report_folder
+from rope_patch.cli import main
 from tests.conftest import Run
 
+SIGNATURE = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
 START = "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base as base\n"
 WAIT = """
 import glob, json, os, time
-def reports(condition=lambda reports: reports, seconds=20):
-    until = time.monotonic() + seconds
+def reports(condition=lambda reports: reports):  # however slow the machine: what never comes, pytest ends
     while True:
         found = [json.load(open(f)) for f in glob.glob(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"] + "/*.json")]
         if condition(found):
             return found
-        assert time.monotonic() < until, found
         time.sleep(0.05)
 """
 
@@ -110,13 +111,25 @@ def test_vllm_knows_the_variables_and_they_change_no_compile_cache(with_doubles:
     assert plain.startswith("True")
 
 
-HARMLESS = START + "print(base.EARLY(1, 2, 3), flush=True)\n" + WAIT + "time.sleep(1)"
+# Ends once a report was tried three times.
+HARMLESS = (
+    """
+from rope_patch import report_folder
+report_folder.SECONDS = 0.05
+tried, write = [], report_folder.write
+def counted(*arguments):
+    tried.append(arguments)
+    write(*arguments)
+report_folder.write = counted
+"""
+    + START
+    + "print(base.EARLY(1, 2, 3), flush=True)\nimport time\nwhile len(tried) < 3: time.sleep(0.01)"
+)
 
 
 @pytest.mark.parametrize("where", ["/proc/no/such/folder", "/dev/null", "/proc/reports"])
 def test_a_folder_that_cannot_be_written_is_said_once_and_the_host_runs(with_doubles: Run, where: str) -> None:
-    code = "from rope_patch import report_folder; report_folder.SECONDS = 0.05\n" + HARMLESS
-    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=where)
+    printed = with_doubles(HARMLESS, VLLM_ASCEND_TRITON_ROPE_REPORT=where)
     assert printed.endswith("ours")
     assert printed.count("no report in") == 1
 
@@ -136,12 +149,11 @@ def test_a_folder_that_goes_away_is_made_again(with_doubles: Run, folder: Path) 
         + START
         + WAIT
         + """
-import shutil
 from rope_patch import report
 reports()
-shutil.rmtree(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"])
+os.rename(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"], "elsewhere")  # at once, whatever is just being written there
 report.calls["eager"] += 1
-print(reports()[0]["status"]["calls"])
+print(reports(lambda found: found and found[0]["status"]["calls"])[0]["status"]["calls"])
 """
     )
     assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "{'eager': 1}"
@@ -185,6 +197,60 @@ def test_what_is_no_report_is_named_and_left(folder: Path, content: str) -> None
     found, wrong = report_folder.read(str(folder))
     assert len(found) == 1
     assert [words.split(":")[0] for words in wrong] == ["broken.json", "pipe.json"]
+
+
+def mangled(report: Any, *place: str, value: Any) -> Any:
+    """The report with another value at a place in it."""
+    inner = report = json.loads(json.dumps(report))
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return report
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((), []),
+        (("process",), None),
+        (("process", "pid"), "1"),
+        (("process", "pid"), 10**400),
+        (("process", "rank"), True),
+        (("process", "role"), ["worker"]),
+        (("process", "host"), 1),
+        (("written",), {}),
+        (("status", "calls"), []),
+        (("status", "calls"), {"eager": None}),
+        (("status", "capable"), "yes"),
+        (("status", "targets"), {"rotary_embedding": 1}),
+        (("status", "signatures"), {"neox": 5}),
+        (("status", "signatures"), {"neox": {**SIGNATURE, "check": None}}),
+        (("status", "fallbacks"), "none"),
+    ],
+)
+def test_a_report_of_other_types_is_named_and_left_with_what_was_expected(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: tuple[str, ...], value: Any
+) -> None:
+    mine = report_folder.current()
+    mine["status"]["signatures"]["neox"] = SIGNATURE  # type: ignore[assignment]
+    report_folder.write(str(folder), mine)
+    junk = mangled({"": mine}, "", *place, value=value)[""]
+    (folder / "junk.json").write_text(json.dumps(junk))
+    found, (wrong,) = report_folder.read(str(folder))
+    assert [one["process"]["pid"] for one in found] == [os.getpid()]
+    assert wrong.startswith(f"junk.json: {'.'.join(('report', *place))}")
+    assert "expected" in wrong
+    assert len(wrong) < 300
+    assert main(["status", str(folder)]) == 1
+    assert f"cannot read {wrong}" in capsys.readouterr().out
+
+
+def test_a_report_that_lacks_something_is_of_another_version(folder: Path) -> None:
+    mine: Any = report_folder.current()
+    del mine["status"]["note"]
+    folder.mkdir()
+    (folder / "older.json").write_text(json.dumps(mine))
+    assert report_folder.read(str(folder)) == ([], ["older.json: a report of another version: no report.status.note"])
 
 
 def test_a_process_is_told_from_one_that_had_its_number_before() -> None:

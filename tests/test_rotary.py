@@ -1,11 +1,15 @@
 """What ``serve`` does with vLLM's calls: in place, fresh, or handed back with a reason."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
+
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.autograd import forward_ad  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from rope_patch import calls, report, rotary  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
@@ -97,6 +101,9 @@ REFUSED = {
     "odd rotary_dim": {"rotary_dim": 39, "cos_sin_cache": torch.zeros(97, 39, dtype=torch.bfloat16)},
     "rotary_dim over head_size": {"rotary_dim": 66, "cos_sin_cache": torch.zeros(97, 66, dtype=torch.bfloat16)},
     "cache too narrow": {"cos_sin_cache": torch.zeros(97, 38, dtype=torch.bfloat16)},
+    "cache rows too far apart": {
+        "cos_sin_cache": torch.zeros(40, dtype=torch.bfloat16).as_strided((1, 40), (2**31, 1))
+    },
     "empty cache": {"cos_sin_cache": torch.zeros(0, 40, dtype=torch.bfloat16)},
     "more positions than tokens": {"positions": torch.zeros(6, dtype=torch.int64)},
     "heads that do not divide": {"query": torch.zeros(5, 250, dtype=torch.bfloat16)},
@@ -126,12 +133,93 @@ def test_sequences_that_are_not_evenly_spaced_are_handed_back() -> None:
     assert sum(report.fallbacks.values()) == 1
 
 
-@pytest.mark.parametrize("wanted", ["query", "key"])
+@pytest.mark.parametrize("wanted", ["query", "key", "cos_sin_cache"])
 def test_gradients_are_the_originals(wanted: str) -> None:
     case = rotation(5, 4, 2, 64, 64, dtype=torch.float32)
-    assert serve(case, **{wanted: getattr(case, wanted).clone().requires_grad_()}) is None
+    given = {"query": case.query, "key": case.key, "cos_sin_cache": case.cache}[wanted]
+    assert serve(case, **{wanted: given.clone().requires_grad_()}) is None
     assert serve(case, query=torch.nn.Parameter(case.query.clone())) is None
     assert report.fallbacks == {"gradients wanted": 2}
+
+
+# On a CPU only: these are about PyTorch, and not every device has them.
+on_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="about PyTorch, not about a device")
+
+
+Call = Callable[[torch.Tensor], torch.Tensor]
+
+
+def plain() -> Rotation:
+    return rotation(5, 4, 4, 64, 64, dtype=torch.float32, strided=False)
+
+
+STRANGE: dict[str, Callable[[Rotation], dict[str, object]]] = {
+    "a sparse query": lambda case: {"query": case.query.to_sparse()},
+    "a sparse cache": lambda case: {"cos_sin_cache": case.cache.to_sparse()},
+    "sparse positions": lambda case: {"positions": case.positions.to_sparse()},
+    "a fake key": lambda case: {"key": FakeTensorMode().from_tensor(case.key)},
+    "no tensor at all": lambda case: {"query": None},
+    "one tensor as both": lambda case: {"key": case.query},
+    "both in one memory": lambda case: {
+        "positions": case.positions[1:], "query": case.query[:-1], "key": case.query[1:]
+    },
+}  # fmt: skip
+
+
+@on_cpu
+@pytest.mark.parametrize("changed", STRANGE.values(), ids=STRANGE)
+def test_tensors_that_are_no_memory_of_their_own_are_handed_back_untouched(
+    changed: Callable[[Rotation], dict[str, object]],
+) -> None:
+    case = plain()
+    before = case.query.clone()
+    assert serve(case, **changed(case)) is None
+    assert sum(report.fallbacks.values()) == 1
+    assert torch.equal(case.query, before)
+    assert not report.signatures, "nothing was judged by it"
+
+
+def dual(call: Call, query: torch.Tensor) -> torch.Tensor:
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(call(forward_ad.make_dual(query, query))).tangent
+
+
+# Transforms of PyTorch's, under which a tensor is not what it looks like, or operators are recorded.
+TRANSFORMS: dict[str, Callable[[Call, torch.Tensor], torch.Tensor]] = {
+    "vmap": lambda call, query: torch.vmap(call)(query.expand(2, *query.shape))[1],
+    "jvp": lambda call, query: torch.func.jvp(call, (query,), (query,))[1],
+    "functionalize": lambda call, query: torch.func.functionalize(call)(query),
+    "forward-mode tangents": dual,
+    "make_fx": lambda call, query: make_fx(call)(query)(query),
+    "torch.jit.trace": lambda call, query: torch.jit.trace(call, (query,), check_trace=False)(query),
+}
+
+
+@on_cpu
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_transforms_get_the_original_and_no_kernel_is_judged_by_them(
+    transform: Callable[[Call, torch.Tensor], torch.Tensor],
+) -> None:
+    case = plain()
+
+    def call(query: torch.Tensor) -> torch.Tensor:
+        """As a patched call site, whose original is a simple one."""
+        rotated = serve(case, query=query, key=None)
+        return query * 2 if rotated is None else rotated[0]
+
+    query = case.query.clone()
+    assert torch.equal(transform(call, query), case.query * 2)
+    assert torch.equal(query, case.query)
+    assert not report.signatures
+
+
+def test_a_mode_that_replaces_operators_gets_the_original_and_nothing_is_held_against_the_kernel() -> None:
+    """A kernel that is started on addresses is no operator: such a mode would miss it."""
+    case = plain()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert serve(case) is None
+    assert serve(case) is not None
 
 
 def test_a_parameter_is_plain_memory_where_no_gradient_is_wanted() -> None:
@@ -161,6 +249,15 @@ def test_no_heads_are_served() -> None:
     query, key = serve(case, query=case.query[:, :0])
     assert query.shape == (5, 0)
     assert_rotated(case, case.key, key)
+
+
+def test_no_heads_at_all_are_no_work() -> None:
+    """Tensor parallelism gives no rank none, but nothing forbids it; and no kernel is judged by it."""
+    case = rotation(5, 4, 2, 64, 64)
+    query, key = serve(case, query=case.query[:, :0], key=case.key[:, :0])
+    assert (query.shape, key.shape) == ((5, 0), (5, 0))
+    assert serve(case, query=case.query[:, :0], key=None)[1] is None
+    assert not report.signatures
 
 
 def test_calls_are_counted() -> None:

@@ -1,17 +1,19 @@
 """Trust: a wrong kernel is found out before it serves, whatever the live positions are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the check needs torch")
-pytest.importorskip("triton", reason="the check needs triton")
+triton = pytest.importorskip("triton", reason="the check needs triton")
 
 from rope_patch import calls, hooks, report, rotary, selfcheck, settings, trial  # noqa: E402
 from rope_patch.kernels import reference  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.plan import plans_of  # noqa: E402
+from tests.conftest import Run  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
@@ -171,7 +173,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    calls._ways.clear()  # not by the kernel's own launcher: test_calls.py
+    calls.forget_ways()  # not by the kernel's own launcher: test_calls.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -181,6 +183,108 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
         assert serve(strided) is None
     assert serve(strided) is None, "once retired, it stays native"
     assert "no such kernel any more" in caplog.text
+
+
+def out_of_memory(*arguments: Any, **named: Any) -> Any:
+    raise torch.OutOfMemoryError("NPU out of memory. Tried to allocate 2.00 MiB")
+
+
+def test_no_memory_for_the_check_is_not_the_kernels_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ((torch, "full"), (Launch, "on")):  # the scratch, and what Triton allocates for a launch
+        with monkeypatch.context() as patched:
+            patched.setattr(*place, out_of_memory)
+            assert serve() is None
+            assert serve(seed=1) is None
+        assert not report.signatures
+    assert caplog.text.count("will be tried again") == 1
+    assert serve() is not None
+
+
+def test_no_memory_for_a_later_launch_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve() is not None
+    calls.forget_ways()
+    with monkeypatch.context() as patched:
+        patched.setattr(Launch, "on", out_of_memory)
+        assert serve() is None
+    assert serve() is not None
+
+
+def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kernel of somebody else's: whatever is called next raises, waiting for the device too."""
+
+    def failed(*arguments: Any) -> None:
+        raise RuntimeError("507015: an asynchronous error of another kernel")
+
+    assert serve() is not None
+    calls.forget_ways()
+    with monkeypatch.context() as patched:
+        patched.setattr(Launch, "on", failed)
+        patched.setattr(getattr(torch, torch.device(DEVICE).type), "synchronize", failed)
+        assert serve() is None
+    assert serve() is not None
+
+
+def test_a_hook_that_raises_after_an_in_place_launch_leaves_nothing_rotated_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Triton calls such hooks, of profilers, when the kernel has been started."""
+    assert serve(strided=False) is not None
+    calls.forget_ways()
+    right = Launch.on
+
+    def launch(*arguments: Any) -> None:
+        right(*arguments)
+        raise ValueError("the profiler's")
+
+    monkeypatch.setattr(Launch, "on", launch)
+    if hasattr(triton, "knobs"):
+        monkeypatch.setattr(triton.knobs.runtime.launch_exit_hook, "calls", [print])
+    else:
+        monkeypatch.setattr(triton.compiler.CompiledKernel, "launch_exit_hook", print)
+    case = rotation(5, 4, 2, 64, 40, strided=False)
+    before = case.query.clone(), case.key.clone()
+    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True) is None
+    assert torch.equal(case.query, before[0]), "the original will rotate it"
+    assert torch.equal(case.key, before[1])
+
+
+# Tokens, and lanes from head to head and from token to token. Multiples of 16 may make another kernel, and where rows
+# are very far apart fewer of them are in a tile.
+NEAR, EVEN, ODD, FAR = (3, 40, 200), (3, 48, 192), (3, 40, 201), (3, 40, 2**22)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="rows that far apart take memory, but on a CPU")
+@pytest.mark.parametrize(
+    ("stride_unit", "order"), [(16, (NEAR, EVEN, ODD)), (1, (NEAR, FAR)), (1, (FAR, NEAR))], ids=["even", "far", "near"]
+)
+def test_every_kernel_that_serves_was_checked(
+    monkeypatch: pytest.MonkeyPatch, stride_unit: int, order: tuple[tuple[int, int, int], ...]
+) -> None:
+    # Large tiles, for any number of tokens: so that not only gigabytes of them are far apart.
+    facts = device_facts(torch.device(DEVICE))
+    facts = replace(facts, stride_unit=stride_unit, busy_programs=0, tile_bytes=2**21)
+    monkeypatch.setattr(selfcheck, "device_facts", lambda device: facts)
+    checking: list[bool] = []
+    checked, served = set(), []
+    run, right = trial.run, Launch.on
+    monkeypatch.setattr(trial, "run", lambda *given: (checking.append(True), run(*given), checking.pop())[1])
+
+    def launch(work: Launch, *rest: Any) -> object:
+        checked.add(work.kernel) if checking else served.append(work.kernel)
+        return right(work, *rest)
+
+    monkeypatch.setattr(Launch, "on", launch)
+    for num_tokens, lanes, apart in order:
+        query = torch.empty(num_tokens * apart, dtype=torch.bfloat16).as_strided((num_tokens, 4, 40), (apart, lanes, 1))
+        before = query.normal_().clone()
+        case = rotation(num_tokens, 4, 0, 40, 32)
+        rotated = rotary.serve(case.positions, query, None, case.cache, 40, 32, True)
+        assert rotated is not None, report.fallbacks
+        assert_rotated(replace(case, query=query), before, rotated[0])
+    assert len(served) == len(order)
+    assert checked.issuperset(served)
 
 
 def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +333,7 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
     assert set(report.signatures.values()) == {None}
     tried.clear()
-    calls._ways.clear()
+    calls.forget_ways()
     assert serve_tokens(3000) is not None
     assert len(tried) == 1, "not checked again"
     assert tried[0] <= largest, "many tokens, in the smaller tiles"
@@ -299,3 +403,38 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert entries["wrong"]["calls"] == 0
     ((reason, count),) = entries["wrong"]["fallbacks"].items()
     assert (reason, count) == (entries["wrong"]["check"], 1)
+
+
+FORK = """
+import os, signal, threading
+import torch
+from rope_patch import rotary, trial
+from tests.rotations import rotation
+begun, right = threading.Event(), trial.run
+def slow(*given):
+    begun.set()
+    threading.Event().wait()
+trial.run = slow
+cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made here: a child may hang in PyTorch
+def serve(heads):
+    case = cases[heads]
+    return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
+threading.Thread(target=serve, args=(1,), daemon=True).start()
+begun.wait()
+print(serve(1) is None)  # nobody waits for another thread's check
+torch.set_num_threads(2)
+(torch.ones(10**6) + 1).sum()  # PyTorch's threads have been at work
+child = os.fork()
+if not child:
+    signal.alarm(120)  # for a child that waits for what is not there
+    trial.run = right
+    print(serve(1) is not None, serve(64) is not None, torch.get_num_threads(), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="a forked process cannot use its parent's device")
+def test_a_forked_process_checks_for_itself_whatever_its_parents_threads_were_at(python: Run) -> None:
+    assert python(FORK, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from rope_patch.cli import main, verify
 from rope_patch.cli.answer import Fault
-from rope_patch.cli.shapes import LARGEST, of_model
+from rope_patch.cli.shapes import BUILT_IN, LARGEST, asked, of_model
 
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
 # Fields as the models' own configurations have them: head_size, rotary_dim, heads, key heads, NeoX style, scaling.
@@ -119,3 +122,145 @@ def test_nothing_of_a_model_folder_is_executed(tmp_path: Path) -> None:
     auto = {"auto_map": {"AutoConfig": "configuration_evil.Evil"}, "trust_remote_code": True}
     of_model(write(tmp_path, {**LLAMA, **auto}))
     assert not (tmp_path / "ran").exists()
+
+
+LATENT = {**LLAMA, "qk_rope_head_dim": 64}
+# What is changed in a configuration, the field that the sentence names, and what it expects.
+BAD = [
+    ({"num_attention_heads": None}, "num_attention_heads or n_head is missing", "a whole number from 1"),
+    ({"num_attention_heads": -32}, "num_attention_heads is -32", "a whole number from 1"),
+    ({"num_attention_heads": True}, "num_attention_heads is True", "a whole number"),
+    ({"num_attention_heads": 10**400}, "num_attention_heads is 10000", "a whole number"),
+    ({"num_attention_heads": float("inf")}, "num_attention_heads is inf", "a whole number"),
+    ({"num_key_value_heads": -8}, "num_key_value_heads is -8", "a whole number from 1"),
+    ({"num_key_value_heads": 0}, "num_key_value_heads is 0", "a whole number from 1"),
+    ({"num_key_value_heads": [8, 4]}, "num_key_value_heads is [8, 4]", "a whole number"),
+    ({"hidden_size": None}, "hidden_size or n_embd is missing", "a whole number"),
+    ({"hidden_size": "4096"}, "hidden_size is '4096'", "a whole number"),
+    ({"head_dim": -128}, "head_dim is -128", "a whole number from 2"),
+    ({"head_dim": 0}, "head_dim is 0", "a whole number from 2"),
+    ({"head_dim": 2**40}, "head_dim is 1099511627776", "a whole number"),
+    ({"head_dim": 75}, "partial_rotary_factor", "a part of 75 lanes"),
+    ({"rotary_dim": 256}, "rotary_dim is 256", "an even number from 2 to 128"),
+    ({"rotary_dim": 63}, "rotary_dim is 63", "an even number"),
+    ({"rotary_dim": -64}, "rotary_dim is -64", "an even number"),
+    ({"rotary_dim": 0}, "rotary_dim is 0", "an even number"),
+    ({"partial_rotary_factor": 2.0}, "partial_rotary_factor is 2.0", "a number from 0 to 1"),
+    ({"partial_rotary_factor": -0.5}, "partial_rotary_factor is -0.5", "a number from 0 to 1"),
+    ({"rotary_pct": float("nan")}, "rotary_pct is nan", "a number from 0 to 1"),
+    ({"partial_rotary_factor": 0.01}, "partial_rotary_factor is 0.01", "an even number from 2, and not 1"),
+    ({"model_type": "chatglm", "kv_channels": 2}, "partial_rotary_factor", "a part of 2 lanes"),
+    ({"qk_rope_head_dim": 63}, "qk_rope_head_dim is 63", "an even number"),
+    ({"qk_rope_head_dim": -64}, "qk_rope_head_dim is -64", "an even number"),
+    ({"qk_rope_head_dim": "64"}, "qk_rope_head_dim is '64'", "an even number"),
+    ({"max_position_embeddings": 0}, "max_position_embeddings is 0", "a whole number from 1"),
+    ({"max_position_embeddings": -1}, "max_position_embeddings is -1", "a whole number from 1"),
+    ({"max_position_embeddings": 1e30}, "max_position_embeddings is 1e+30", "a whole number"),
+    ({"rope_theta": 0}, "rope_theta is 0", "a number from 1"),
+    ({"rope_theta": -1e4}, "rope_theta is -10000.0", "a number from 1"),
+    ({"rope_theta": float("nan")}, "rope_theta is nan", "a number from 1"),
+    ({"rope_theta": float("inf")}, "rope_theta is inf", "a number from 1"),
+    ({"rope_theta": 10**400}, "rope_theta is 1000000", "a number from 1"),
+    ({"rope_theta": {"a": 1}}, "rope_theta is {'a': 1}", "a number from 1"),
+    ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn'", "a JSON object"),
+    ({"rope_scaling": ["yarn", 4]}, "rope_scaling is ['yarn', 4]", "a JSON object"),
+    ({"rope_parameters": 4.0}, "rope_parameters is 4.0", "a JSON object"),
+    ({"rope_scaling": {"type": "no such one"}}, "type is 'no such one'", "one of bailing_mrope, deepseek"),
+    ({"rope_scaling": {"rope_type": ["yarn"]}}, "rope_type is ['yarn']", "a name"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": "4"}}, "factor is '4'", "a number from 0"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 1e300}}, "factor is 1e+300", "a number from 0"),
+    ({"rope_scaling": {"original_max_position_embeddings": -1}}, "original_max_position_embeddings is -1", "a whole"),
+    ({"rope_parameters": {"full": {"rope_theta": 0}, "local": {}}}, "rope_theta is 0", "a number from 1"),
+    ({"model_type": ["llama"]}, "model_type is ['llama']", "a name"),
+    ({"model_type": "x" * 5000}, "model_type is 'xxxx", "a name"),
+    ({"text_config": [1]}, "text_config is [1]", "a JSON object"),
+    ({"text_config": "llama"}, "text_config is 'llama'", "a JSON object"),
+    ({"llm_config": 1}, "llm_config is 1", "a JSON object"),
+]
+
+
+def is_one_sentence(said: str) -> bool:
+    return "\n" not in said and len(said) < 400
+
+
+@pytest.mark.parametrize(("change", "named", "expected"), BAD, ids=lambda value: None)
+def test_a_bad_field_is_exit_status_2_and_named_with_its_value_before_anything_runs(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, change: Any, named: str, expected: str
+) -> None:
+    monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
+    assert main(["verify", write(tmp_path, {**LLAMA, **change})]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("rope-patch: ")
+    assert named in said
+    assert f"expected {expected}" in said or expected in said.split("expected ")[1]
+    assert is_one_sentence(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-tp", "0"], "--tensor-parallel-size is 0"),
+        (["-tp=-1"], "--tensor-parallel-size is -1"),
+        (["-tp", "1" * 300], "--tensor-parallel-size is 111"),
+        (["-tp", "3"], "--tensor-parallel-size is 3: 32 heads cannot be divided"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_ranks_that_cannot_be_are_named(
+    tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, verb: str, arguments: list[str], named: str
+) -> None:
+    monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
+    assert main([verb, write(tmp_path, LLAMA), *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert named in said
+    assert is_one_sentence(said)
+
+
+def test_key_heads_are_shared_evenly_and_ranks_are_for_a_model_only(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="6 key heads cannot be shared by 4 ranks"):
+        of_model(write(tmp_path, {**LLAMA, "num_key_value_heads": 6}), 4)
+    with pytest.raises(Fault, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
+        asked(None, 2)
+    assert asked(None, 1) == list(BUILT_IN)
+
+
+@pytest.mark.parametrize("place", ["", "x" * 5000, "/" + "x/" * 2500, "/dev/null", "/proc/self/mem"])
+@pytest.mark.parametrize("verb", ["verify", "bench"])
+def test_a_place_that_holds_no_model_is_one_sentence(capsys: Any, verb: str, place: str) -> None:
+    assert main([verb, place]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("rope-patch: ")
+    assert is_one_sentence(said)
+
+
+FIELDS = (
+    *("model_type", "num_attention_heads", "n_head", "num_key_value_heads", "hidden_size", "n_embd", "head_dim"),
+    *("qk_rope_head_dim", "max_position_embeddings", "rotary_dim", "rope_theta", "partial_rotary_factor", "rotary_pct"),
+    *("rope_parameters", "rope_scaling", "text_config", "rope_type", "type", "factor", "full_attention"),
+)
+PLAIN = st.one_of(
+    *(st.none(), st.booleans(), st.integers(), st.integers(-2, 130), st.floats(), st.floats(0, 1), st.text(max_size=3)),
+    st.sampled_from(["llama", "chatglm", "gptj", "yarn", "default", 10**400, 2**63, -(10**30)]),
+)
+JUNK = st.recursive(
+    PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from([{}, LLAMA, LATENT]), st.dictionaries(st.sampled_from(FIELDS), JUNK, max_size=4))
+def test_whatever_a_configuration_holds_it_is_a_shape_that_can_be_or_one_sentence(
+    tmp_path: Path, base: Any, change: Any
+) -> None:
+    shapes, said = [], ""
+    try:
+        shapes = of_model(write(tmp_path, {**base, **change}))
+    except Fault as fault:
+        said = str(fault)
+    assert is_one_sentence(said)
+    assert bool(said) != bool(shapes)
+    for shape in shapes:
+        assert 2 <= shape.rotary_dim <= shape.head_size <= 1024
+        assert shape.rotary_dim % 2 == 0
+        assert min(shape.num_heads, shape.num_kv_heads, shape.max_position) >= 1
+        assert 1 <= shape.theta < float("inf")

@@ -86,6 +86,16 @@ def test_tensor_parallel_ranks_are_asked_for(model: str, capsys: Any) -> None:
     assert main(["verify", model, "-tp", "3"]) == 2
 
 
+def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(python: Any, tmp_path: Path) -> None:
+    """Both by the command, before torch is there, and by what it calls."""
+    wide = shapes.Shape("wide", 64, 2**16, 2, 1, max_position=128)
+    result = verify.examine(wide, "float32", torch.device(DEVICE))
+    assert "expected an even rotary_dim from 2 to head_size" in str(result.fault)
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
+    printed = python(f"from rope_patch.cli import main\nprint(main(['verify', {str(tmp_path)!r}]))")
+    assert printed.splitlines() == ["rope-patch: rotary_dim is 1048576, expected an even number from 2 to 80", "2"]
+
+
 def test_the_built_in_list_has_what_models_have() -> None:
     odd = [shape for shape in shapes.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
     assert len(odd) >= 4

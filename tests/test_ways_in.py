@@ -66,6 +66,24 @@ def test_an_interpreter_without_rope_patch_is_not_disturbed(python: Run, tmp_pat
     assert python("print('runs')", path=(copied, blocker)) == "runs"
 
 
+def test_a_kill_switch_that_comes_late_wins_over_force(with_doubles: Run) -> None:
+    """As in a Ray worker, which gets its driver's variables after it has started."""
+    code = """
+import os, rope_patch, rope_patch.vllm_plugin as plugin
+name = "vllm.model_executor.layers.rotary_embedding.base"
+try:
+    __import__(name)
+except RuntimeError as error:
+    print(type(error).__name__)
+os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0"
+plugin.register()
+import vllm.model_executor.layers.rotary_embedding.base as base
+print(base.Scaled()(1, 2, 3))
+"""
+    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE="force", DOUBLE_PLATFORM="cuda")
+    assert printed.splitlines()[-2:] == ["NotCapable", "native"]
+
+
 CHILD = """
 import multiprocessing, sys
 def child():

@@ -4,32 +4,73 @@ Exit status of every verb: 0 all is well, 1 it is not, 2 it could not be found o
 """
 
 import argparse
+import contextlib
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from rope_patch import __version__
-from rope_patch.cli.answer import Answer, Fault
+from rope_patch.cli.answer import Answer, Fault, printable
 
 VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and print its answer; returns the exit status."""
-    options = _parser().parse_args(arguments)
     try:
-        answer: Answer = options.act(options)
-        print(json.dumps(answer.data, indent=1) if options.json else answer.text, flush=True)
-    except Fault as fault:
-        print(json.dumps({"error": str(fault)}) if options.json else f"rope-patch: {fault}", file=sys.stderr)
-        return fault.exit_status
-    except BrokenPipeError:  # the reader has seen enough
-        sys.stderr.close()
-        return 0
+        return _answered(arguments)
     except KeyboardInterrupt:
         return 130
+    finally:
+        _close()
+
+
+def _answered(arguments: Sequence[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+    except OSError as error:  # the help cannot be written; newer Pythons pass that over
+        print(f"rope-patch: {error.strerror}", file=sys.stderr)
+        return 2
+    try:
+        answer: Answer = options.act(options)
+        text = json.dumps(answer.data, indent=1) if options.json else answer.text
+        _print(text, sys.stdout)
+    except Fault as fault:
+        with contextlib.suppress(Fault):  # there is nowhere left to say it
+            _print(json.dumps({"error": str(fault)}) if options.json else f"rope-patch: {fault}", sys.stderr)
+        return fault.exit_status
     return 0 if answer.ok else 1
+
+
+def _print(text: str, stream: TextIO | None) -> None:
+    """Print what a terminal shows and does not obey, in whatever encoding it has.
+
+    Raises:
+        Fault: it cannot be written. A reader that has seen enough is no fault.
+    """
+    if stream is None:  # closed from the start
+        return
+    lines = "\n".join(map(printable, text.split("\n")))
+    encoding = stream.encoding or "utf-8"
+    try:
+        print(lines.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise Fault(f"the answer cannot be written: {error.strerror}") from error
+
+
+def _close() -> None:
+    """Let nothing be left to write when Python ends, which would complain of what could not be."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,7 @@
 """What a verb answers, for a person and for a program."""
 
+import reprlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +24,59 @@ class Fault(Exception):
         self.exit_status = exit_status
 
 
+def unexpected(field: str, value: object, expected: str) -> Fault:
+    """Bad input, in the one sentence that every verb has for it; a long value is shortened."""
+    return Fault(f"{field} is {'missing' if value is None else short(value)}, expected {expected}")
+
+
+def short(value: object) -> str:
+    """As Python writes it, and no more of it than a sentence bears."""
+    return reprlib.repr(value)[:80]  # reprlib shortens each part, and leaves many parts
+
+
+def whole(field: str, value: object, least: int, most: int, kind: str = "a whole number") -> int:
+    """``value``, if it is such a number; raises Fault otherwise. True is none, although Python counts with it."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise unexpected(field, value, f"{kind} from {least} to {most}")
+    return value
+
+
+def even(field: str, value: object, most: int) -> int:
+    """``value``, if it is an even number from 2 to ``most``; raises Fault otherwise."""
+    found = whole(field, value, 2, most, "an even number")
+    if found % 2:
+        raise unexpected(field, value, f"an even number from 2 to {most}")
+    return found
+
+
+def number(field: str, value: object, least: float, most: float) -> float:
+    """``value``, if it is a number between; raises Fault otherwise. NaN, which JSON has in Python, is not."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
+        raise unexpected(field, value, f"a number from {least:g} to {most:g}")
+    return float(value)
+
+
+def text(field: str, value: object) -> str:
+    """``value``, if it is a name; raises Fault otherwise."""
+    if not isinstance(value, str) or not 0 < len(value) <= 100:
+        raise unexpected(field, value, "a name")
+    return value
+
+
+def progress(text: str) -> None:
+    """Replace the line of a terminal on standard error; nothing elsewhere. An empty text takes the last away."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Left-aligned columns, as wide as their widest cell. Control characters become ``?``: a terminal obeys some."""
-    cells = [list(header)] + [[_shown(cell) for cell in row] for row in rows]
+    """Left-aligned columns, as wide as their widest cell."""
+    cells = [list(header)] + [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
     return "\n".join(line.rstrip() for line in padded)
 
 
-def _shown(cell: object) -> str:
-    return "".join(character if character.isprintable() else "?" for character in str(cell))
+def printable(line: str) -> str:
+    """Control characters become ``?``."""
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rope_patch.cli import shapes, verify
-from rope_patch.cli.answer import Answer, Fault, table
+from rope_patch.cli.answer import Answer, Fault, printable, progress, short, table, unexpected
 
 if TYPE_CHECKING:
     from rope_patch.cli.contest import Row, Times
 
 TOKENS = (1, 32, 64, 512, 8192)  # decode steps of so many sequences, and prefills
 TOKENS_INTERPRETED = (1, 2)
+MOST_TOKENS = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,22 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _tokens(text: str) -> tuple[int, ...]:
     words = text.split(",")
-    if not all(word.isdecimal() and int(word) for word in words):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers above 0, such as 1,512")
+    if not all(word.isdecimal() and len(word) < 8 and 0 < int(word) <= MOST_TOKENS for word in words):
+        raise argparse.ArgumentTypeError(f"{short(text)} is not a list of numbers from 1 to {MOST_TOKENS}, as 1,512 is")
     return tuple(sorted({int(word) for word in words}))
 
 
 def act(options: argparse.Namespace) -> Answer:
     """Every shape, with progress on standard error."""
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise Fault("--plot needs matplotlib: pip install 'rope-patch[plot]'")
-    if options.plot and not Path(options.plot).absolute().parent.is_dir():
-        raise Fault(f"there is no folder for {options.plot}")
-    ranks = options.tensor_parallel_size
-    found = shapes.of_model(options.model, ranks) if options.model else list(shapes.BUILT_IN)
+    if options.plot is not None:
+        _see_that_it_can_be_drawn(options.plot)
+    found = shapes.asked(options.model, options.tensor_parallel_size)
     device = verify.choose_device()
-    if importlib.util.find_spec("triton") is None:
-        raise Fault("bench needs triton, which compiles the kernel")
     from rope_patch.cli.worker import Worker
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -68,11 +64,9 @@ def act(options: argparse.Namespace) -> Answer:
         from rope_patch.cli import contest
 
         for number, shape in enumerate(found):
-            if sys.stderr.isatty():
-                print(f"\r{number} of {len(found)}: {shape.name} … \x1b[K", end="", file=sys.stderr)
+            progress(f"{number} of {len(found)}: {printable(shape.name)} … ")
             rows += contest.of_shape(shape, tokens, options.dtype, worker)
-        if sys.stderr.isatty():
-            print("\r\x1b[K", end="", file=sys.stderr)
+        progress("")
     if all(row.native is None for row in rows):
         raise Fault(f"native cannot be run here: {'; '.join(rows[0].remarks)}")
     if options.plot:
@@ -82,6 +76,22 @@ def act(options: argparse.Namespace) -> Answer:
     ok = not any(row.fault for row in rows)
     data = {"device": verify.described(device), "dtype": options.dtype, "ok": ok, "results": [_data(r) for r in rows]}
     return Answer(ok, data, f"{_text(rows)}\n\n{_verdict(rows, verify.described(device), options.dtype)}")
+
+
+def _see_that_it_can_be_drawn(place: str) -> None:
+    """Before minutes of measuring."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Fault("--plot needs matplotlib: pip install 'rope-patch[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(place).suffix.removeprefix(".").lower() not in kinds:
+        raise unexpected("--plot", place, f"a file whose name ends in one of {', '.join(sorted(kinds))}")
+    folder = os.path.dirname(os.path.abspath(place))
+    if not os.path.isdir(folder):
+        raise Fault(f"there is no folder for {short(place)}")
+    if os.path.isdir(place) or not os.access(place if os.path.exists(place) else folder, os.W_OK):
+        raise unexpected("--plot", place, "a file that can be written")
 
 
 def _data(row: "Row") -> dict[str, Any]:

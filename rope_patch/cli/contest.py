@@ -64,18 +64,18 @@ def of_shape(shape: Shape, tokens: Sequence[int], dtype: str, worker: Worker) ->
         except Exception as error:
             raise Fault(f"vLLM builds no rotary embedding for {shape.name}: {type(error).__name__}: {error}") from error
         cases = []
-        for count in tokens:
-            rows = embedding.module.cos_sin_cache.shape[0]
-            positions = torch.randint(0, rows, (count,), generator=generator).to(worker.device)
-            cases.append(Case(positions, *verify.inputs(shape, count, True, generator, kind, worker.device)))
         try:
+            for count in tokens:
+                rows = embedding.module.cos_sin_cache.shape[0]
+                positions = torch.randint(0, rows, (count,), generator=generator).to(worker.device)
+                cases.append(Case(positions, *verify.inputs(shape, count, True, generator, kind, worker.device)))
             for case in cases:
                 with worker.step(embedding.module, case.positions):
                     examine(case, shape, embedding)
             _measure(cases, embedding, worker)
         except Fault:
             raise
-        except Exception as error:  # around the calls: a release whose worker is arranged in another way
+        except Exception as error:  # around the calls: another arrangement of a release's worker, too little memory
             raise Fault(f"{shape.name} cannot be measured here: {type(error).__name__}: {error}") from error
         finally:
             rope_patch.enable()

@@ -119,6 +119,13 @@ def _variable(envs: Any, platforms: Any) -> Finding:
 
 
 def _device() -> Finding:
+    try:
+        return _looked_at()
+    except Exception as error:  # there is no torch, or its device does not start
+        return Finding("device", False, f"{type(error).__name__}: {error}")
+
+
+def _looked_at() -> Finding:
     import torch
 
     device = next(

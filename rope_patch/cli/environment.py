@@ -98,7 +98,7 @@ def _ways_in() -> Finding:
         ways.append("vLLM's plugin entry point")
     for file in install.places():
         with contextlib.suppress(Fault):  # a file of that name that is somebody else's
-            ways += [str(file)] * install.whole(file)
+            ways += [str(file)] * install.complete(file)
     if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
         ways.append("sitecustomize on PYTHONPATH")
     if ways:

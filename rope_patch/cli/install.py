@@ -10,20 +10,26 @@ print an error whenever they start, and go on.
 import argparse
 import contextlib
 import os
+import re
 import sysconfig
 from pathlib import Path
 
 from rope_patch.cli.answer import Answer, Fault
 
-# One line, since site executes lines one by one; within it, the gates. site itself reports any other error and goes on.
+MARK = "# written by rope-patch install"
+# After the mark, one line: site executes lines one by one, and skips comments. Within the line, the gates. site itself
+# reports any other error and goes on.
 PTH = (
-    "import os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
+    f"{MARK}\nimport os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
     "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
-    "  if error.name != 'rope_patch':\\n   raise\")  # written by rope-patch install\n"
+    "  if error.name != 'rope_patch':\\n   raise\")\n"
 )
-START = "# written by rope-patch install\nrope_patch.startup:start\n"
+START = f"{MARK}\nrope_patch.startup:start\n"
 # The .start last, and taken away first: its presence alone keeps Python from the lines of the .pth.
 FILES = {"rope_patch.pth": PTH, "rope_patch.start": START}
+# What any release wrote, whatever its line was: the mark and a line; in the first releases' .pth, a line and the mark.
+_COMPLETE = re.compile(rf"{MARK}\n[^\n]+\n|[^\n]+  {MARK}\n")
+_BEGUN = re.compile(rf"{MARK}\n[^\n]*")  # by an install that was killed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,19 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Write the files, or what is missing of them; refuses, with neither touched, where one is somebody else's."""
+    """Write what is missing of the files, or older than this release.
+
+    Refuses, with neither touched, where one is somebody else's.
+    """
     files = places()
-    missing = [file for file in files if not whole(file)]
-    written: list[Path] = []
+    before = {file: content(file) for file in files}
+    missing = [file for file in files if before[file] != FILES[file.name]]
     try:
         for file in missing:
-            written.append(file)
             file.write_text(FILES[file.name])
     except OSError as error:
-        for file in written:  # as it was before, if that can be had
+        for changed in missing:  # as it was before, if that can be had
             with contextlib.suppress(OSError, Fault):
-                whole(file)
-                file.unlink(missing_ok=True)
+                _put_back(changed, before[changed])
         raise Fault(f"cannot write {file}: {error.strerror}", 1) from error
     shown = " and ".join(map(str, files))
     if not missing:
@@ -58,18 +65,35 @@ def places() -> list[Path]:
     return [Path(sysconfig.get_path("purelib")) / name for name in FILES]
 
 
-def whole(file: Path) -> bool:
-    """Whether the file is there as this verb writes it; False if it is not, or only the beginning of it.
+def content(file: Path) -> str | None:
+    """What is in the file that this verb wrote there, in whichever release, or began to write; None if none is there.
 
     Raises:
         Fault: something else is there.
     """
     if not os.path.lexists(file):
-        return False
-    content = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else None
-    if content is None or not FILES[file.name].startswith(content):
+        return None
+    try:
+        text = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else None
+    except OSError as error:
+        raise Fault(f"cannot read {file}: {error.strerror}", 1) from error
+    if text is None or not (_COMPLETE.fullmatch(text) or _BEGUN.fullmatch(text) or MARK.startswith(text)):
         raise Fault(f"{file} was not written by this rope-patch install, and is left as it is", 1)
-    return content == FILES[file.name]
+    return text
+
+
+def complete(file: Path) -> bool:
+    """Whether the file is there and brings rope_patch in, as this release or an older one wrote it; raises likewise."""
+    return _COMPLETE.fullmatch(content(file) or "") is not None
+
+
+def _put_back(file: Path, before: str | None) -> None:
+    if content(file) == before:
+        return
+    if before is None:
+        file.unlink()
+    else:
+        file.write_text(before)
 
 
 def _answer(files: list[Path], done: str, text: str) -> Answer:

@@ -12,7 +12,7 @@ import os
 import sys
 
 import rope_patch
-from rope_patch.cli.answer import Answer, Fault
+from rope_patch.cli.answer import Answer, Fault, unexpected
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(rope_patch.__file__)), "bootstrap")
 
@@ -26,6 +26,8 @@ def act(options: argparse.Namespace) -> Answer:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise Fault("no command: rope-patch run -- vllm serve MODEL")
+    if not command[0]:
+        raise unexpected("COMMAND", command[0], "the name of a command")
     path = with_bootstrap(os.environ.get("PYTHONPATH"))
     if options.json:
         print(json.dumps({"command": command, "PYTHONPATH": path}), file=sys.stderr, flush=True)
@@ -38,6 +40,7 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def with_bootstrap(path: str | None) -> str:
-    """``PYTHONPATH`` with the bootstrap folder first, and there once."""
-    others = [entry for entry in (path or "").split(os.pathsep) if entry and os.path.abspath(entry) != BOOTSTRAP]
+    """``PYTHONPATH`` with the bootstrap folder first, and there once; empty entries, the current folder's, stay."""
+    entries = path.split(os.pathsep) if path else []
+    others = [entry for entry in entries if not entry or os.path.abspath(entry) != BOOTSTRAP]
     return os.pathsep.join([BOOTSTRAP, *others])

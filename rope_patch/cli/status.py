@@ -9,8 +9,8 @@ import os
 import socket
 
 from rope_patch import ranks, report_folder
-from rope_patch.cli.answer import Answer, Fault, table
-from rope_patch.report_folder import Report
+from rope_patch.cli.answer import Answer, Fault, short, table, unexpected
+from rope_patch.report_folder import Found
 from rope_patch.settings import REPORT
 
 
@@ -20,14 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(options: argparse.Namespace) -> Answer:
     """Every report in the folder, live processes first, and what is wrong."""
+    if options.folder == "":
+        raise unexpected("DIR", "", "the reports' folder")
     folder = options.folder or os.environ.get(REPORT)
     if not folder:
         raise Fault(f"no folder: name it, or set {REPORT}")
     try:
         reports, unreadable = report_folder.read(folder)
-    except (OSError, report_folder.Refused) as error:
+    except OSError as error:
+        raise Fault(f"{short(folder)} cannot be read: {error.strerror}") from error
+    except report_folder.Refused as error:
         raise Fault(str(error)) from error
-    reports.sort(key=lambda one: (_life(one), one["process"]["role"], one["process"]["rank"] or 0))
+    reports.sort(key=lambda one: (_life(one) == "gone", one["process"]["role"], one["process"]["rank"] or 0))
     live = [one for one in reports if _life(one) != "gone"]
     problems = [f"cannot read {words}" for words in unreadable]
     for one in live:
@@ -46,17 +50,17 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def _bad(state: str) -> bool:
-    return state.startswith(("failed", "not taken back"))
+    return state.startswith(("failed", "lost", "not taken back"))
 
 
-def _life(one: Report) -> str:
-    """``live``, ``gone``, or where the process would have to be looked for."""
-    if one["process"]["host"] != socket.gethostname():
-        return f"on {one['process']['host']}"
-    return "live" if report_folder.is_live(one) else "gone"
+def _life(one: Found) -> str:
+    """``live``, ``gone``, or where else it lives."""
+    if not report_folder.is_live(one):
+        return "gone"
+    return "live" if one["process"]["host"] == socket.gethostname() else f"live on {one['process']['host']}"
 
 
-def _text(reports: list[Report], problems: list[str]) -> str:
+def _text(reports: list[Found], problems: list[str]) -> str:
     rows = []
     for one in reports:
         who, status = one["process"], one["status"]

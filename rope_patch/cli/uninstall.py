@@ -4,10 +4,9 @@ Running processes keep what they have; restart them. The package itself goes wit
 """
 
 import argparse
-import os
 
 from rope_patch.cli.answer import Answer, Fault
-from rope_patch.cli.install import places, whole
+from rope_patch.cli.install import content, places
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> Answer:
     """Remove the files, or what is left of them; refuses, with neither touched, where one is somebody else's."""
     files = places()
-    for file in files:
-        whole(file)
-    present = [file for file in files if os.path.lexists(file)]
+    present = [file for file in files if content(file) is not None]
     named = [str(file) for file in files]
     if not present:
         return Answer(True, {"files": named, "done": "nothing"}, f"nothing to take away: no {' and no '.join(named)}")

@@ -6,13 +6,13 @@ else the CPU, where Triton interprets the kernel: slow, but the same source. Exi
 
 import argparse
 import contextlib
+import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rope_patch.cli import shapes
-from rope_patch.cli.answer import Answer, Fault, table
+from rope_patch.cli.answer import Answer, Fault, printable, progress, table
 from rope_patch.cli.shapes import Shape
 
 if TYPE_CHECKING:
@@ -42,17 +42,14 @@ class Result(NamedTuple):
 
 def act(options: argparse.Namespace) -> Answer:
     """Every shape in every dtype, with progress on standard error."""
-    ranks = options.tensor_parallel_size
-    found = shapes.of_model(options.model, ranks) if options.model else list(shapes.BUILT_IN)
+    found = shapes.asked(options.model, options.tensor_parallel_size)
     device = choose_device()
     dtypes = [options.dtype] if options.dtype else ["float16", "bfloat16", "float32"]
     results = []
     for number, (shape, dtype) in enumerate((shape, dtype) for shape in found for dtype in dtypes):
-        if sys.stderr.isatty():
-            print(f"\r{number} of {len(found) * len(dtypes)}: {shape.name} {dtype} … ", end="", file=sys.stderr)
+        progress(f"{number} of {len(found) * len(dtypes)}: {printable(shape.name)} {dtype} … ")
         results.append(examine(shape, dtype, device))
-    if sys.stderr.isatty():
-        print("\r\x1b[K", end="", file=sys.stderr)
+    progress("")
     bad = [result for result in results if result.wrong or result.fault]
     verdict = f"{len(bad)} of {len(results)} wrong" if bad else f"all {len(results)} right, to rounding"
     rows = [
@@ -80,8 +77,10 @@ def choose_device() -> "torch.device":
     """The NPU, else CUDA, else the CPU under Triton's interpreter; Triton reads that when the kernel is imported."""
     try:
         import torch
-    except ImportError as error:
-        raise Fault(f"torch is needed: {error}") from error
+    except Exception as error:  # it is missing, or broken
+        raise Fault(f"torch is needed: {type(error).__name__}: {error}") from error
+    if importlib.util.find_spec("triton") is None:
+        raise Fault("triton is needed, which compiles the kernel")
     with contextlib.suppress(ImportError):  # without it, torch has no npu
         import torch_npu  # noqa: F401
     for kind in ("npu", "cuda"):
@@ -117,7 +116,7 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
     """(error, bound on it, unit in the last place), of each lane of q and k, call by call."""
     import torch
 
-    from rope_patch.arguments import Refusal, call_of
+    from rope_patch.arguments import Refusal, call_of, refusal_of
     from rope_patch.kernels import reference
     from rope_patch.kernels.launch import launch
 
@@ -132,7 +131,8 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
         for strided in (True, False):
             query, key = inputs(shape, num_tokens, strided, generator, kind, device)
             before = query.cpu().clone(), key.cpu().clone()
-            call = call_of(positions.to(device), query, key, cache, head, rope, neox)
+            arguments = positions.to(device), query, key, cache, head, rope
+            call = refusal_of(*arguments) or call_of(*arguments, neox)  # no kernel reads beyond its tensors
             if isinstance(call, Refusal):
                 raise call.raised(query=query, key=key)
             outs = (torch.full_like(query, float("nan")), torch.full_like(key, float("nan"))) if strided else None
@@ -140,8 +140,8 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
             launch(call, outs and outs[0], outs and outs[1])
             for was, now in zip(before, outs or (query, key), strict=True):
                 was = was.reshape(num_tokens, -1, head)
-                arguments = (torch.arange(num_tokens), was, cache[positions.to(device)].cpu(), rope, neox)
-                exact, bound = reference.expected(*arguments)
+                rows_read = cache[positions.to(device)].cpu()
+                exact, bound = reference.expected(torch.arange(num_tokens), was, rows_read, rope, neox)
                 error = (now.cpu().reshape(was.shape).double() - exact).abs()
                 yield error, bound, ulp(exact, shape, torch.finfo(kind))
 

@@ -6,6 +6,8 @@
 import triton
 import triton.language as tl
 
+from rope_patch.kernels.pairs import slices_apart, slices_together, words_apart, words_together
+
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
 
@@ -102,7 +104,7 @@ def _store(address, value, mask, MASKED: tl.constexpr):
 @triton.jit
 def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left, token_stride, head_stride,
                   cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
-                  HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
+                  HALF: tl.constexpr, PAIRS: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
                   BLOCK_T: tl.constexpr, TAIL: tl.constexpr, BIG_CACHE: tl.constexpr, WIDE_HEADS: tl.constexpr,
                   WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr, VECTOR: tl.constexpr,
                   TRUNCATING_CAST: tl.constexpr):
@@ -112,8 +114,13 @@ def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, t
     """
     MASKED: tl.constexpr = TAIL or PADDED
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
-    REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
-    dtype: tl.constexpr = x_ptr.dtype.element_ty
+    IS_NEOX: tl.constexpr = PAIRS == "halves"
+    WORDS: tl.constexpr = PAIRS == "bf16 words" or PAIRS == "fp16 words"
+    TURNED: tl.constexpr = HALF if WORDS else 2 * HALF  # lanes, or words, of a head's rotary part
+    REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - TURNED
+    dtype: tl.constexpr = (
+        x_ptr.dtype.element_ty if not WORDS else tl.bfloat16 if PAIRS == "bf16 words" else tl.float16
+    )
     # Bases are 64-bit scalars: 65,536 tokens of a wide qkv row pass 2**31 elements.
     x = x_ptr + token0 * token_stride.to(tl.int64) + head0 * head_stride
     if IN_PLACE:
@@ -125,16 +132,16 @@ def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, t
         y_token_stride = HEADS * HEAD_SIZE
         y_head_stride = HEAD_SIZE
     # What is moved at once: a whole head, or its rotary part, or half of that. GPT-J's pairs are loaded side by side
-    # and split in registers: stride-2 accesses are scalar loops on Ascend.
+    # and taken apart afterwards: stride-2 accesses are scalar loops on Ascend.
     if WIDE_HEADS:
-        WIDTH: tl.constexpr = 2 * HALF + REST
+        WIDTH: tl.constexpr = TURNED + REST
         LANES: tl.constexpr = WIDTH
     elif IS_NEOX:
         WIDTH: tl.constexpr = HALF
         LANES: tl.constexpr = HALF_LANES
     else:
-        WIDTH: tl.constexpr = 2 * HALF
-        LANES: tl.constexpr = 2 * HALF_LANES
+        WIDTH: tl.constexpr = TURNED
+        LANES: tl.constexpr = HALF_LANES if WORDS else 2 * HALF_LANES
     mask = _mask(tokens_left, head0, HEADS, WIDTH, BLOCK_T, BLOCK_H, LANES, PADDED)
     x_at = x + _block(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
     y_at = y + _block(y_token_stride, y_head_stride, LANES, BLOCK_T, BLOCK_H)
@@ -143,9 +150,9 @@ def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, t
         second = _load(x_at + HALF, mask, MASKED)
     if REST > 0 and not WIDE_HEADS:
         rest_mask = _mask(tokens_left, head0, HEADS, REST, BLOCK_T, BLOCK_H, REST_LANES, PADDED)
-        rest_at = 2 * HALF + _block(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        rest_at = TURNED + _block(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         rest = _load(x + rest_at, rest_mask, MASKED)
-        rest_to = 2 * HALF + _block(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        rest_to = TURNED + _block(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         _store(y + rest_to, rest, rest_mask, MASKED)
     if cos is None:
         cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H,
@@ -166,14 +173,24 @@ def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, t
         else:
             _store(y_at, y1, mask, MASKED)
             _store(y_at + HALF, y2, mask, MASKED)
-    else:
+    elif WORDS:
         if WIDE_HEADS and REST > 0:
-            pairs = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, 2 * HALF), (1, 1, 1))
+            words = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
         else:
-            pairs = moved
-        x1, x2 = tl.split(tl.reshape(pairs.to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2)))
-        turned = tl.reshape(tl.join(x1 * cos - x2 * sin, x2 * cos + x1 * sin), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
-        turned = _narrow(turned, dtype, TRUNCATING_CAST)
+            words = moved
+        x1, x2 = words_apart(words, dtype)
+        y1 = _narrow(x1 * cos - x2 * sin, dtype, TRUNCATING_CAST)
+        y2 = _narrow(x2 * cos + x1 * sin, dtype, TRUNCATING_CAST)
+        turned = words_together(y1, y2, dtype)
         if WIDE_HEADS and REST > 0:
-            turned = tl.insert_slice(moved, turned, (0, 0, 0), (BLOCK_T, BLOCK_H, 2 * HALF), (1, 1, 1))
+            turned = tl.insert_slice(moved, turned, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
         _store(y_at, turned, mask, MASKED)
+    elif PAIRS == "slices":
+        x1, x2 = slices_apart(moved, BLOCK_T, BLOCK_H, HALF)
+        y1 = _narrow(x1 * cos - x2 * sin, dtype, TRUNCATING_CAST)
+        y2 = _narrow(x2 * cos + x1 * sin, dtype, TRUNCATING_CAST)
+        _store(y_at, slices_together(moved, y1, y2, BLOCK_T, BLOCK_H, HALF), mask, MASKED)
+    else:
+        x1, x2 = tl.split(tl.reshape(moved.to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2)))
+        turned = tl.reshape(tl.join(x1 * cos - x2 * sin, x2 * cos + x1 * sin), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
+        _store(y_at, _narrow(turned, dtype, TRUNCATING_CAST), mask, MASKED)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, make_plan
@@ -60,6 +61,15 @@ class Call(NamedTuple):
     is_neox_style: bool
 
     @property
+    def whole_words(self) -> bool:
+        """Whether every pair of lanes (2 i, 2 i + 1) of q and of k is an aligned 32-bit word."""
+        both = (self.query, self.key or self.query)
+        return self.query.tensor.element_size() == 2 and not any(
+            self.head_size % 2 or heads.token_stride % 2 or heads.head_stride % 2 or heads.tensor.data_ptr() % 4
+            for heads in both
+        )
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Of the cache, q and k, as the kernel takes them."""
         return (self.cos_sin_cache.stride(0), *self.query[2:], *(self.key[2:] if self.key else (0, 0)))
@@ -77,6 +87,7 @@ class Call(NamedTuple):
             itemsize=query.tensor.element_size(),
             cache_itemsize=self.cos_sin_cache.element_size(),
             fresh=fresh,
+            whole_words=not self.is_neox_style and self.whole_words,
         )
 
 
@@ -90,16 +101,28 @@ def is_big(cos_sin_cache: torch.Tensor) -> bool:
     return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
 
 
+Constant = int | bool | str
+
+
 def constants(
-    shape: Shape, plan: Plan, stride_unit: int = 1, big_cache: bool = False, truncating_cast: bool = False
-) -> dict[str, int | bool]:
-    """The constexpr arguments of ``rotary_kernel``; in place or fresh is told by its output pointers."""
+    shape: Shape,
+    plan: Plan,
+    stride_unit: int = 1,
+    big_cache: bool = False,
+    truncating_cast: bool = False,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Constant]:
+    """The constexpr arguments of ``rotary_kernel``; in place or fresh is told by its output pointers.
+
+    Of words, the pointers do not tell the ``dtype`` of q and k.
+    """
+    words = plan.pairs == "words"
     return {
         "Q_HEADS": shape.num_heads,
         "K_HEADS": shape.num_kv_heads,
-        "HEAD_SIZE": shape.head_size,
+        "HEAD_SIZE": shape.head_size // 2 if words else shape.head_size,
         "HALF": shape.rotary_dim // 2,
-        "IS_NEOX": shape.is_neox_style,
+        "PAIRS": f"{'bf16' if dtype == torch.bfloat16 else 'fp16'} words" if words else plan.pairs,
         "HALF_LANES": plan.half_lanes,
         "REST_LANES": plan.rest_lanes,
         "BLOCK_T": plan.block_tokens,
@@ -116,7 +139,7 @@ def constants(
     }
 
 
-Kernel = tuple[int | bool, ...]  # the values of its constexpr arguments
+Kernel = tuple[Constant, ...]  # the values of its constexpr arguments
 
 
 class Launch(NamedTuple):
@@ -124,7 +147,7 @@ class Launch(NamedTuple):
 
     programs: int
     numbers: tuple[int, ...]  # the kernel's integer arguments
-    constants: dict[str, int | bool]
+    constants: dict[str, Constant]
 
     @property
     def kernel(self) -> Kernel:
@@ -133,7 +156,10 @@ class Launch(NamedTuple):
 
     def on(self, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> Any:
         """Start it through Triton; returns Triton's compiled kernel (None from an interpreter)."""
-        return rotary_kernel[(self.programs,)](*memory(call, query_out, key_out), *self.numbers, **self.constants)
+        arguments = memory(call, query_out, key_out)
+        if "words" in str(self.constants["PAIRS"]):
+            arguments = (*(x if x is None else triton.reinterpret(x, tl.int32) for x in arguments[:4]), *arguments[4:])
+        return rotary_kernel[(self.programs,)](*arguments, *self.numbers, **self.constants)
 
 
 def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
@@ -146,10 +172,12 @@ def planned(call: Call, plan: Plan, device: Device) -> Launch:
     cache, num_tokens = call.cos_sin_cache, call.positions.numel()
     strides, unit = call.strides, stride_unit(call, device)
     programs, per_program = plan.grid(num_tokens, device)
-    numbers = (num_tokens, per_program, cache.shape[0], *(stride // unit for stride in strides))
-    truncating = INTERPRETED and call.query.tensor.dtype == torch.bfloat16
+    units = (unit, *(4 * [2 if plan.pairs == "words" else unit]))
+    numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
+    dtype = call.query.tensor.dtype
+    truncating = INTERPRETED and dtype == torch.bfloat16
     # In place or fresh is told by pointers, so the shape's ``fresh`` does not matter here.
-    return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating))
+    return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating, dtype))
 
 
 def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:

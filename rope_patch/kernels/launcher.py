@@ -5,9 +5,11 @@ costs. Here its launcher is called with what Triton handed it the first time, bu
 kernel's arguments, tensors as integer addresses. How Triton calls its launcher is no interface; so it is not assumed
 but recorded, from an ordinary launch, and where the record does not look as expected there is no launcher.
 
-Triton's hooks around a launch (profilers) are those that were set when it was recorded.
+Triton's hooks around a launch (profilers) are not called by it, and so nothing can raise once the kernel was started.
+While hooks are set no launcher is recorded, so that they see every launch.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,12 +29,29 @@ class Launcher(NamedTuple):
         self.run(programs, 1, 1, stream, *self.before, *arguments, *self.after)
 
 
+def hooks() -> list[Any]:
+    """Triton's places for hooks before and after a launch: chains of them, or the functions, or None."""
+    triton = sys.modules.get("triton")
+    knobs = getattr(getattr(triton, "knobs", None), "runtime", None)  # Triton 3.4 and newer
+    holder = knobs or getattr(getattr(triton, "compiler", None), "CompiledKernel", None)
+    return [getattr(holder, name, None) for name in ("launch_enter_hook", "launch_exit_hook")]
+
+
+def hooked() -> bool:
+    """Whether somebody's hook is called around a launch; it may raise when the kernel runs already."""
+    return any(getattr(place, "calls", place) for place in hooks())
+
+
 def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument, ...]) -> Launcher | None:
-    """The launcher of the kernel that ``start`` launches on ``arguments``, by watching it; None if it looks different.
+    """The launcher of the kernel that ``start`` launches on ``arguments``, by watching it.
+
+    None if it looks different, or hooks are set.
 
     ``start`` runs twice, and returns Triton's compiled kernel.
     """
     kernel = start()
+    if hooked():
+        return None
     name = "_run" if "_run" in getattr(kernel, "__dict__", ()) else "run"
     run = getattr(kernel, "__dict__", {}).get(name)
     if not callable(run):
@@ -51,6 +70,13 @@ def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument,
     for handed in calls:
         for begin in range(4, len(handed) - len(arguments) + 1):
             found = handed[begin : begin + len(arguments)]
-            if handed[:3] == (programs, 1, 1) and all(a is b for a, b in zip(found, arguments, strict=True)):
-                return Launcher(run, handed[4:begin], handed[begin + len(arguments) :], kernel)
+            if handed[:3] == (programs, 1, 1) and all(_same(a, b) for a, b in zip(found, arguments, strict=True)):
+                places = hooks()  # empty chains would call what is added to them later
+                before = tuple(None if any(a is place for place in places) else a for a in handed[4:begin])
+                return Launcher(run, before, handed[begin + len(arguments) :], kernel)
     return None
+
+
+def _same(handed: Any, argument: Argument) -> bool:
+    """Whether what Triton handed on is the argument, perhaps under another element type (``triton.reinterpret``)."""
+    return handed is argument or getattr(handed, "base", handed) is argument

@@ -37,7 +37,8 @@ class Shape:
     """What of a call decides its kernel.
 
     ``token_stride`` is the largest of the tensors', in elements; ``itemsize`` and ``cache_itemsize`` are bytes of an
-    element of q and k, and of the cache; ``fresh`` whether any output is a tensor of its own.
+    element of q and k, and of the cache; ``fresh`` whether any output is a tensor of its own; ``whole_words`` whether
+    every pair of lanes (2 i, 2 i + 1) is an aligned 32-bit word.
     """
 
     num_heads: int
@@ -49,12 +50,14 @@ class Shape:
     itemsize: int
     cache_itemsize: int
     fresh: bool
+    whole_words: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
     """Constexpr arguments of ``rotary_kernel`` that follow from shape and device; ``rope.py`` says what they mean.
 
+    ``rest_lanes`` are of what ``pairs`` says the kernel moves: elements, or words.
     ``units`` is 0 where programs take tokens with all their heads, else the number of blocks of heads of a token.
     """
 
@@ -64,6 +67,7 @@ class Plan:
     half_lanes: int
     rest_lanes: int
     units: int
+    pairs: str
     wide_heads: bool = False
     wide_rows: bool = False
     padded: bool = False

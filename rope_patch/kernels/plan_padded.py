@@ -32,6 +32,7 @@ def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int) -> P
         half_lanes=_up(shape.rotary_dim // 2),
         rest_lanes=_up(max(1, shape.head_size - shape.rotary_dim)),
         units=units_of(shape, block_heads, block_kv_heads),
+        pairs="halves" if shape.is_neox_style else "split",
         padded=True,
     )
 

@@ -14,6 +14,9 @@ With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd la
 
 What differs between back ends is in constexpr arguments, decided by ``plan.py``; the source is one:
 
+* ``PAIRS``: where the two lanes of a pair are, and how they are taken apart. ``"halves"``: NeoX. GPT-J's lie side by
+  side: ``"split"`` in registers (mainline Triton, and interpreters); on Ascend as ``"bf16 words"`` or ``"fp16 words"``,
+  where each is an aligned int32 (pointers, strides and HEAD_SIZE then count words), else by ``"slices"``: ``pairs.py``.
 * ``PADDED``: lane and head blocks are rounded up to powers of two and masked. Mainline Triton needs it, because its
   ``arange`` takes powers of two only. Triton-Ascend takes any length, and there masks cost pipelining.
 * ``WIDE_HEADS``, ``WIDE_ROWS``: whole heads, and whole cos/sin rows, are moved at once and cut into halves in the
@@ -37,7 +40,7 @@ from rope_patch.kernels.heads import cos_sin_of, positions_of, rotate_heads
 def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, unit, token0, tokens_left,
                  cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                  Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
-                 IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+                 PAIRS: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                  BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr, TAIL: tl.constexpr,
                  BIG_CACHE: tl.constexpr, WIDE_HEADS: tl.constexpr, WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr,
                  VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
@@ -48,12 +51,12 @@ def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, u
         if unit < Q_BLOCKS:
             rotate_heads(q_ptr, q_out_ptr, cache_ptr, position, None, None, unit * BLOCK_Q, token0, tokens_left,
                          q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF,
-                         IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
+                         PAIRS, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
                          VECTOR, TRUNCATING_CAST)
         elif K_HEADS > 0:
             rotate_heads(k_ptr, k_out_ptr, cache_ptr, position, None, None, (unit - Q_BLOCKS) * BLOCK_K, token0,
                          tokens_left, k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K,
-                         HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS,
+                         HEAD_SIZE, HALF, PAIRS, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS,
                          WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
     else:
         cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, 1,
@@ -61,13 +64,13 @@ def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, u
         for head0 in range(0, Q_HEADS, BLOCK_Q):
             rotate_heads(q_ptr, q_out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left,
                          q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF,
-                         IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
+                         PAIRS, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED,
                          VECTOR, TRUNCATING_CAST)
         if K_HEADS > 0:
             for head0 in range(0, K_HEADS, BLOCK_K):
                 rotate_heads(k_ptr, k_out_ptr, cache_ptr, position, cos, sin, head0, token0, tokens_left,
                              k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE,
-                             HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS,
+                             HALF, PAIRS, HALF_LANES, REST_LANES, BLOCK_T, TAIL, BIG_CACHE, WIDE_HEADS, WIDE_ROWS,
                              PADDED, VECTOR, TRUNCATING_CAST)
 
 
@@ -76,7 +79,7 @@ def _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, u
 def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
-                  IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+                  PAIRS: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                   BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, UNITS: tl.constexpr, BIG_CACHE: tl.constexpr,
                   STRIDE_UNIT: tl.constexpr, WIDE_HEADS: tl.constexpr, WIDE_ROWS: tl.constexpr, PADDED: tl.constexpr,
                   VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
@@ -96,14 +99,14 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
         unit = tl.program_id(0) % UNITS
         _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, unit, token0, num_tokens - token0,
                      cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                     Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q, BLOCK_K,
+                     Q_HEADS, K_HEADS, HEAD_SIZE, HALF, PAIRS, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q, BLOCK_K,
                      True, BLOCK_T > 1, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
     elif UNITS > 0:  # of single tokens: no tail
         first = tl.program_id(0) * per_program
         for item in range(first, tl.minimum(first + per_program, num_tokens * UNITS)):
             _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, item % UNITS, item // UNITS, 1,
                          cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, 1, BLOCK_Q, BLOCK_K,
+                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, PAIRS, HALF_LANES, REST_LANES, 1, BLOCK_Q, BLOCK_K,
                          True, False, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
     else:
         begin = tl.program_id(0) * per_program
@@ -112,11 +115,11 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
         for token0 in range(begin, full, BLOCK_T):
             _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 0, token0, BLOCK_T,
                          cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
+                         Q_HEADS, K_HEADS, HEAD_SIZE, HALF, PAIRS, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
                          BLOCK_K, False, False, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)
         if BLOCK_T > 1:  # noqa: SIM102  (decided when compiling; the inner one at run time)
             if full < end:
                 _rotate_tile(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 0, full, end - full,
                              cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                             Q_HEADS, K_HEADS, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
+                             Q_HEADS, K_HEADS, HEAD_SIZE, HALF, PAIRS, HALF_LANES, REST_LANES, BLOCK_T, BLOCK_Q,
                              BLOCK_K, False, True, BIG_CACHE, WIDE_HEADS, WIDE_ROWS, PADDED, VECTOR, TRUNCATING_CAST)

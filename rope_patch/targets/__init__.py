@@ -4,6 +4,7 @@ A target adapts one call site's convention to ``rope_patch.rotary``. It knows it
 """
 
 import importlib
+import sys
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -22,12 +23,13 @@ class Target:
     name: str
     module: str
 
-    def install(self, module: ModuleType, settings: Settings) -> Undo:
-        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched.
+    def load(self) -> ModuleType:
+        """Import the target's file, only now: it brings torch and Triton, which not every process needs."""
+        return importlib.import_module(f"{__name__}.{self.name}")
 
-        The file is imported only now: it brings torch and Triton, which a process that cannot use it need not load.
-        """
-        undo: Undo = importlib.import_module(f"{__name__}.{self.name}").install(module, settings)
+    def install(self, module: ModuleType, settings: Settings) -> Undo:
+        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched."""
+        undo: Undo = self.load().install(module, settings)
         return undo
 
 
@@ -37,3 +39,15 @@ TARGETS = (
     Target("ascend_rope_kernel", _ASCEND),
     Target("ascend_rotary_class", _ASCEND),
 )
+
+_specs: dict[str, object] = {}  # of the modules in which something was replaced, as they were then
+
+
+def remember(module: ModuleType) -> None:
+    """Something was replaced in ``module``, as it is now."""
+    _specs[module.__name__] = module.__spec__
+
+
+def executed_again(name: str) -> bool:
+    """Whether module ``name`` was executed again since: every import and reload gives it a spec of its own."""
+    return name in _specs and name in sys.modules and _specs[name] is not sys.modules[name].__spec__

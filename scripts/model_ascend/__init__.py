@@ -1,21 +1,19 @@
-"""How long the rotation takes on an Ascend NPU, modelled: no time here was measured.
+"""How long the rotation takes on an Ascend NPU, modelled: no time here was measured by this project.
 
-A kernel is lowered by triton-ascend's own front end; the model walks the Linalg of each kind of program that a launch
-has, with the launch's real numbers, and puts what it finds on the queues of a vector core (``program.py``). The launch
-takes the time of its slowest program, or that which HBM needs for all of them, after a start (``launch.py``). The rates
-are published ones, assumptions, and a few that were fitted to published times (``rates.py``, ``published.py``).
+A kernel is compiled by Huawei's own compiler and executed on this host (``tests/host_cann``). What it did, instruction
+by instruction, becomes time by the costs that the vendor and others published:
 
-    python -m scripts.model_ascend                      tables
-    python -m scripts.model_ascend --json FILE          and a file
-    python -m scripts.model_ascend --calibration        only what the model says of published times
+* ``programs.py``, ``kernels.py``, ``cases.py``: from a kernel and a shape to events, and whether its results are right;
+* ``clock.py``: from the events of one program to cycles of one core; ``transfers.py``: what a transfer asks for;
+* ``launch.py``: from the programs of a grid to microseconds;
+* ``costs.py``: every cost, with its source;
+* ``published.py``, with ``published_kernels.py``, ``samples.py`` and ``handmade.py``: the calibration.
 
-What it cannot know:
+Run it on the host CANN (README.md has its errors, and what it cannot know):
 
-* what the back-end compiler makes of the Linalg: whether it fuses, reorders, or moves work to the scalar unit;
-* whether a load waits for an earlier store to the same tensor, as kernels that work in place might need: assumed not;
-* how much of HBM's bandwidth a perfect kernel reaches, and what L2 keeps from one kernel to the next: peak, nothing;
-* whether cores disturb each other, other than by sharing HBM;
-* the time of an interleaved pair's parting and joining, for which there is no published rate at all.
+    .venvs/ascend/bin/python -m tests.host_cann.run python -m scripts.model_ascend                      tables
+    .venvs/ascend/bin/python -m tests.host_cann.run python -m scripts.model_ascend --json FILE          and a file
+    .venvs/ascend/bin/python -m tests.host_cann.run python -m scripts.model_ascend --calibration        published times
 
-What it does not understand it refuses, naming the operation (``NotUnderstood``).
+An instruction that it knows no cost for it refuses by name.
 """

@@ -3,47 +3,83 @@
 import functools
 import sys
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from rope_patch.kernels.launch import constants
 from rope_patch.kernels.plan import Device, make_plan
 from rope_patch.kernels.plan import Shape as PlanShape
 from rope_patch.kernels.rope import rotary_kernel
-from scripts.model_ascend.launch import Launch
-from tests.host_cann import chips, front_end, upstream
+from scripts.model_ascend import cases, programs
+from scripts.model_ascend.cases import ITEM, Case
+from tests.host_cann import chips, upstream
 
-ITEM = 2  # bf16
+
+@dataclass(frozen=True)
+class Launch:
+    """Programs of a grid that do the same work are executed once; ``alike`` says how many each stands for."""
+
+    case: Case
+    num_tokens: int
+    kernel: programs.Kernel
+    alike: Mapping[int, int]
+    tokens: Callable[[int], Sequence[int]]  # that a program rotates, at least a part of
+    bound: float  # of the error beside rounding: what the kernel's own precision allows
+    arguments: Callable[["Tensors"], list[np.ndarray | int]]
+    fresh: bool
 
 
-class Case(NamedTuple):
-    """A rotation of q and k in bf16, the cache too; strided tensors are slices of one qkv."""
+@dataclass(frozen=True)
+class Tensors:
+    q: np.ndarray
+    k: np.ndarray
+    q_out: np.ndarray
+    k_out: np.ndarray
+    positions: np.ndarray
+    cache: np.ndarray
+    before: tuple[np.ndarray, np.ndarray]
 
-    name: str
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    rotary_dim: int
-    is_neox_style: bool
-    strided: bool = True
 
-    @property
-    def row(self) -> int:
-        """Elements from one token to the next, of a strided tensor."""
-        return (self.num_heads + 2 * self.num_kv_heads) * self.head_size
+class Results(NamedTuple):
+    wrong: int
+    lanes: int  # that were compared: of the tokens of the programs that were executed
 
-    def least_bytes(self, num_tokens: int) -> int:
-        """What any kernel must move: q and k in and out, whole heads into fresh outputs; cos and sin, positions."""
-        width = self.head_size if self.strided and num_tokens > 1 else self.rotary_dim
-        heads = (self.num_heads + self.num_kv_heads) * width * ITEM * 2
-        return num_tokens * (heads + self.rotary_dim * ITEM + 8)
 
-    def copied_bytes(self, num_tokens: int) -> tuple[int, ...]:
-        """Of the tensors that upstream and the seed make contiguous; one token's slice is contiguous already."""
-        if not self.strided or num_tokens == 1:
-            return ()
-        return tuple(num_tokens * heads * self.head_size * ITEM for heads in (self.num_heads, self.num_kv_heads))
+def execute(launch: Launch) -> tuple[programs.Executed, Results]:
+    """Its programs' events, and what became of the lanes that they wrote."""
+    tokens = sorted({token for program in launch.alike for token in launch.tokens(program)})
+    data = _tensors(launch, tokens)
+    executed = programs.execute(launch.kernel, launch.arguments(data), launch.alike)
+    wrong = lanes = 0
+    for before, after in zip(data.before, (data.q_out, data.k_out), strict=True):
+        exact = cases.rotated(launch.case, cases.wide(before), data.positions[tokens])
+        got = cases.wide(after[tokens]).reshape(exact.shape)
+        wrong += int((~(np.abs(got - exact) <= np.abs(exact) * 2.0**-8 + launch.bound)).sum())
+        lanes += exact.size
+    return executed, Results(wrong, lanes)
+
+
+def _tensors(launch: Launch, tokens: Sequence[int]) -> Tensors:
+    """Random numbers for those tokens; the others are never touched."""
+    case, number = launch.case, launch.num_tokens
+    heads = case.num_heads, case.num_kv_heads
+    if launch.fresh or case.strided:
+        qkv = cases.zeros(number, case.row)
+        ends = case.num_heads * case.head_size, (case.num_heads + case.num_kv_heads) * case.head_size
+        q, k = qkv[:, : ends[0]], qkv[:, ends[0] : ends[1]]
+    else:
+        q, k = (cases.zeros(number, n * case.head_size) for n in heads)
+    random = np.random.default_rng(0)
+    for x in (q, k):
+        x[tokens] = cases.narrow(random.standard_normal((len(tokens), x.shape[1]), np.float32))
+    before = tuple(x[tokens].reshape(len(tokens), -1, case.head_size).copy() for x in (q, k))
+    outputs = [cases.zeros(*x.shape) for x in (q, k)] if launch.fresh else [q, k]
+    return Tensors(q, k, *outputs, cases.positions(number), cases.cache(case.rotary_dim), before)
 
 
 def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
@@ -55,63 +91,67 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     shape = PlanShape(*heads, token_stride=max(rows), itemsize=ITEM, cache_itemsize=ITEM, fresh=fresh)
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    signature = {name: _kind(name) for name in rotary_kernel.arg_names if name not in values}
-    programs, each = plan.grid(num_tokens, device)
-    strides = (case.rotary_dim, rows[0], case.head_size, rows[1], case.head_size)
-    if plan.units:
-        alike = _alike(programs, each, num_tokens * plan.units, plan.units)
-    else:
-        alike = {0: programs - 1, programs - 1: 1} if programs > 1 else {0: 1}
-    return Launch(_linalg(rotary_kernel, signature, values), (num_tokens, each, 4096, *strides), alike)
+    types = {name: _kind(name) for name in rotary_kernel.arg_names if name not in values}
+    count, each = plan.grid(num_tokens, device)
+    numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, rows[0], case.head_size, rows[1], case.head_size)
 
+    def tokens(program: int) -> Sequence[int]:
+        begin, end = program * each, (program + 1) * each
+        if plan.units:  # whole tokens, if all programs are executed; else their blocks of heads are not told apart
+            begin, end = begin // plan.units, -(-end // plan.units)
+        return range(begin, min(end, num_tokens))
 
-def _alike(programs: int, each: int, items: int, units: int) -> dict[int, int]:
-    """A program for every kind there is, with how many are of it: of the same blocks of heads, in the same order."""
-    kinds: dict[tuple[int, int], list[int]] = {}
-    for program in range(programs):
-        first = program * each
-        kinds.setdefault((first % units, min(each, items - first)), []).append(program)
-    return {found[0]: len(found) for found in kinds.values()}
+    def arguments(data: Tensors) -> list[np.ndarray | int]:
+        outputs = [data.q_out, data.k_out] if fresh else []
+        return [data.q, data.k, *outputs, data.cache, data.positions, *numbers]
+
+    alike = {0: count - 1, count - 1: 1} if count > 1 else {0: 1}
+    if plan.units:  # few tokens: all programs, so that whole tokens can be compared
+        alike = dict.fromkeys(range(count), 1)
+    kernel = programs.compiled(rotary_kernel, types, values, chip)
+    return Launch(case, num_tokens, kernel, alike, tokens, 1e-5, arguments, fresh)
 
 
 def theirs(case: Case, num_tokens: int, chip: chips.Chip, text: str) -> Launch:
     """vllm-ascend's ``_triton_rope`` as its ``rope_forward_triton`` starts it; q and k are contiguous by then.
 
-    0.13.0 takes cos and sin that were gathered before, by whoever calls it; that gathering is not counted.
+    0.13.0 takes cos and sin that were gathered before, by whoever calls it. Both multiply in bf16, hence their bound.
     """
-    kernel = _module(text)._triton_rope
+    kernel, case = _module(text)._triton_rope, case._replace(strided=False)
     heads, kv_heads, size, rotary_dim = case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim
     padded = 1 << (rotary_dim - 1).bit_length()
     values: dict[str, Any] = {"n_qh": heads, "n_kh": kv_heads, "hd": size, "rope_dim": rotary_dim}
     values |= {"pad_rope_dim": padded, "IS_NEOX_STYLE": case.is_neox_style}
-    if "cos_sin_ptr" in kernel.arg_names:
+    gathers = "cos_sin_ptr" in kernel.arg_names
+    if gathers:
         absent = ("cos_ptr", "cos_row_stride", "sin_ptr", "sin_row_stride")
         values |= dict.fromkeys(absent) | {"USE_COS_SIN": True, "BLOCK_SIZE_HEAD": 64 if case.is_neox_style else 32}
-        strides = (heads * size, kv_heads * size, rotary_dim)
     else:
         blocks = {"pad_n_qh": 1 << (heads - 1).bit_length(), "pad_n_kh": 1 << (kv_heads - 1).bit_length()}
         values |= blocks | {"BLOCK_SIZE": max(blocks.values())}
-        strides = (heads * size, kv_heads * size, rotary_dim // 2, rotary_dim // 2)
-    signature = {name: _kind(name) for name in kernel.arg_names if name not in values}
-    programs = min(num_tokens, chip.vector_cores)
-    more = num_tokens % programs
-    alike = {0: more, programs - 1: programs - more} if more else {0: programs}
-    return Launch(_linalg(kernel, signature, values), (*strides, num_tokens), alike)
+    types = {name: _kind(name) for name in kernel.arg_names if name not in values}
+    count = min(num_tokens, chip.vector_cores)
+
+    def arguments(data: Tensors) -> list[np.ndarray | int]:
+        tensors: list[np.ndarray | int] = [data.q, heads * size, data.k, kv_heads * size]
+        if gathers:
+            return [*tensors, data.cache, rotary_dim, data.positions, num_tokens]
+        halves = [cases.zeros(num_tokens, rotary_dim // 2) for _ in range(2)]
+        for half, part in zip(halves, np.split(data.cache[data.positions], 2, -1), strict=True):
+            half[:] = part
+        return [*tensors, halves[0], rotary_dim // 2, halves[1], rotary_dim // 2, num_tokens]
+
+    more = num_tokens % count
+    alike = {0: more, count - 1: count - more} if more else {0: count}
+    compiled = programs.compiled(kernel, types, values, chip)
+    return Launch(
+        case, num_tokens, compiled, alike, lambda p: range(p, num_tokens, count), 0.06, arguments, False
+    )  # fmt: skip
 
 
 def _kind(name: str) -> str:
     pointers = {"positions_ptr": "*i64", "pos_ptr": "*i64", "cos": "*bf16", "sin": "*bf16"}
     return pointers.get(name, "*bf16" if name.endswith("_ptr") else "i32")
-
-
-_compiled: dict[tuple[Any, ...], str] = {}
-
-
-def _linalg(kernel: Any, signature: dict[str, str], values: dict[str, Any]) -> str:
-    key = (id(kernel), *values.items())
-    if key not in _compiled:
-        _compiled[key] = front_end.linalg(kernel, signature, values)
-    return _compiled[key]
 
 
 @functools.cache

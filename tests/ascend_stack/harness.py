@@ -14,6 +14,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ import pytest
 from tests.ascend_stack import doubles
 from tests.host_cann import environment
 
+PACKAGE = Path(__file__).parents[2] / "rope_patch"
 MAX_POSITION = 128
 EVENTS = ("vllm imported", "vllm_ascend imported", "custom ops registered")
 # What vllm-ascend keeps, per process, of the first cache and the last positions it saw.
@@ -43,6 +45,12 @@ def missing() -> str:
 
 
 needs_stack = pytest.mark.skipif(bool(missing()), reason=missing())
+
+
+def is_ours(function: Any) -> bool:
+    """Whether it was written in rope_patch: by the whole path, since a clone's folder may be called that too."""
+    code = getattr(function, "__code__", None)
+    return code is not None and PACKAGE in Path(code.co_filename).parents
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from tests.ascend_stack import harness
+from tests.ascend_stack.harness import is_ours as ours
 from tests.ascend_stack.models import LLAMA3
 
 
@@ -18,10 +19,6 @@ def functions(stack: harness.Stack, models: list[Any]) -> list[Any]:
     module = stack.rotary_embedding
     places = [getattr(module, "rope_forward_triton", None), module.AscendRotaryEmbedding.forward_oot]
     return [*places, RotaryEmbedding.forward_oot, *(model._forward_method.__func__ for model in models)]
-
-
-def ours(function: Any) -> bool:
-    return "rope_patch" in getattr(getattr(function, "__code__", None), "co_filename", "").split("/")
 
 
 def counts(stack: harness.Stack, models: list[Any]) -> list[int]:

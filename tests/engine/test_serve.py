@@ -47,14 +47,13 @@ def model(folder: Path) -> Path:
 
 
 def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[Any]:
-    """The reports of the server's live workers once they say so."""
-    until = time.monotonic() + 60
+    """The reports of the server's live workers once they say so, however long that takes while the server runs."""
     while True:
         found, _ = report_folder.read(str(server.reports)) if server.reports.is_dir() else ([], [])
         workers = [one for one in found if one["process"]["rank"] is not None and report_folder.is_live(one)]
         if workers and condition(workers):
             return workers
-        assert time.monotonic() < until, found
+        assert server.process.poll() is None, found
         time.sleep(0.2)
 
 
@@ -166,9 +165,8 @@ def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count
     try:
         # Prompts only: decoding, which is in place, is to be new to the kernels of the next test.
         tokens = [server.tokens(PROMPTS[0], number=1) for _ in range(2)]
-        until = time.monotonic() + 30
         while said(server, words) < 2:
-            assert time.monotonic() < until
+            assert server.process.poll() is None
             time.sleep(0.2)
         time.sleep(2 * report_folder.SECONDS)
         assert said(server, words) == 2, "once in each of two workers"
@@ -199,9 +197,8 @@ def test_a_wrong_kernel_for_a_new_shape_in_one_rank_is_rejected_and_both_ranks_s
     assert retired["check"].startswith("first-use check failed")
     assert sum(retired["fallbacks"].values()) > 0
     for rank in 0, 1:
-        until = time.monotonic() + 30
         while not re.search(rf"ranks disagree about .*rank {rank}, this one", server.log.read_text()):
-            assert time.monotonic() < until
+            assert server.process.poll() is None
             time.sleep(0.2)
     assert main(["status", str(server.reports)]) == 1
     assert "ranks disagree" in capsys.readouterr().out
@@ -239,7 +236,7 @@ def test_a_killed_worker_is_gone_in_the_status(faulty: tuple[Server, Path], caps
     server, _ = faulty
     killed = reported(server, lambda found: len(found) == 2)[1]["process"]["pid"]
     os.kill(killed, signal.SIGKILL)
-    server.process.wait(120)
+    server.process.wait()
     assert main(["status", str(server.reports)]) == 1
     shown = capsys.readouterr().out
     assert "gone" in shown

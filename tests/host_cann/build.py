@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from . import environment, library
+from .hivmc import library as vector_library
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".cache" / "host_cann"
@@ -25,12 +26,14 @@ TOOLS = {  # program -> Debian package
     "nm": "binutils",
     "readelf": "binutils",
     "strings": "binutils",
-    "mlir-opt-19": "mlir-19-tools",
     "mlir-translate-19": "mlir-19-tools",
     "llc-19": "llvm-19",
+    "llvm-dis-19": "llvm-19",
     "opt-19": "llvm-19",
 }
+VERSION = "1.2.0"  # of the vendor's library that kernels run with, whichever version of the compiler made them
 PACKAGES = {"torch": "torch", "torch_npu": "torch-npu", "triton": "triton-ascend", "pybind11": "pybind11"}
+PACKAGES["ascendnpuir"] = f"ascendnpu-ir=={VERSION}"
 
 
 class Missing(RuntimeError):
@@ -67,7 +70,8 @@ def key() -> str:
     for dist in ("torch", "torch-npu", "triton-ascend"):
         digest.update(importlib.metadata.version(dist).encode())
     inputs = [HERE / f"{name}.py" for name in ("build", "library", "stubs", "chips")]
-    for path in sorted([*inputs, *HERE.glob("runtime/**/*.[ch]"), *HERE.glob("compiler/*.py")]):
+    sources = [*HERE.glob("runtime/**/*.[ch]"), *HERE.glob("hivmc/*.py"), *HERE.glob("hivmc/core/*.[ch]")]
+    for path in sorted([*inputs, *sources]):
         digest.update(path.read_bytes())
     return f"{owner}-{digest.hexdigest()[:16]}"
 
@@ -78,16 +82,18 @@ def script(path: Path, text: str) -> None:
 
 
 def build_programs(out: Path) -> None:
-    """The two programs triton-ascend looks for on PATH."""
+    """What the back-end compiler and triton-ascend look for on PATH."""
     (out / "bin").mkdir()
     script(out / "bin" / "bisheng", "echo hiipu64  # the target whose presence makes triton-ascend's driver active")
-    # triton-ascend asks for --help twice before each compile, and looks for this word in it to learn that the output is
-    # called NAME.o. The compiler needs the standard library only: no site packages, which cost more than its own work.
-    script(
-        out / "bin" / "bishengir-compile",
-        'if [ "$1" = --help ]; then exec echo "INPUT [OPTIONS] -o NAME --limit-auto-multi-buffer-buffer"; fi\n'
-        f'PYTHONPATH="{HERE.parents[1]}" exec "{sys.executable}" -S -m tests.host_cann.compiler "$@"',
-    )
+    # The standard library is all it needs: no site packages, which cost more than its own work.
+    command = f'PYTHONPATH="{HERE.parents[1]}" exec "{sys.executable}" -S -m tests.host_cann.hivmc "$@"'
+    script(out / "bin" / "hivmc", command)
+
+
+def build_vector_core(out: Path) -> None:
+    """The vendor's library of vector functions, for this host."""
+    (out / "ascendnpuir").symlink_to(site() / "ascendnpuir")
+    vector_library.build(out / "vectorcore", out / "ascendnpuir")
 
 
 def build_headers(out: Path) -> None:
@@ -127,6 +133,7 @@ def ensure() -> Path:
                 (out / folder).mkdir(parents=True)
             build_programs(out)
             build_headers(out)
+            build_vector_core(out)
             library.build(out, site())
             first_launches(out)
             (out / "complete").touch()

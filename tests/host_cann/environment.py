@@ -4,6 +4,7 @@ They must be set before the process starts: the dynamic loader reads ``LD_LIBRAR
 process with them; ``fixture.py`` skips, or fails, in a process without.
 """
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -19,10 +20,11 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
             "ASCEND_HOME_PATH": str(home),
             "ASCEND_OPP_PATH": str(home / "opp"),
             "LD_LIBRARY_PATH": prepend(str(home / "lib64"), env.get("LD_LIBRARY_PATH")),
-            "PATH": prepend(str(home / "bin"), env.get("PATH")),
+            "PATH": prepend(f"{compiler() / 'bin'}{os.pathsep}{home / 'bin'}", env.get("PATH")),
             # A script that lies elsewhere finds this checkout's rope_patch and tests.
             "PYTHONPATH": prepend(str(Path(__file__).parents[2]), env.get("PYTHONPATH")),
-            "TRITON_CACHE_DIR": str(home / "triton-cache"),
+            # Triton's own key does not know which back-end compiler there is.
+            "TRITON_CACHE_DIR": str(home / f"triton-cache-{version()}"),
             # torch would import torch_npu at the end of its own import; a test says when.
             "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
             "TRITON_INTERPRET": "0",  # whatever the tests without an NPU chose
@@ -33,10 +35,26 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
     return env
 
 
+def home() -> Path:
+    """The built folder of the process that runs on it; ``KeyError`` in one that does not."""
+    return Path(os.environ[MARK])
+
+
 def compiled(key: str) -> Path:
-    """Where the compiler keeps the shared object of the Linalg with that hash; the Linalg itself is beside it, with
-    ``.mlir``. Part of the built folder, so made anew when the compiler changes."""
-    return Path(os.environ[MARK]) / "compiled" / f"{key}.so"
+    """Where the stand-in for ``hivmc`` keeps the shared object of the program with that hash; the program itself is
+    beside it, with ``.hivm``. Part of the built folder, so made anew when that stand-in changes."""
+    return home() / "compiled" / f"{key}.so"
+
+
+def compiler() -> Path:
+    """The folder of Ascend's back-end compiler (package ascendnpu-ir) in this Python's environment."""
+    return Path(importlib.util.find_spec("ascendnpuir").origin).parent
+
+
+def version() -> str:
+    """Which one that is: "1.0.0" and the like."""
+    (found,) = compiler().parent.glob("ascendnpu_ir-*.dist-info")
+    return found.name.split("-")[1].removesuffix(".dist")
 
 
 def prepend(folder: str, path: str | None) -> str:

@@ -54,7 +54,7 @@ int host_device_fault(void);
 void host_set_device_fault(int code);
 
 /* --- launches.c --- */
-void host_note_launch(const char *linalg, const int32_t grid[3]);
+void host_note_launch(const char *key, const int32_t grid[3]);
 bool host_discards_launches(void);
 
 /* --- capture.c --- */

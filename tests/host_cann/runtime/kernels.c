@@ -1,5 +1,6 @@
-/* Kernels are host shared objects made by the compiler stand-in. A launch runs the program once per block; blocks of
- * one launch run one after another. A fault inside one becomes an error that names the kernel and the address. */
+/* Kernels are host shared objects made by the stand-in for hivmc. A launch runs the program once per block, on one
+ * vector core (hivmc/core): blocks of one launch run one after another. What the core refuses, and a fault in global
+ * memory, becomes an error that names the kernel. */
 #include "host.h"
 #include <dlfcn.h>
 #include <runtime/runtime/rt.h>
@@ -12,15 +13,15 @@
 #include <unistd.h>
 
 enum { MAX_GRID = 65535 };
-typedef void entry_function(void *args, const int32_t grid[3], const int32_t block[3]);
-/* What compiler/entry.py puts into the shared object. */
+typedef const char *entry_function(void *args, uint32_t block); /* what was wrong, or NULL */
+/* What hivmc/entry.py puts into the shared object. */
 typedef struct { uint32_t args_size, pointers; const uint32_t *pointer_offsets; } layout;
 typedef struct kernel {
   const void *stub;
   char name[128];
   entry_function *entry;
   const layout *layout;
-  const char *linalg; /* the compiler's name for what it was made of */
+  const char *key; /* under which the compiler keeps what it was made of */
   struct kernel *next;
 } kernel;
 typedef struct { host_task task; const void *stub; uint32_t blocks, size; char *args; } launch_task;
@@ -45,8 +46,8 @@ rtError_t rtFunctionRegister(void *handle, const void *stub, const char *stub_na
   HOST_LOCKED;
   kernel *k = calloc(1, sizeof *k);
   *k = (kernel){stub, "", (entry_function *)dlsym(handle, "host_cann_entry"), dlsym(handle, "host_cann_layout"),
-                dlsym(handle, "host_cann_linalg"), kernels};
-  if (!k->entry || !k->layout || !k->linalg) return host_fail(ACL_ERROR_RT_KERNEL_LOOKUP, "kernel %s: %s", (const char *)name, dlerror());
+                dlsym(handle, "host_cann_key"), kernels};
+  if (!k->entry || !k->layout || !k->key) return host_fail(ACL_ERROR_RT_KERNEL_LOOKUP, "kernel %s: %s", (const char *)name, dlerror());
   snprintf(k->name, sizeof k->name, "%s", (const char *)name);
   kernels = k;
   return 0;
@@ -76,20 +77,24 @@ static int run_blocks(const kernel *k, char *args, const int32_t grid[3]) {
   struct sigaction act = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER}, segv, bus;
   sigaction(SIGSEGV, &act, &segv);
   sigaction(SIGBUS, &act, &bus);
-  volatile int32_t block[3] = {0};
+  const uint32_t blocks = grid[0] * grid[1] * grid[2];
+  volatile uint32_t block = 0;
+  const char *volatile refused = NULL;
   bool faulted = sigsetjmp(here, 1);
   if (!faulted) {
     escape = &here;
-    for (block[2] = 0; block[2] < grid[2]; block[2]++)
-      for (block[1] = 0; block[1] < grid[1]; block[1]++)
-        for (block[0] = 0; block[0] < grid[0]; block[0]++) k->entry(args, grid, (const int32_t *)block);
+    for (; block < blocks && !refused; block++) refused = k->entry(args, block);
   }
   escape = NULL;
   sigaction(SIGSEGV, &segv, NULL);
   sigaction(SIGBUS, &bus, NULL);
-  if (!faulted) return 0;
-  return host_fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "kernel %s, block (%d, %d, %d), touched %p, %s", k->name, block[0],
-                   block[1], block[2], fault_address, host_describe(fault_address).text);
+  if (!refused && !faulted) return 0;
+  uint32_t at = refused ? block - 1 : block, rows = grid[1] * grid[2]; /* programs count the last axis first */
+  char text[320];
+  snprintf(text, sizeof text, "kernel %s, block (%u, %u, %u)", k->name, at / rows, at % rows / grid[2], at % grid[2]);
+  if (refused) return host_fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "%s: %s", text, refused);
+  return host_fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "%s, touched %p, %s", text, fault_address,
+                   host_describe(fault_address).text);
 }
 
 /* The launcher's struct may begin with the address of the inter-core flags, which the chip and not the kernel asks
@@ -125,7 +130,7 @@ static int run_launch(host_task *task) {
     return host_fail(ACL_ERROR_RT_PARAM_INVALID, "kernel %s: %u bytes of arguments, %u expected", k->name, l->size, k->layout->args_size);
   int32_t grid[3];
   memcpy(grid, args + k->layout->args_size - sizeof grid, sizeof grid);
-  host_note_launch(k->linalg, grid);
+  host_note_launch(k->key, grid);
   int code = check_pointers(k, args);
   if (!code) code = run_blocks(k, args, grid);
   char after[160];

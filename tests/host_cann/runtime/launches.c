@@ -4,16 +4,16 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-typedef struct { const char *linalg; int32_t grid[3]; } launch;
+typedef struct { const char *key; int32_t grid[3]; } launch;
 static launch *launches;
 static int count, capacity;
 static bool watching;
 static atomic_bool discarding;
 
-void host_note_launch(const char *linalg, const int32_t grid[3]) {
+void host_note_launch(const char *key, const int32_t grid[3]) {
   if (!watching) return;
   if (count == capacity) launches = realloc(launches, (capacity = capacity * 2 + 16) * sizeof *launches);
-  launches[count++] = (launch){linalg, {grid[0], grid[1], grid[2]}};
+  launches[count++] = (launch){key, {grid[0], grid[1], grid[2]}};
 }
 
 /* From here on; forgets what was noted before. */
@@ -23,12 +23,12 @@ void host_cann_watch_launches(bool on) {
   if (on) count = 0;
 }
 
-/* The name under which the compiler kept the Linalg of the launch's kernel; NULL past the last launch. */
+/* The name under which the compiler kept the launch's program; NULL past the last launch. */
 const char *host_cann_launch(int index, int32_t grid[3]) {
   HOST_LOCKED;
   if (index < 0 || index >= count) return NULL;
   for (int i = 0; i < 3; i++) grid[i] = launches[index].grid[i];
-  return launches[index].linalg;
+  return launches[index].key;
 }
 
 /* From here on a launch returns at the runtime's entry, and its kernel never runs: to measure what comes before. */

@@ -1,0 +1,35 @@
+"""Our kernel as ``launch`` would compile and start it for a shape, without a device."""
+
+from typing import Any, NamedTuple
+
+from rope_patch.kernels.launch import constants
+from rope_patch.kernels.plan import Device, Plan, Shape, make_plan
+from rope_patch.kernels.rope import rotary_kernel
+from tests import shapes
+
+from . import chips, front_end
+
+CHIP = chips.current()
+DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False, slices=True)
+ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
+
+
+class Kernel(NamedTuple):
+    plan: Plan
+    linalg: str
+    row: int  # elements from one token to the next, of q and k as slices of qkv
+
+
+def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16") -> Kernel:
+    """The kernel for so many tokens, q and k as slices of one qkv."""
+    heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
+    row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
+    item = ITEM[dtype]
+    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh)
+    plan = make_plan(described, num_tokens, DEVICE)
+    values: dict[str, Any] = constants(described, plan)
+    values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
+    kinds = {"positions_ptr": "*i64"}
+    names = [name for name in rotary_kernel.arg_names if name not in values]
+    signature = {name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32") for name in names}
+    return Kernel(plan, front_end.linalg(rotary_kernel, signature, values), row)

@@ -1,0 +1,46 @@
+"""A double of a compiled kernel's launcher for Triton's interpreter, which has none.
+
+With it the short way of ``rope_patch.calls`` is walked on a CPU too: addresses are handed over as integers, and read as
+far as they lead.
+"""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from rope_patch import calls, trial
+from rope_patch.kernels import launcher
+from rope_patch.kernels.launch import INTERPRETED, Launch
+from rope_patch.kernels.rope import rotary_kernel
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every kernel a launcher, unless Triton compiles: then it has one of its own."""
+    if not INTERPRETED:
+        return
+    works: list[Launch] = []
+    right = Launch.on
+    monkeypatch.setattr(Launch, "on", lambda work, *rest: (works.append(work), right(work, *rest))[1])
+
+    def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> launcher.Launcher:
+        start()
+        constants, dtypes = works[-1].constants, [None if t is None else t.dtype for t in arguments[:6]]
+
+        def run(programs: int, y: int, z: int, stream: int, *handed: Any) -> None:
+            pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:6], dtypes, strict=True)]
+            rotary_kernel[(programs,)](*pointers, *handed[6:], **constants)
+
+        return launcher.Launcher(run, (), (), None)
+
+    monkeypatch.setattr(launcher, "recorded", recorded)
+    monkeypatch.setattr(calls, "device_getter", lambda kind: lambda: None)
+    for module in (calls, trial):
+        monkeypatch.setattr(module, "stream_getter", lambda kind: lambda index: 0)
+
+
+def _pointer(address: int, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of one element at ``address``: all that the interpreter needs of it."""
+    return torch.frombuffer((ctypes.c_char * dtype.itemsize).from_address(address), dtype=dtype)

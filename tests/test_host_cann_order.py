@@ -1,0 +1,119 @@
+"""The order between pipes: every flag and barrier of our programs is needed, or it is said why it is not."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.host_cann.fixture import needs_build
+from tests.shapes import SHAPES
+
+pytestmark = needs_build
+TILES = 3
+
+
+def prepared(model: str, num_tokens: int, fresh: bool):
+    """A program of ours, and a function that runs it, or a changed text of it, on one core, over a few tiles and a
+    tail."""
+    from tests.host_cann import bishengir, chips, our_kernel, standalone
+
+    (shape,) = (s for s in SHAPES if s.model == model)
+    made = our_kernel.kernel(shape, num_tokens, fresh)
+    compiled = bishengir.compile(made.linalg, bishengir.installed()[-1], chips.current())
+    tokens = made.plan.block_tokens * TILES + 1
+    qkv = np.zeros(tokens * made.row, np.uint16)
+    outputs = [np.zeros(tokens * heads * shape.head_size, np.uint16) for heads in (shape.num_heads, shape.num_kv_heads)]
+    memory = [qkv, qkv[shape.num_heads * shape.head_size :], *(outputs if fresh else ())]
+    memory += [np.zeros(64 * shape.rotary_dim, np.uint16), np.zeros(tokens, np.int64)]
+    strides = (shape.rotary_dim, made.row, shape.head_size, made.row, shape.head_size)
+    numbers = (tokens, tokens * max(1, made.plan.units), 64, *strides)
+    kernels = {}
+
+    def run(text: str = compiled.program) -> None:
+        if text not in kernels:
+            kernels[text] = standalone.load(text)
+        kernels[text].run(1, [*memory, *numbers])
+
+    return compiled.program, run
+
+
+def sites_of(program: str) -> dict[int, str]:
+    lines = enumerate(program.splitlines(), 1)
+    return {n: line.strip() for n, line in lines if re.search(r"hir\.(set_flag|wait_flag|pipe_barrier)", line)}
+
+
+def fails(run, *sites: int) -> bool:
+    from tests.host_cann import standalone, trace
+
+    said = ""
+    with trace.ignored(*sites):
+        try:
+            run()
+        except standalone.Failed as failed:
+            said = str(failed)
+    assert not said or "order: " in said
+    return bool(said)
+
+
+@pytest.mark.parametrize(
+    ("model", "num_tokens", "fresh"),
+    [
+        ("Llama-3.1-8B", 8192, True),
+        ("Llama-3.1-8B", 8192, False),
+        ("Llama-3.1-8B", 1, True),
+        ("StableLM-3B", 8192, True),
+    ],
+)
+def test_every_flag_and_barrier_is_needed_or_said_to_be_spare(model, num_tokens, fresh):
+    """Each is left out alone; those that nothing misses are left out together, one more at a time. One that is missed
+    only then is covered by others. What can be left out all together is spare, and must be of a kind that explains
+    itself: a flag set before there is anything to wait for, a wait after which nothing comes, or a barrier that the
+    compiler puts between transfers or vector instructions whose bytes it could not tell apart."""
+    program, run = prepared(model, num_tokens, fresh)
+    run()
+    sites = sites_of(program)
+    unmissed = [site for site in sites if not fails(run, site)]
+    spare: list[int] = []
+    covered = [site for site in unmissed if fails(run, *spare, site) or spare.append(site)]
+    needed = len(sites) - len(unmissed)
+    print(f"{model}: of {len(sites)}, {needed} needed, {len(covered)} covered by others, {len(spare)} spare")
+    assert needed > len(sites) // 2
+    calls = [n for n, line in enumerate(program.splitlines(), 1) if re.search(r"func\.call @(load|store|copy|v)", line)]
+    for site in spare:
+        kind = re.search(r"hir\.(\w+)", sites[site])[1]
+        before_all, after_a_loop = site < calls[0], "set_flag" not in sites[site]
+        assert before_all or after_a_loop or kind == "pipe_barrier" or paired(sites, site, spare), sites[site]
+
+
+def paired(sites: dict[int, str], site: int, spare: list[int]) -> bool:
+    """A flag whose wait is spare is spare itself."""
+    what = sites[site].split("[")[1]
+    return any(other != site and sites[other].split("[")[1] == what for other in spare)
+
+
+def test_a_vector_instruction_that_does_not_wait_for_its_transfer_is_named_with_it():
+    from tests.host_cann import standalone
+
+    program, run = prepared("Llama-3.1-8B", 8192, True)
+    waits = re.findall(r"hivm\.hir\.wait_flag\[<PIPE_MTE2>, <PIPE_V>, .*\]", program)
+    for wait in set(waits):
+        program = program.replace(wait, wait.replace("<PIPE_V>", "<PIPE_MTE3>"))
+    program = program.replace("set_flag[<PIPE_MTE2>, <PIPE_V>,", "set_flag[<PIPE_MTE2>, <PIPE_MTE3>,")
+    said = (
+        r"VCONV.* \(pipe V\) reads \d+ bytes at UB \w+, with no flag or barrier after MOV\.OUT\.TO\.UB.* \(pipe MTE2\)"
+    )
+    with pytest.raises(standalone.Failed, match=said):
+        run(program)
+
+
+def test_a_flag_that_nobody_sets_and_one_that_nobody_waits_for_are_errors():
+    from tests.host_cann import standalone
+
+    program, run = prepared("Llama-3.1-8B", 8192, True)
+    (first, *_) = re.findall(r"hivm\.hir\.set_flag\[<PIPE_MTE2>, <PIPE_V>, <EVENT_ID0>\]\n", program)
+    with pytest.raises(standalone.Failed, match="pipe V waits for ever: nobody sets the flag MTE2 -> V, event 0"):
+        run(program.replace(first, "\n"))
+    last = "    hivm.hir.pipe_barrier[<PIPE_ALL>]\n    return"
+    assert last in program
+    with pytest.raises(standalone.Failed, match="MTE2 -> V, event 0, is still set at the program's end"):
+        run(program.replace(last, "    " + first + last))
