@@ -10,10 +10,12 @@ It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how
 ``results.json`` is the last whole run.
 
 Kernels that are the same are asked about once. So are chips whose description in the compiler's program is the same
-but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. An
-answer that is not the same is told, and makes the exit status 1. (Programs cannot be compared: 1.0.0 does not order its
-own the same way twice.) The 950 is information only: another instruction set, which triton-ascend as published is not
-switched to; it is asked about bf16 with a key, with the options that triton-ascend's source has for it.
+but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. If
+one is answered differently, the first is asked again, since 1.0.0 does not lay out every kernel the same way twice (in
+GPT-J style up to 8 KiB apart); an answer that the first never gets is told, and makes the exit status 1.
+
+The 950 is information only: another instruction set, which triton-ascend as published is not switched to. It is asked
+about bf16 with a key, with the options that triton-ascend's source has for it.
 
 What a compiler takes may still fail in ``hivmc``, the last step, which is not published, or on the hardware.
 """

@@ -49,7 +49,7 @@ def main() -> int:
     print(*(f"{name}: {value}" for name, value in facts.items()), sep="\n")
     if chosen.json:
         report.write(chosen.json, facts, census.answered)
-    return 1 if census.unlike else 0
+    return 1 if census.others.get("never so") else 0
 
 
 class Census:
@@ -60,8 +60,7 @@ class Census:
         self.began = time.monotonic()
         self.answered: dict[Case, Answers] = {}
         self.groups: dict[str, list[list[str]]] = {}
-        self.unlike: list[str] = []
-        self.again = 0
+        self.others: dict[str, list[str]] = {}
 
     def take(self, some: list[Chip], compilers: list[Compiler]) -> None:
         """Ask ``compilers``, all for the 950 or all not, about their kernels on ``some`` chips."""
@@ -76,9 +75,9 @@ class Census:
         lowered = asking.in_processes("lowered", asking.linalg, [(case.kernel, options) for case in cases])
         probe = next(lowered[case.kernel, options] for case in cases if case.is_neox_style)
         groups = {compiler: asking.alike(compiler, some, probe) for compiler in compilers}
-        answers, unlike, again = asking.answers_of(groups, list(dict.fromkeys(lowered.values())))
-        self.unlike += unlike
-        self.again += again
+        answers, others = asking.answers_of(groups, list(dict.fromkeys(lowered.values())))
+        for kind, asked in others.items():
+            self.others.setdefault(kind, []).extend(asked)
         for compiler, several in groups.items():
             names = ["/".join(chip.name for chip in group) for group in several]
             self.groups[str(compiler)] = [[chip.name for chip in group] for group in several]
@@ -96,8 +95,9 @@ class Census:
             "seconds": round(time.monotonic() - self.began),
             "cpu_seconds": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime),
             "chips, the first of each group asked about every kernel": self.groups,
-            "the others asked, times": self.again,
-            "the others answered differently": self.unlike,
+            "the others were answered": {
+                kind: len(asked) if kind == "as the first" else asked for kind, asked in self.others.items()
+            },
         }
 
 
