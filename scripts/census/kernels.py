@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import torch
+
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants
 from rope_patch.kernels.plan import Device, plans_of
 from rope_patch.kernels.plan import Shape as PlanShape
@@ -28,6 +30,8 @@ class Kernel(NamedTuple):
     def _kind(self, name: str) -> str:
         if name == "positions_ptr":
             return "*i64"
+        if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr") and "words" in str(dict(self.values)["PAIRS"]):
+            return "*i32"
         return f"*{self.dtype}" if name.endswith("_ptr") else "i32"
 
 
@@ -73,7 +77,10 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
         itemsize=DTYPES[dtype],
         cache_itemsize=DTYPES[dtype],
         fresh=fresh,
+        whole_words=not shape.is_neox_style and DTYPES[dtype] == 2,
     )
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}
-    return [Kernel(dtype, (*constants(planned, plan).items(), *pointers.items())) for plan in plans_of(planned, device)]
+    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
+    values = [constants(planned, plan, dtype=torch_dtype) for plan in plans_of(planned, device)]
+    return [Kernel(dtype, (*found.items(), *pointers.items())) for found in values]

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import torch
+
 from rope_patch.kernels.launch import constants
 from rope_patch.kernels.plan import Device, Plan, Shape, make_plan
 from rope_patch.kernels.rope import rotary_kernel
@@ -12,6 +14,7 @@ from . import chips, front_end
 CHIP = chips.current()
 DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False, slices=True)
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
+TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class Kernel(NamedTuple):
@@ -28,7 +31,7 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     words = not shape.is_neox_style and item == 2
     described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, whole_words=words)
     plan = make_plan(described, num_tokens, DEVICE)
-    values: dict[str, Any] = constants(described, plan)
+    values: dict[str, Any] = constants(described, plan, dtype=getattr(torch, TORCH[dtype]))
     values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
     kinds = {"positions_ptr": "*i64"}
     if plan.pairs == "words":
