@@ -181,7 +181,7 @@ def rotate_heads(x_ptr, out_ptr, cache_ptr, position, cos, sin, head0, token0, t
         x1, x2 = words_apart(words, dtype)
         y1 = _narrow(x1 * cos - x2 * sin, dtype, TRUNCATING_CAST)
         y2 = _narrow(x2 * cos + x1 * sin, dtype, TRUNCATING_CAST)
-        turned = words_together(y1, y2, dtype)
+        turned = words_together(y1, y2)
         if WIDE_HEADS and REST > 0:
             turned = tl.insert_slice(moved, turned, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
         _store(y_at, turned, mask, MASKED)
