@@ -66,6 +66,7 @@ ascend_lane() {
   pytest ascend "${two[@]}" "${kernel[@]}" tests/test_addresses.py
   [ -z "$fast" ] || return 0
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
+  for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
   on_host_cann 910B3 ascend tests/test_{host_cann,vector_core}_*.py
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
