@@ -1,4 +1,4 @@
-"""Other people's rotary kernels, compiled by each of Ascend's compilers and executed: which are right, and which not."""
+"""Other people's rotary kernels, compiled by each of Ascend's compilers and executed: which are right, which not."""
 
 import functools
 import sys
@@ -116,7 +116,7 @@ def test_other_rotary_dims_are_wrong(folder, rotary_dim):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_its_own_head_block_for_192(folder, version):
-    signature, values = upstream.arguments(64, 192, True, block=64)
+    _, values = upstream.arguments(64, 192, True, block=64)
     found = program(module_of("0.23.0", folder)._triton_rope, version, tuple(values.items()))
     print(version, found.ok, found.error, found.notes)
     assert not found.ok or found.notes
