@@ -25,18 +25,27 @@ def source() -> tuple[str, str] | None:
     return distribution.version, Path(str(path)).read_text()
 
 
+def _of_tensors(tl: types.ModuleType) -> dict[str, object]:
+    return {name: getattr(tl, name) for name in ("extract_slice", "insert_slice", "get_element")}
+
+
 def kernel_module(text: str, folder: Path) -> types.ModuleType:
-    """The file as a module, without vLLM: its two imports are answered here. Triton wants it on disk."""
+    """The file as a module, without vLLM: its imports are answered here. Triton wants it on disk."""
     import triton
     import triton.language as tl
 
     answers = {
         "vllm": {},
         "vllm.triton_utils": {"tl": tl, "triton": triton},
+        "vllm.utils": {},
+        "vllm.utils.torch_utils": {"direct_register_custom_op": lambda **_: None},
         "vllm_ascend": {},
         "vllm_ascend.ops": {},
         "vllm_ascend.ops.triton": {},
-        "vllm_ascend.ops.triton.triton_utils": {"get_vectorcore_num": lambda: 40},
+        "vllm_ascend.ops.triton.triton_utils": {"get_vectorcore_num": lambda: 40, **_of_tensors(tl)},
+        "upstream": {"__path__": []},
+        "upstream.base": {"RotaryEmbeddingBase": object},
+        "upstream.yarn_scaling_rope": {"YaRNScalingRotaryEmbedding": object, "yarn_get_mscale": None},
     }
     before = {name: sys.modules.get(name) for name in answers}
     for name, attributes in answers.items():
@@ -45,7 +54,7 @@ def kernel_module(text: str, folder: Path) -> types.ModuleType:
     try:
         path = folder / "upstream_rope.py"
         path.write_text(text)
-        spec = importlib.util.spec_from_file_location("upstream_rope", path)
+        spec = importlib.util.spec_from_file_location("upstream.rope", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module

@@ -70,7 +70,7 @@ def hosted(text: str) -> str:
             line = INTRINSIC.sub(lambda name: "@hivm_" + name[1].replace(".", "_"), line)
         lines.append(line)
     # No temporary buffer: the library reads the fields of what it is handed all the same, and uses none of them.
-    text = "\n".join(lines).replace("ptr noundef null, i32 noundef", "ptr noundef @core_nothing, i32 noundef")
+    text = re.sub(r"ptr noundef null(?=\)|, i32 noundef)", "ptr noundef @core_nothing", "\n".join(lines))
     text = re.sub(r'target datalayout = ".*"', f'target datalayout = "{LAYOUT}"', text)
     text = re.sub(r'target triple = ".*"', 'target triple = "x86_64-unknown-linux-gnu"', text)
     text = re.sub(r'"target-(?:cpu|features)"="[^"]*"', "", text)

@@ -56,7 +56,9 @@ def _without_host_functions(hivm: str) -> str:
 
 
 def _plain(line: str) -> str:
-    """The line without attributes and address spaces that upstream does not know."""
+    """The line without attributes and address spaces that upstream does not know, and without notes for ``hivmc``."""
+    if line.lstrip().startswith("annotation.mark "):
+        return ""
     line = re.sub(r", #hivm\.address_space<\w+>", "", line)
     if line.startswith("module"):
         return "module {" + CORE.replace("\n", " ")
