@@ -71,8 +71,6 @@ def _plain(line: str) -> str:
 
 
 def _line(n: int, line: str) -> str:
-    if line.lstrip().startswith("annotation.mark "):  # a note of compiler 1.0.0 for hivmc
-        return ""
     if "hivm.hir." not in line:
         return line
     indent = line[: len(line) - len(line.lstrip())]
