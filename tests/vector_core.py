@@ -60,7 +60,7 @@ class Core:
     def start(self) -> None:
         """A new program: nothing is in the unified buffer, and all lanes are let through."""
         self.c.core_start_registers(ctypes.c_uint64(0))
-        self.c.core_start_order()
+        self.c.core_start_order(False)
 
     def put(self, at: int, values: Any) -> None:
         """Write an array into the unified buffer, in order with all that comes and came."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import environment
+from . import environment, trace
 from .hivmc import __main__ as hivmc
 from .hivmc import entry
 from .hivmc import program as final
@@ -42,7 +42,11 @@ class Kernel:
         for i, size in enumerate((grid, 1, 1)):
             packed[self._grid + 4 * i : self._grid + 4 * i + 4] = size.to_bytes(4, "little")
         struct = ctypes.create_string_buffer(bytes(packed), len(packed))
-        for program in range(grid) if programs is None else programs:
+        with trace.every_race():
+            self._run(struct, range(grid) if programs is None else programs)
+
+    def _run(self, struct: ctypes.Array, programs: Sequence[int]) -> None:
+        for program in programs:
             if said := self._entry(struct, ctypes.c_uint32(program)):
                 raise Failed(f"kernel {self.name}, program {program}: {said.decode()}")
 

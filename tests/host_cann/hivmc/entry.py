@@ -17,6 +17,9 @@ C_TYPES = {
     "f64": "double",
 }
 GRID_PARAMETERS = 3  # always the last
+# Upstream's kernels that share bytes between pipes without an order (tests/test_host_cann_upstream.py shows it). Fusions
+# run them beside ours: they are let run, in program order.
+RACES = {"split_qkv_rmsnorm_rope_kernel"}  # vllm-ascend #16674
 
 
 def offsets(types: list[str]) -> tuple[list[int], int]:
@@ -47,14 +50,14 @@ def source(name: str, types: list[str], key: str) -> str:
     return f"""
 #include <stdint.h>
 void *core_buffer(void);
-const char *core_run(void (*program)(void *), void *arguments, uint32_t block);
+const char *core_run(void (*program)(void *), void *arguments, uint32_t block, int32_t races);
 void kernel(void *, void *, int64_t, int64_t, int64_t, {", ".join(declared)})
   __asm__("{name}"); /* a kernel may be called as a word of C */
 static void program(void *arguments) {{
   char *args = arguments;
   kernel({", ".join([buffer, *passed])});
 }}
-const char *host_cann_entry(void *args, uint32_t block) {{ return core_run(program, args, block); }}
+const char *host_cann_entry(void *args, uint32_t block) {{ return core_run(program, args, block, {int(name in RACES)}); }}
 const char host_cann_key[] = "{key}";
 static const uint32_t pointer_offsets[] = {{{", ".join(map(str, pointers))}}};
 const struct {{ uint32_t args_size, pointers; const uint32_t *pointer_offsets; }} host_cann_layout =

@@ -28,7 +28,7 @@ void core_global(const void *at, uint32_t bursts, uint32_t burst_bytes, int64_t 
 _Noreturn void core_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool core_in_buffer(const void *at);
 void *core_buffer(void);
-void core_start_order(void);
+void core_start_order(bool races);
 void core_end_order(void);
 
 /* --- trace.c: what ran, for facts and the clock; core_begin's instruction, once its size is known --- */

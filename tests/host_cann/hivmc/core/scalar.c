@@ -26,13 +26,13 @@ void core_scalar6(char *at, uint64_t bytes, int32_t stores) { core_scalar(at, by
 char core_nothing[256];
 
 /* Run one program of a grid to its end; what was wrong, or NULL. */
-const char *core_run(void (*program)(void *), void *arguments, uint32_t block) {
+const char *core_run(void (*program)(void *), void *arguments, uint32_t block, int32_t races) {
   sigjmp_buf here;
   bool failed = sigsetjmp(here, 0);
   if (!failed) {
     core_escape_to(&here);
     core_start_registers(block);
-    core_start_order();
+    core_start_order(races);
     core_start_trace(block);
     program(arguments);
     core_end_order();
