@@ -1,27 +1,22 @@
-"""When a module appears, which target to apply; what is applied; applying and undoing it. Knows no RoPE."""
+"""When a module appears, which target to apply; applying it, and asking for it back. Knows no RoPE."""
 
-import contextlib
 import functools
 import os
 import sys
 import threading
 from types import ModuleType
 
-from rope_patch import __version__, capability, report, trigger
-from rope_patch.replace import SomebodyElses, Undo
+from rope_patch import __version__, capability, ledger, report, trigger
+from rope_patch.replace import Undo
 from rope_patch.settings import VARIABLE, Mode, Settings, current
 from rope_patch.targets import TARGETS, NotApplicable, Target, environment_variable, executed_again, remember
 
-LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it anew"
 # Held while something is replaced or put back. Never while a module is imported, or vLLM's platform is asked, which
 # imports too: whoever holds the lock of such an import may be waiting for this one.
 _lock = threading.RLock()
 _settings: Settings | None = None  # None until vLLM is looked for
 _enabled = True
 _verdict: capability.Verdict | None = None  # None until the first target's module is imported
-_undo: dict[str, Undo] = {}  # of what is applied, by target
-_half: set[str] = set()  # targets whose undoing failed half way; it is finished by the next that is asked to
-_state: dict[str, str] = {}  # of every target, in words
 _forget_variable: Undo | None = None
 _announced_by: int | None = None  # the process, since a fork of it is one that has said nothing yet
 refused: capability.NotCapable | None = None  # what ``force`` demanded in vain
@@ -50,8 +45,7 @@ def enable() -> None:
         return
     with _lock:
         _enabled = True
-        for name in list(_half):
-            _take_back(name)
+        ledger.finish_halves()
         if _settings is None:
             return  # vLLM is not there yet
         _forget_lost()
@@ -70,27 +64,11 @@ def disable() -> None:
         refused = None
         for finder in [finder for finder in sys.meta_path if isinstance(finder, _Refusing)]:
             sys.meta_path.remove(finder)
-        for name in list(_undo):
-            _take_back(name)
-        if _forget_variable and not _undo and _settings and not _settings.environment:
+        for name in list(ledger.undo):
+            ledger.take_back(name)
+        if _forget_variable and not ledger.undo and _settings and not _settings.environment:
             _forget_variable()
             _forget_variable = None
-
-
-def _take_back(name: str) -> None:
-    """Undo a target. Raises nothing: what fails half way is said, and can be finished."""
-    _half.discard(name)
-    try:
-        _undo[name]()
-        del _undo[name]
-        _state[name] = "taken back; what was already traced or captured stays"
-        return
-    except SomebodyElses as error:
-        _state[name] = f"not taken back: {error}"
-    except Exception as error:
-        _half.add(name)
-        _state[name] = f"half taken back, disable() again finishes it: {type(error).__name__}: {error}"
-    report.warn_once(f"rope_patch: {name} {_state[name]}")
 
 
 def _forked() -> None:
@@ -112,7 +90,7 @@ def status() -> report.Status:
         enabled=_enabled and settings.mode is not Mode.OFF,
         capable=_verdict.capable if _verdict else None,
         reason=_reason(settings),
-        targets={t.name: LOST if _lost(t) else _state.get(t.name, "not imported") for t in TARGETS},
+        targets=ledger.states(),
         calls=dict(report.calls),
         fallbacks=dict(report.fallbacks),
         signatures=report.of_signatures(settings.check),
@@ -122,18 +100,10 @@ def status() -> report.Status:
     )
 
 
-def _lost(target: Target) -> bool:
-    """Whether the originals are back, without anybody having undone anything."""
-    return target.name in _undo and executed_again(target.module)
-
-
 def _forget_lost() -> None:
-    """Undo what is lost as far as it is there: of the classes that were replaced in turn, instances may live."""
+    """Forget what a reload took away, and make vLLM know the variable again."""
     global _forget_variable
-    for target in filter(_lost, TARGETS):
-        with contextlib.suppress(Exception):  # the new original is somebody else's; the old one is used no more
-            _undo.pop(target.name)()
-        _state[target.name] = "taken back"
+    ledger.forget_lost()
     if executed_again(environment_variable.MODULE):
         _forget_variable = None
         _make_variable_known(sys.modules[environment_variable.MODULE])
@@ -180,7 +150,7 @@ class _Refusing:
 def _apply(target: Target, module: ModuleType) -> None:
     """Apply. Whatever goes wrong stays here, but for what ``force`` asks for."""
     global _verdict, refused
-    if not _enabled or target.name in _undo:
+    if not _enabled or target.name in ledger.undo:
         return
     verdict = _verdict or capability.examine()
     failure: Exception | None = None
@@ -190,11 +160,11 @@ def _apply(target: Target, module: ModuleType) -> None:
     except Exception as error:
         failure = error
     with _lock:
-        if not _enabled or target.name in _undo:
+        if not _enabled or target.name in ledger.undo:
             return
         _verdict = verdict
         if not verdict.capable:
-            _state[target.name] = f"native: {verdict.reason}"
+            ledger.state[target.name] = f"native: {verdict.reason}"
             if _settings and _settings.mode is Mode.FORCE:
                 refused = capability.NotCapable(f"{VARIABLE}=force, but {verdict.reason}")
                 raise refused
@@ -202,22 +172,17 @@ def _apply(target: Target, module: ModuleType) -> None:
             try:
                 if failure:
                     raise failure
-                _undo[target.name] = target.install(module, _settings or current())
-                _state[target.name] = "applied"
+                ledger.undo[target.name] = target.install(module, _settings or current())
+                ledger.state[target.name] = "applied"
                 remember(module)
                 _make_variable_known(sys.modules[environment_variable.MODULE])
             except NotApplicable as error:
-                _state[target.name] = f"native: {error}"
+                ledger.state[target.name] = f"native: {error}"
             except Exception as error:
-                _state[target.name] = f"failed: {type(error).__name__}: {error}"
-                report.warn_once(f"rope_patch: {target.name} {_state[target.name]}; vLLM serves natively")
-    if not verdict.capable or _all_decided():
+                ledger.state[target.name] = f"failed: {type(error).__name__}: {error}"
+                report.warn_once(f"rope_patch: {target.name} {ledger.state[target.name]}; vLLM serves natively")
+    if not verdict.capable or ledger.all_decided():
         announce()
-
-
-def _all_decided() -> bool:
-    """Whether no target is left to wait for: of a package that is not in this process, none is."""
-    return all(t.name in _state or t.module.partition(".")[0] not in sys.modules for t in TARGETS)
 
 
 def announce() -> None:
@@ -231,17 +196,12 @@ def announce() -> None:
 def _outcome(verdict: capability.Verdict) -> str:
     if not verdict.capable:
         return f"native: {verdict.reason}"
-    applied = [target for target in TARGETS if target.name in _undo]
-    # Targets of one module are for different releases of it: where one is applied, why another is not is no news.
-    settled = {target.module for target in applied}
-    said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
-    said += [f"{t.name} {_state[t.name]}" for t in TARGETS if t.name in _state and t.module not in settled]
-    return f"{'; '.join(said)} ({verdict.reason})"
+    return f"{ledger.summary()} ({verdict.reason})"
 
 
 def _applied() -> list[str]:
     """What makes graphs other than they would be without us: the targets in place, and the mode they follow."""
-    return [current().mode.value, *sorted(_undo)] if _undo else []
+    return [current().mode.value, *sorted(ledger.undo)] if ledger.undo else []
 
 
 def _make_variable_known(module: ModuleType) -> None:

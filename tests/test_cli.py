@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rope_patch import hooks, report_folder
+from rope_patch import ledger, report_folder
 from rope_patch.cli import VERBS, main
 from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
 from tests.conftest import DOUBLES, ROOT, Run, clean_environment
@@ -133,7 +133,7 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
     assert process["status"]["calls"]["eager"] == 41
 
 
-LOST = {"targets": {"rotary_embedding": hooks.LOST}}
+LOST = {"targets": {"rotary_embedding": ledger.LOST}}
 
 
 @pytest.mark.parametrize(
