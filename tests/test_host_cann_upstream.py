@@ -125,6 +125,8 @@ def test_its_own_head_block_for_192(folder, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_vllms_mrope_is_taken_and_its_padding_is_refused_by_name(folder, version):
     """It pads rows on the left by more than a block; what that does is not described, so it is not executed."""
+    from tests.host_cann import standalone
+
     kernel = module_of("0.23.0", folder, "vllm/model_executor/layers/rotary_embedding/mrope.py")._triton_mrope_forward
     (q, _), (k, _) = random(TOKENS, 4, 128), random(TOKENS, 2, 128, seed=1)
     (cos, _), (sin, _) = random(3, TOKENS, 64, seed=2), random(3, TOKENS, 64, seed=3)
