@@ -17,8 +17,8 @@ C_TYPES = {
     "f64": "double",
 }
 GRID_PARAMETERS = 3  # always the last
-# Upstream's kernels that share bytes between pipes without an order (tests/test_host_cann_upstream.py shows it). Fusions
-# run them beside ours: they are let run, in program order.
+# Upstream's kernels that share bytes between pipes without an order (tests/test_host_cann_upstream.py shows it).
+# Fusions run them beside ours: they are let run, in program order.
 RACES = {"split_qkv_rmsnorm_rope_kernel"}  # vllm-ascend #16674
 
 
@@ -57,7 +57,9 @@ static void program(void *arguments) {{
   char *args = arguments;
   kernel({", ".join([buffer, *passed])});
 }}
-const char *host_cann_entry(void *args, uint32_t block) {{ return core_run(program, args, block, {int(name in RACES)}); }}
+const char *host_cann_entry(void *args, uint32_t block) {{
+  return core_run(program, args, block, {int(name in RACES)});
+}}
 const char host_cann_key[] = "{key}";
 static const uint32_t pointer_offsets[] = {{{", ".join(map(str, pointers))}}};
 const struct {{ uint32_t args_size, pointers; const uint32_t *pointer_offsets; }} host_cann_layout =
