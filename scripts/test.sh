@@ -40,7 +40,8 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_vector_core_*')
+not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_vector_core_*'
+  --ignore tests/test_ascend_model.py)
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
