@@ -6,9 +6,8 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
-
-np = pytest.importorskip("numpy")
 
 from scripts.model_ascend import clock, launch, transfers
 from scripts.model_ascend.costs import CHIPS, COPY, VECTOR, vector
