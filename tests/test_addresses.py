@@ -109,7 +109,7 @@ def one_tile(x, y, cos, sin, token0, stride, HALF: tl.constexpr, LANES: tl.const
             1,
             1024,
             HALF,
-            True,
+            "halves",
             LANES,
             REST,
             1,
