@@ -41,3 +41,10 @@ def indirect(x_ptr, y_ptr, index_ptr, BLOCK: tl.constexpr):
     """A scalar read of global memory, then a row by it."""
     at = tl.arange(0, BLOCK)
     tl.store(y_ptr + at, tl.load(x_ptr + tl.load(index_ptr) * BLOCK + at))
+
+
+@triton.jit
+def double(x_ptr, BLOCK: tl.constexpr):
+    """Called as a word of C."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x_ptr + at, tl.load(x_ptr + at) * 2)
