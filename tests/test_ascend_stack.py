@@ -30,13 +30,14 @@ WRONG = {
     },
     "0.13.0": {},
     "0.18.0": both(NOT_A_POWER_OF_TWO),
-    "0.23.0": both(NOT_A_POWER_OF_TWO | {"Nemotron-340B"}),
+    "0.23.0": both(NOT_A_POWER_OF_TWO | {"Nemotron-340B", "GLM-5.2 draft"}),
 }
+# All by Ascend's compiler: their tiles overflow the unified buffer, but in 0.11, where an operator's double refuses.
 RAISES = {
     "0.11.0": {"bfloat16": {"GLM-4.5 tp8", "Qwen3-Next", "Phi-2", "MiMo-V2"}, "float16": {"Phi-2"}},
     "0.13.0": {},
-    "0.18.0": both({"GLM-5.2 draft", "Nemotron-340B"}),
-    "0.23.0": both({"GLM-5.2 draft", "Gemma-2", "Gemma-4"}),
+    "0.18.0": both({"GLM-5.2 draft", "Nemotron-340B", "DeepSeek MLA"}),
+    "0.23.0": both({"Gemma-4"}),
 }
 
 

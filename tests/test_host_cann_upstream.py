@@ -1,6 +1,7 @@
 """Other people's rotary kernels, compiled by each of Ascend's compilers and executed: which are right, which not."""
 
 import functools
+import os
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ TOKENS, ROWS = 3, 64
 def text_of(release: str, member: str = upstream.MEMBER) -> str:
     """A file of that release, from its environment."""
     found = list((Path(sys.prefix).parent / f"stack-{release}").glob(f"lib/python*/site-packages/{member}"))
-    if not found:
+    if not found and not os.environ.get("HOST_CANN_REQUIRED"):
         pytest.skip(f"no environment stack-{release}")
     return found[0].read_text()
 
@@ -71,9 +72,10 @@ def folder(tmp_path_factory):
 
 @functools.cache
 def module_of(release: str, folder: Path, member: str = upstream.MEMBER):
+    text = text_of(release, member)
     own = folder / f"{release}-{Path(member).stem}"
     own.mkdir()
-    return upstream.kernel_module(text_of(release, member), own)
+    return upstream.kernel_module(text, own)
 
 
 def rope_error(kernel, version: str, rotary_dim: int, neox: bool = True, heads: int = 4) -> float:
