@@ -34,14 +34,15 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def rows() -> list[tuple[str, ...]]:
-    """The table's lines below its heading, each as its cells, back quotes taken off."""
+    """A row for each class that the table's lines name, each as its cells, back quotes taken off."""
     lines = [
-        tuple(cell.strip().strip("`") for cell in line.strip().strip("|").split("|"))
+        tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
         for line in (ROOT / "README.md").read_text().splitlines()
         if line.startswith("|")
     ]
     body = lines[lines.index(HEADING) + 2 :]
-    return list(itertools.takewhile(lambda row: len(row) == len(HEADING), body))
+    body = list(itertools.takewhile(lambda row: len(row) == len(HEADING), body))
+    return [(name, *row[1:]) for row in body for name in row[0].split(", ")]
 
 
 @pytest.fixture(scope="module")

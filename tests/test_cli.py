@@ -134,10 +134,17 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
 
 
 LOST = {"targets": {"rotary_embedding": ledger.LOST}}
+HALF = {"targets": {"rotary_embedding": "half taken back, disable() again finishes it: OSError: no"}}
 
 
 @pytest.mark.parametrize(
-    ("change", "named"), [(OFF, "ranks disagree"), (RETIRED, "first-use check failed"), (LOST, "executed again")]
+    ("change", "named"),
+    [
+        (OFF, "ranks disagree"),
+        (RETIRED, "first-use check failed"),
+        (LOST, "executed again"),
+        (HALF, "again finishes it"),
+    ],
 )
 def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
     found = of(0), of(1, **change)  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
-"""The README's figures are those that are kept."""
+"""The figures that READMEs print are those of the runs that are kept."""
 
+import itertools
 import json
 from typing import Any
 
@@ -14,12 +15,15 @@ def kept() -> dict[str, Any]:
     return results
 
 
+def table(readme: str, head: str) -> list[str]:
+    """The lines below that head."""
+    lines = (ROOT / readme).read_text().splitlines()
+    begin = next(n for n, line in enumerate(lines) if line.startswith(head)) + 2
+    return list(itertools.takewhile(lambda line: line.startswith("|"), lines[begin:]))
+
+
 def test_the_table_measured_on_a_gpu_is_that_of_the_kept_run() -> None:
-    lines = (ROOT / "README.md").read_text().splitlines()
-    begin = next(n for n, line in enumerate(lines) if line.startswith("| q/kv heads, head size, rotary dim |")) + 2
-    rows = report.readme_rows(kept())
-    assert lines[begin : begin + len(rows)] == rows
-    assert not lines[begin + len(rows)].startswith("|")
+    assert table("scripts/bench_gpu/README.md", "| q/kv heads, head size, rotary dim |") == report.readme_rows(kept())
 
 
 def test_the_kernel_was_faster_than_every_peer_in_every_case_of_the_kept_run() -> None:
@@ -44,8 +48,11 @@ def test_a_wrong_result_is_marked_and_a_rounded_one_is_not() -> None:
 def test_the_modelled_table_is_that_of_the_kept_run() -> None:
     from scripts.model_ascend.report import readme_rows
 
-    modelled = json.loads((ROOT / "scripts" / "model_ascend" / "results.json").read_text())
-    lines = (ROOT / "README.md").read_text().splitlines()
-    begin = next(n for n, line in enumerate(lines) if line.startswith("| query/key heads, head size, rotary dim |")) + 2
-    rows = readme_rows(modelled)
-    assert lines[begin : begin + len(rows)] == rows
+    rows = readme_rows(json.loads((ROOT / "scripts" / "model_ascend" / "results.json").read_text()))
+    assert table("scripts/model_ascend/README.md", "| query/key heads, head size, rotary dim |") == rows
+
+
+def test_the_small_table_is_that_of_both_kept_runs() -> None:
+    from scripts import figures
+
+    assert table("README.md", "| query/kv heads, rotary dim |") == figures.rows()

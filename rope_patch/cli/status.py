@@ -50,7 +50,7 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def _bad(state: str) -> bool:
-    return state.startswith(("failed", "lost", "not taken back"))
+    return state.startswith(("failed", "lost", "not taken back", "half taken back"))
 
 
 def _life(one: Found) -> str:
