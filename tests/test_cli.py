@@ -150,8 +150,9 @@ def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, cha
     found = of(0), of(1, **change)  # type: ignore[arg-type]
     for report in found:
         report["process"]["pid"] = os.getpid()
-    assert main(["status", reports(tmp_path, *found)]) == 1
-    assert named in capsys.readouterr().out
+    assert main(["status", "--json", reports(tmp_path, *found)]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert any(named in problem for problem in problems), problems
 
 
 def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, capsys: Said) -> None:
