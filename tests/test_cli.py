@@ -134,7 +134,6 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
 
 
 LOST = {"targets": {"rotary_embedding": ledger.LOST}}
-HALF = {"targets": {"rotary_embedding": "half taken back, disable() again finishes it: OSError: no"}}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +142,6 @@ HALF = {"targets": {"rotary_embedding": "half taken back, disable() again finish
         (OFF, "ranks disagree"),
         (RETIRED, "first-use check failed"),
         (LOST, "executed again"),
-        (HALF, "again finishes it"),
     ],
 )
 def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
@@ -153,6 +151,15 @@ def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, cha
     assert main(["status", "--json", reports(tmp_path, *found)]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert any(named in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("state", [ledger.LOST, "half taken back, disable() again finishes it: OSError: no"])
+def test_status_names_a_target_that_is_not_as_asked(tmp_path: Path, capsys: Said, state: str) -> None:
+    found = of(0, targets={"rotary_embedding": state})
+    found["process"]["pid"] = os.getpid()
+    assert main(["status", "--json", reports(tmp_path, found)]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert state in problem
 
 
 def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, capsys: Said) -> None:
