@@ -21,6 +21,7 @@ stage() { # stage NAME COMMAND...
   # A shell of its own: in a function whose failure is looked at, set -e does not hold.
   bash -euo pipefail -c 'source scripts/environments.sh; "$@"' stage "$@" >"$log" 2>&1 || status=$?
   [ $status = 0 ] || echo "$name" >>"$logs/failed"
+  printf '%6d s  %s\n' $((SECONDS - began)) "${name:0:110}" >>"$logs/seconds"
   { flock 9; say "$name: exit status $status after $((SECONDS - began)) s"; cat "$log"; } 9>"$logs/lock"
   return $status
 }
@@ -28,14 +29,14 @@ stage() { # stage NAME COMMAND...
 pytest() { # pytest ENVIRONMENT ARGUMENTS...
   local name=$1
   shift
-  stage "tests: $name $*" ".venvs/$name/bin/python" -m pytest -q "$@" || true
+  stage "tests: $name $*" ".venvs/$name/bin/python" -m pytest -q --durations 3 "$@" || true
 }
 
 on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
   local chip=$1 name=$2
   shift 2
   HOST_CANN_REQUIRED=1 stage "tests: $name on the host CANN as $chip: $*" \
-    ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q "${two[@]}" "$@" || true
+    ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q --durations 3 "${two[@]}" "$@" || true
 }
 
 kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
@@ -94,6 +95,8 @@ ascend_packages
 vllm_lane &
 ascend_lane &
 wait
+say "seconds of each stage, two at a time:"
+sort -rn "$logs/seconds"
 if [ -s "$logs/failed" ]; then
   say "failed:"
   cat "$logs/failed"
