@@ -41,6 +41,7 @@ SHAPES = (
 )
 
 # Heads of models that are asked of the compilers only (scripts/census). MRoPE turns the same lanes of the same heads.
+# GLM-4.5, GLM-OCR and PaddleOCR-VL are transformers' default configurations, the others' head counts are not looked up.
 MORE_SHAPES = (
     Shape("GLM-4.5", 128, 64, 96, 8),
     Shape("MiniMax", 128, 64, 64, 8),
