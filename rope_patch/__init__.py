@@ -2,18 +2,18 @@
 
 Import it before vLLM starts (after works too). It leaves everything as it was where the kernel cannot run, and when
 ``VLLM_ASCEND_TRITON_ROPE=0`` was set at import. See the README.
+
+Everything else is imported only when it is needed: a process that never uses vLLM pays for none of it.
 """
 
-import os
-
-from rope_patch import trigger
+from rope_patch.environment import VERSION as __version__
+from rope_patch.patching import import_watch
 
 TYPE_CHECKING = False  # not typing's: importing that would take longer than all the rest
 if TYPE_CHECKING:
-    from rope_patch.report import Status
+    from rope_patch.reporting.status import Status
 
-__version__ = "0.1.0"
-__all__ = ["disable", "enable", "status"]
+__all__ = ["__version__", "disable", "enable", "status"]
 
 
 def disable() -> None:
@@ -21,7 +21,7 @@ def disable() -> None:
 
     What was already traced or captured stays as it is. Harmless when nothing is applied.
     """
-    from rope_patch import hooks
+    from rope_patch.patching import hooks
 
     hooks.disable()
 
@@ -34,17 +34,52 @@ def enable() -> None:
     Raises:
         rope_patch.capability.NotCapable: under ``force`` only, as when the target is first imported.
     """
-    from rope_patch import hooks
+    from rope_patch.patching import hooks
 
     hooks.enable()
 
 
 def status() -> "Status":
     """What rope_patch is doing in this process, as plain data that ``json.dumps`` takes."""
-    from rope_patch import hooks
+    from rope_patch.patching import hooks
 
     return hooks.status()
 
 
-# The settings are fixed here; they are parsed when vLLM appears.
-trigger.watch({name: value for name, value in os.environ.items() if name.startswith("VLLM_ASCEND_TRITON_ROPE")})
+def _start() -> None:
+    """What is to be done when vLLM is imported: report, and patch unless switched off.
+
+    Never raises: a failure is logged, and vLLM left as it is.
+    """
+    try:
+        # First and whole: dataclasses looks into whatever sys.modules has, half-imported by another thread too.
+        import typing  # noqa: F401
+
+        from rope_patch import settings
+
+        current = settings.current()
+        for complaint in current.complaints:
+            _log(complaint)
+        if current.report:
+            from rope_patch.reporting import report_folder
+
+            report_folder.keep(current.report, status)
+        if current.mode is not settings.Mode.OFF:
+            from rope_patch.patching import hooks
+
+            hooks.arm(current)
+        elif current.environment:
+            from rope_patch.patching import ray_workers
+
+            ray_workers.watch(list(current.environment))
+    except Exception as error:
+        _log(f"not active: {type(error).__name__}: {error}. vLLM is as it was.")
+
+
+def _log(message: str) -> None:
+    import logging
+
+    logging.getLogger("vllm.rope_patch").warning("rope_patch: %s", message)
+
+
+import_watch.watch(_start)

@@ -5,9 +5,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rope_patch import trigger
+from rope_patch import environment as started
 
-VARIABLE = "VLLM_ASCEND_TRITON_ROPE"
+VARIABLE = started.PREFIX
 REPORT = f"{VARIABLE}_REPORT"
 CHECK = f"{VARIABLE}_CHECK"
 
@@ -53,7 +53,7 @@ class Settings:
 @functools.cache
 def current() -> Settings:
     """This process's settings: those of the moment when rope_patch was imported."""
-    return parse(trigger.environment)
+    return parse(started.variables)
 
 
 def parse(environment: Mapping[str, str]) -> Settings:

@@ -11,7 +11,7 @@ def register() -> None:
         rope_patch.capability.NotCapable: what ``force`` demanded in vain of a target that vLLM had imported before us,
             where ``import rope_patch`` itself could only log it.
     """
-    hooks = sys.modules.get("rope_patch.hooks")
+    hooks = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
         return
     _heed_late_kill_switch()
@@ -22,9 +22,10 @@ def register() -> None:
 def _heed_late_kill_switch() -> None:
     """A Ray worker gets the driver's variables after it has started, and rope_patch may have been imported before that
     (by a ``.pth`` or ``sitecustomize`` on its node). vLLM sets them first, then loads plugins, then builds models."""
-    from rope_patch import hooks, report
+    from rope_patch.patching import hooks
+    from rope_patch.reporting import log
     from rope_patch.settings import VARIABLE, Mode, current, parse
 
     if current().mode is not Mode.OFF and parse(os.environ).mode is Mode.OFF:
-        report.logger.info("rope_patch: %s=%s came after the import; disabled", VARIABLE, os.environ[VARIABLE])
+        log.logger.info("rope_patch: %s=%s came after the import; disabled", VARIABLE, os.environ[VARIABLE])
         hooks.disable()

@@ -21,10 +21,12 @@ from tests.host_cann import discard, fixture
 stack = None if harness.missing() else harness.start()
 torch = stack.torch if stack else fixture.initialise()
 
-from rope_patch import calls, ops, report, rotary, selfcheck  # noqa: E402
-from rope_patch.arguments import call_of  # noqa: E402
 from rope_patch.kernels.launch import device_facts, memory, planned  # noqa: E402
-from rope_patch.kernels.plan import make_plan  # noqa: E402
+from rope_patch.kernels.planning import make_plan  # noqa: E402
+from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
+from rope_patch.rotation.arguments import call_of  # noqa: E402
+from rope_patch.trust import first_use  # noqa: E402
 
 CALLS, ROUNDS = 200, 15
 HEADS, KV_HEADS, HEAD_SIZE = 32, 8, 128
@@ -47,7 +49,7 @@ def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
     """Milliseconds of a call that is a signature's first, its kernels compiled before; the median of five."""
     times = []
     for _ in range(6):
-        calls.forget()
+        dispatch.forget()
         begin = time.thread_time()
         rotary.serve(positions, two[0], two[1], *arguments)
         times.append((time.thread_time() - begin) * 1e3)
@@ -67,7 +69,7 @@ def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Ca
 
 def own_launcher(launch: Any, arguments: tuple[Any, ...]) -> Callable[[], object]:
     """The launcher that was found for a launch's kernel, alone: what no call can cost less than."""
-    kept = [found.launchers for found in selfcheck._found.values() if not isinstance(found, str)]
+    kept = [found.launchers for found in first_use._found.values() if not isinstance(found, str)]
     launcher = next(launchers[launch.kernel] for launchers in kept if launch.kernel in launchers)
     addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in arguments)
     return lambda: launcher.start(launch.programs, 0, (*addresses, *launch.numbers))
@@ -103,7 +105,7 @@ def main() -> None:
     works["launcher, fresh"] = own_launcher(launch_fresh, memory(fresh, *outputs))
     with discard.launches(torch):  # the stand-in's own work is no measure of a driver's
         found = microseconds(works)
-    assert not report.fallbacks, report.fallbacks
+    assert not counts.fallbacks, counts.fallbacks
     print(f"first-use check of a signature, compiled before: {first_use_ms(two, at_two, arguments):.0f} ms")
     for name, us in found.items():
         base = found["kernel[grid], in place" if "in place" in name else "kernel[grid], fresh"]

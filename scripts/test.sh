@@ -42,10 +42,9 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
     ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q --durations 3 "${two[@]}" "$@" || true
 }
 
-kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
+kernel=(tests/kernels/test_{kernel,shortcuts}.py tests/rotation tests/trust)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_vector_core_*'
-  --ignore tests/test_ascend_model.py)
+not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore tests/figures/test_clock.py)
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -53,12 +52,12 @@ vllm_lane() {
   stage "lint" .venvs/vllm/bin/ruff check . || true
   stage "types" .venvs/vllm/bin/mypy || true
   if [ "$fast" ]; then
-    pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/test_vllm_target.py --ignore tests/test_ray.py
+    pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/patching/test_vllm.py --ignore tests/patching/test_ray.py
     return
   fi
   # The real vLLM, and mainline Triton's interpreter.
-  pytest vllm tests/test_ray.py tests/engine
-  pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/test_ray.py
+  pytest vllm tests/patching/test_ray.py tests/engine
+  pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/patching/test_ray.py
 }
 
 ascend_lane() {
@@ -68,28 +67,28 @@ ascend_lane() {
   done
   stage "ascend environment" ascend_environment || return
   # Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
-  pytest ascend "${two[@]}" "${kernel[@]}" tests/test_addresses.py
+  pytest ascend "${two[@]}" "${kernel[@]}" tests/kernels/test_addresses.py
   [ -z "$fast" ] || return 0
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   # Their kernels are read by what follows.
   for version in 0.11.0 0.13.0 0.18.0 0.23.0; do stage "stack-$version environment" stack_environment "$version" || true; done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
-  on_host_cann 910B3 ascend tests/test_{host_cann,vector_core}_*.py
+  on_host_cann 910B3 ascend tests/host_cann tests/vector_core
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
   # Another chip differs in its number of cores and its architecture's name: plans, lowered kernels and the op.
-  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/test_host_cann_rope.py tests/test_op.py
+  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py tests/rotation/test_op.py
   # The real vLLM and vllm-ascend of each release that is in use.
   for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
-    on_host_cann 910B3 "stack-$version" tests/test_ascend_stack*.py
+    on_host_cann 910B3 "stack-$version" tests/ascend_stack
   done
   # Those that copy to Ray workers only variables that they know.
   for version in 0.11.0 0.13.0; do
-    on_host_cann 910B3 "stack-$version" tests/test_ray_workers.py
+    on_host_cann 910B3 "stack-$version" tests/patching/test_ray_workers.py
   done
   # The clock, over our kernel, the seed's and upstream's.
-  on_host_cann 910B3 ascend tests/test_ascend_model.py
+  on_host_cann 910B3 ascend tests/figures/test_clock.py
 }
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv

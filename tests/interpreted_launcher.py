@@ -1,7 +1,7 @@
 """A double of a compiled kernel's launcher for Triton's interpreter, which has none.
 
-With it the short way of ``rope_patch.calls`` is walked on a CPU too: addresses are handed over as integers, and read as
-far as they lead.
+With it the short way of ``rope_patch.rotation.dispatch`` is walked on a CPU too: addresses are handed over as integers,
+and read as far as they lead.
 """
 
 import ctypes
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from rope_patch import calls, trial
 from rope_patch.kernels import launcher
 from rope_patch.kernels.launch import INTERPRETED, Launch
 from rope_patch.kernels.rope import rotary_kernel
+from rope_patch.rotation import dispatch
+from rope_patch.trust import trial
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +37,8 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         return launcher.Launcher(run, (), (), None)
 
     monkeypatch.setattr(launcher, "recorded", recorded)
-    monkeypatch.setattr(calls, "device_getter", lambda kind: lambda: None)
-    for module in (calls, trial):
+    monkeypatch.setattr(dispatch, "device_getter", lambda kind: lambda: None)
+    for module in (dispatch, trial):
         monkeypatch.setattr(module, "stream_getter", lambda kind: lambda index: 0)
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.arguments import call_of
-from rope_patch.kernels import reference
 from rope_patch.kernels.launch import INTERPRETED, Call
+from rope_patch.rotation.arguments import call_of
+from rope_patch.trust import reference
 from tests.host_cann import environment as host_cann
 from tests.host_cann import fixture
 

@@ -155,7 +155,7 @@ def _short(us: float) -> str:
 
 def _verdict(rows: "list[Row]", device: str, dtype: str) -> str:
     from rope_patch import settings
-    from rope_patch.targets.ascend_rotary_class import LEFT_TO_VENDOR
+    from rope_patch.patching.targets.ascend_rotary_class import LEFT_TO_VENDOR
 
     lines = [
         f"{device}, {dtype}: microseconds a call, median ± spread between quartiles; ratio: native / patched, above 1 "

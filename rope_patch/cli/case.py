@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 import rope_patch
-from rope_patch import report, rotary
 from rope_patch.cli import timing, verify
 from rope_patch.cli.answer import Fault
 from rope_patch.cli.shapes import Shape
 from rope_patch.cli.worker import Embedding
-from rope_patch.kernels import reference
+from rope_patch.reporting import counts
+from rope_patch.rotation import rotary
+from rope_patch.trust import reference
 
 COMPARED = 64  # tokens of a call whose every lane is compared: exactly, and on the host
 NATIVE_ULP = 4  # units in the last place: vLLM's own code rounds each product too
@@ -52,14 +53,14 @@ def examine(case: Case, shape: Shape, embedding: Embedding) -> None:
         return rotary.serve(*arguments, module.head_size, module.rotary_dim, module.is_neox_style)
 
     rope_patch.disable()
-    before = report.calls.copy()
+    before = counts.calls.copy()
     try:
         wrong, lanes = _wrong(case, shape, module, through_module, exactly=False)
         case.remarks += [f"native differs in {wrong} of {lanes} lanes"] if wrong else []
         case.works["native"] = through_module
     except Exception as error:
         case.remarks.append(f"native cannot be run: {_said(error)}")
-    if report.calls != before:
+    if counts.calls != before:
         raise Fault("rope_patch cannot be taken back here, so native cannot be measured; see rope-patch status")
 
     rope_patch.enable()
@@ -68,13 +69,13 @@ def examine(case: Case, shape: Shape, embedding: Embedding) -> None:
     else:
         case.reason = embedding.remark
     work = through_module if case.serves == "kernel" else directly
-    refused = report.fallbacks.copy()
+    refused = counts.fallbacks.copy()
     try:
         wrong, lanes = _wrong(case, shape, module, work, exactly=True)
         case.fault = f"WRONG: {wrong} of {lanes} lanes" if wrong else None
         case.works["patched"] = work
     except Exception as error:
-        case.fault = "; ".join(report.fallbacks - refused) or _said(error)
+        case.fault = "; ".join(counts.fallbacks - refused) or _said(error)
     if case.fault:
         case.works.pop("patched", None)
 
@@ -83,17 +84,17 @@ def _who_serves(case: Case, through_module: timing.Work) -> None:
     """What becomes of a call under the setting: of the second, since vLLM matches a cache's dtype in the first."""
     calls, refused = Counter[str](), Counter[str]()
     for _ in range(2):
-        calls, refused = report.calls.copy(), report.fallbacks.copy()
+        calls, refused = counts.calls.copy(), counts.fallbacks.copy()
         try:
             through_module()
         except Exception as error:
             case.reason = _said(error)
             return
-    case.serves = "kernel" if report.calls != calls else "native"
+    case.serves = "kernel" if counts.calls != calls else "native"
     if case.serves == "native":
         status = rope_patch.status()
         applied = "applied" in status["targets"].values()
-        case.reason = "; ".join(report.fallbacks - refused) or ("not a place of rope_patch's" if applied else None)
+        case.reason = "; ".join(counts.fallbacks - refused) or ("not a place of rope_patch's" if applied else None)
         case.reason = case.reason or status["reason"]
 
 

@@ -53,8 +53,9 @@ def _text(findings: list[Finding]) -> str:
 
 def _of_vllm() -> Iterator[Finding]:
     """What only vLLM itself can tell: its platform, whether it knows our variables, and what the hooks applied."""
-    from rope_patch import capability, hooks
-    from rope_patch.targets import TARGETS
+    from rope_patch import capability
+    from rope_patch.patching import hooks
+    from rope_patch.patching.targets import TARGETS
 
     try:
         import vllm.envs
@@ -81,7 +82,7 @@ def _state(name: str, module: str) -> str:
     """What became of a target once its module is imported, as a process of vLLM's imports it."""
     import importlib
 
-    from rope_patch import hooks
+    from rope_patch.patching import hooks
 
     try:
         importlib.import_module(module)
@@ -91,7 +92,7 @@ def _state(name: str, module: str) -> str:
 
 
 def _applied() -> list[str]:
-    hooks: Any = sys.modules.get("rope_patch.hooks")
+    hooks: Any = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
         return []
     return [name for name, state in hooks.status()["targets"].items() if state == "applied"]

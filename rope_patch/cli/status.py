@@ -8,9 +8,9 @@ import argparse
 import os
 import socket
 
-from rope_patch import ranks, report_folder
 from rope_patch.cli.answer import Answer, Fault, short, table, unexpected
-from rope_patch.report_folder import Found
+from rope_patch.reporting import ranks, report_folder
+from rope_patch.reporting.status import Found
 from rope_patch.settings import REPORT
 
 

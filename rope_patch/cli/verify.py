@@ -116,9 +116,9 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tupl
     """(error, bound on it, unit in the last place), of each lane of q and k, call by call."""
     import torch
 
-    from rope_patch.arguments import Refusal, call_of, refusal_of
-    from rope_patch.kernels import reference
     from rope_patch.kernels.launch import launch
+    from rope_patch.rotation.arguments import Refusal, call_of, refusal_of
+    from rope_patch.trust import reference
 
     generator = torch.Generator("cpu").manual_seed(0)
     kind = getattr(torch, dtype)

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
-from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, make_plan
+from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape
+from rope_patch.kernels.planning import make_plan
 from rope_patch.kernels.rope import rotary_kernel
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
@@ -50,7 +51,7 @@ def device_facts(device: torch.device) -> Device:
 
 
 class Call(NamedTuple):
-    """One rotation, its arguments checked by ``rope_patch.arguments``."""
+    """One rotation, its arguments checked by ``rope_patch.rotation.arguments``."""
 
     positions: torch.Tensor  # [num_tokens], contiguous, int32 or int64
     query: Heads

@@ -1,10 +1,8 @@
-"""How a rotation is cut into programs and tiles: a pure function of shape and device facts.
+"""How a rotation is cut into programs and tiles: what a plan is, and what it follows from.
 
-``make_plan`` chooses among at most three plans for a shape, by the number of tokens, so that a signature compiles at
-most three kernels. ``plan_ascend`` and ``plan_padded`` know what is good for which back end.
+``plan_ascend`` and ``plan_padded`` know which plans are good for which back end, ``planning`` which is a call's.
 """
 
-import functools
 from dataclasses import dataclass
 
 # Offsets inside a tile are 32-bit, and so are the strides.
@@ -77,24 +75,6 @@ class Plan:
         items = ceil_div(num_tokens, self.block_tokens) * (self.units or 1)
         each = ceil_div(items, min(items, device.max_programs))
         return ceil_div(items, each), each if self.units else each * self.block_tokens
-
-
-def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
-    """The plan for ``num_tokens`` tokens."""
-    return next(plan for plan, most in _steps(shape, device) if num_tokens <= most)
-
-
-def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
-    """All plans that ``make_plan`` chooses from, for ever more tokens."""
-    return tuple(plan for plan, _ in _steps(shape, device))
-
-
-@functools.lru_cache(maxsize=1024)
-def _steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """Each plan with the largest number of tokens that it is for. Kept: every new number of tokens asks again."""
-    from rope_patch.kernels import plan_ascend, plan_padded
-
-    return (plan_padded if device.powers_of_two else plan_ascend).steps(shape, device)
 
 
 def units_of(shape: Shape, block_heads: int, block_kv_heads: int) -> int:

@@ -25,7 +25,7 @@ MOST_BLOCKS = 4
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``plan.make_plan``: blocks of heads of single tokens; small tiles; the largest, once all cores get one."""
+    """See ``planning``: blocks of heads of single tokens; small tiles; the largest, once all cores get one."""
     full = min(
         (_plan(shape, tokens, device) for tokens in _heights(shape, device)), key=lambda plan: _cost(shape, plan)
     )

@@ -14,7 +14,7 @@ MOST_HEADS = 8
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``plan.make_plan``: tiles of one token while larger ones would leave the device idle, then the largest."""
+    """See ``planning``: tiles of one token while larger ones would leave the device idle, then the largest."""
     rows = max(1, device.tile_bytes // (BYTES_PER_HALF_LANE * _up(shape.rotary_dim // 2)))
     block_heads = _even_block(shape.num_heads, rows)
     tokens = min(rows // block_heads, _down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))

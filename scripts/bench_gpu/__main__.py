@@ -19,11 +19,11 @@ from typing import Any
 import torch
 import triton
 
-from rope_patch import calls, ops, rotary
-from rope_patch.arguments import call_of
-from rope_patch.kernels import reference
 from rope_patch.kernels.launch import device_facts, launch, planned
-from rope_patch.kernels.plan import make_plan
+from rope_patch.kernels.planning import make_plan
+from rope_patch.rotation import dispatch, ops, rotary
+from rope_patch.rotation.arguments import call_of
+from rope_patch.trust import reference
 from scripts.bench_gpu import peers, report, timing
 from scripts.bench_gpu.peers import Case
 
@@ -149,7 +149,7 @@ def first_use_ms() -> float:
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
     times = []
     for _ in range(6):
-        calls.forget()
+        dispatch.forget()
         torch.cuda.synchronize()
         begin = time.perf_counter()
         rotary.serve(*arguments)

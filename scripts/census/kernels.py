@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants
-from rope_patch.kernels.plan import Device, plans_of
+from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
+from rope_patch.kernels.planning import plans_of
 from rope_patch.kernels.rope import rotary_kernel
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip

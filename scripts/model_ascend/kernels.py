@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rope_patch.kernels.launch import constants
-from rope_patch.kernels.plan import Device, make_plan
+from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
+from rope_patch.kernels.planning import make_plan
 from rope_patch.kernels.rope import rotary_kernel
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case

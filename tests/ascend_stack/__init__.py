@@ -2,5 +2,5 @@
 
 One virtual environment each, made by ``stack_environment`` in ``scripts/environments.sh``. The way in::
 
-    .venvs/stack-0.13.0/bin/python -m tests.host_cann.run pytest tests/test_ascend_stack.py
+    .venvs/stack-0.13.0/bin/python -m tests.host_cann.run pytest tests/ascend_stack/test_classes.py
 """

@@ -76,7 +76,7 @@ def main(situation: str) -> None:
 
 
 def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:
-    from rope_patch.kernels.reference import rotate
+    from rope_patch.trust.reference import rotate
 
     torch = stack.torch
     embedding = stack.build(kind, 64, **parameters)

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import sys
 
-from rope_patch.kernels import reference
+from rope_patch.trust import reference
 from tests import rotations
 from tests.ascend_stack import graphs, harness
 from tests.shapes import SHAPES, Shape

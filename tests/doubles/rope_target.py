@@ -1,4 +1,4 @@
-"""Stands in for ``rope_patch.targets.rotary_embedding``, without RoPE: the tests of hooks are about hooks.
+"""Stands in for ``rope_patch.patching.targets.rotary_embedding``, without RoPE: the tests of hooks are about hooks.
 
 Import it before rope_patch.
 """
@@ -11,7 +11,7 @@ installed = 0
 def install(module, settings):
     global installed
     installed += 1
-    from rope_patch.replace import replace
+    from rope_patch.patching.replace import replace
 
     native = module.RotaryEmbedding.forward_native
 
@@ -24,4 +24,4 @@ def install(module, settings):
     return replace(module, "RotaryEmbedding.forward_oot", make)
 
 
-sys.modules["rope_patch.targets.rotary_embedding"] = sys.modules[__name__]
+sys.modules["rope_patch.patching.targets.rotary_embedding"] = sys.modules[__name__]

@@ -39,7 +39,7 @@ def worker_status(worker: Any) -> dict[str, Any]:
     found = [m for m in worker.model_runner.model.modules() if isinstance(m, RotaryEmbedding)]
     state["classes"] = sorted({type(m).__name__ for m in found})
     code = {m._forward_method.__func__.__code__.co_filename for m in found}
-    state["bound_to_us"] = [("rope_patch" + os.sep + "targets") in filename for filename in sorted(code)]
+    state["bound_to_us"] = [os.path.join("rope_patch", "patching", "targets") in filename for filename in sorted(code)]
     state["own_forward_oot"] = "forward_oot" in vars(RotaryEmbedding)
     return state
 
@@ -59,11 +59,11 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
 
 def forget_counts(worker: Any) -> None:
     """Runs in the worker: count from zero, so that each step's counts are its own."""
-    if "rope_patch.report" in sys.modules:
-        from rope_patch import report
+    if "rope_patch.reporting.report" in sys.modules:
+        from rope_patch.reporting import counts
 
-        report.calls.clear()
-        report.fallbacks.clear()
+        counts.calls.clear()
+        counts.fallbacks.clear()
 
 
 def switch(worker: Any, on: bool) -> None:

@@ -161,7 +161,7 @@ def test_with_the_kill_switch_the_worker_says_that_nothing_is_ours(
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
 def test_as_many_kv_blocks_as_without_us(pair: tuple[Results, Results], model: str, dtype: str) -> None:
     """Of a given size: the CPU engine sizes its cache by the process's memory, in which Triton itself weighs more than
-    a first-use check. That the check takes at most 1 MiB of device memory is ``test_selfcheck.py``'s to show."""
+    a first-use check. That the check takes at most 1 MiB of device memory is ``trust/test_first_use.py``'s to show."""
     on, killed = (results[model, dtype]["kv_blocks"] for results in pair)
     assert on == killed > 0
 

@@ -21,8 +21,8 @@ import pytest
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 
-from rope_patch import report_folder
 from rope_patch.cli import main
+from rope_patch.reporting import report_folder
 from tests.engine import models
 from tests.engine.server import NEW_TOKENS, Server, serving
 

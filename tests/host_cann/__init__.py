@@ -19,7 +19,7 @@ Running one kernel on "an Ascend" on a laptop
 Python 3.11 and Debian's packages; the first time it makes an environment and builds::
 
     scripts/ascend.sh python my_kernel.py               # or: --chip A3
-    scripts/ascend.sh pytest tests/test_host_cann_launch.py
+    scripts/ascend.sh pytest tests/host_cann/test_launch.py
 
 In an environment of your own (``scripts/environments.sh`` says what is in ours, and in which order: triton-ascend last,
 since mainline triton overwrites its files) the same is ``python -m tests.host_cann.run ...``.

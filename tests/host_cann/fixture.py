@@ -4,7 +4,7 @@ The host CANN is found by the dynamic loader, so the environment must be right b
 it asks for ``npu``; in a process without the host CANN that test is *skipped with the command that runs it*, or fails
 when ``HOST_CANN_REQUIRED`` is set, as it is in our own test script. The way in is::
 
-    python -m tests.host_cann.run pytest tests/test_host_cann_*.py
+    python -m tests.host_cann.run pytest tests/host_cann
 
 Faults of the device are sticky, as on hardware, and end up in the process's exit as well: a test that provokes one does
 so in a process of its own, with ``run_script``.

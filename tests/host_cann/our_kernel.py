@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rope_patch.kernels.launch import constants
-from rope_patch.kernels.plan import Device, Plan, Shape, make_plan
+from rope_patch.kernels.plan import Device, Plan, Shape
+from rope_patch.kernels.planning import make_plan
 from rope_patch.kernels.rope import rotary_kernel
 from tests import shapes
 

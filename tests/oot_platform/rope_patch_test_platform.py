@@ -25,7 +25,8 @@ def witness() -> None:
     """A general plugin, which vLLM runs in every process of its own: leaves a note of what rope_patch is there."""
     folder = os.environ.get("ROPE_PATCH_TEST_WITNESS")
     if folder:
-        armed = "rope_patch.hooks" in sys.modules and sys.modules["rope_patch.hooks"]._settings is not None
+        hooks = sys.modules.get("rope_patch.patching.hooks")
+        armed = hooks is not None and hooks._settings is not None
         note = {"process": multiprocessing.current_process().name, "armed": armed}
         (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(note))
 

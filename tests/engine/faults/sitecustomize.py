@@ -58,7 +58,7 @@ def _break_folder(module):
     module.os = _FaultyOs()
 
 
-BREAK = {"rope_patch.kernels.launch": _break_kernels, "rope_patch.report_folder": _break_folder}
+BREAK = {"rope_patch.kernels.launch": _break_kernels, "rope_patch.reporting.report_folder": _break_folder}
 
 
 def _execute(execute, module):
@@ -69,7 +69,7 @@ def _execute(execute, module):
 if FOLDER:
     with open(os.path.join(FOLDER, f"started-{os.getpid()}"), "w"):
         pass
-if FOLDER and "rope_patch.trigger" in sys.modules:
-    from rope_patch import trigger
+if FOLDER and "rope_patch.patching.import_watch" in sys.modules:
+    from rope_patch.patching import import_watch
 
-    sys.meta_path.insert(0, trigger.Finder(BREAK.__contains__, _execute))
+    sys.meta_path.insert(0, import_watch.Finder(BREAK.__contains__, _execute))

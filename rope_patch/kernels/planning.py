@@ -1,0 +1,25 @@
+"""Which plan for how many tokens: a pure function of shape and device facts.
+
+At most three plans for a shape, so that a signature compiles at most three kernels.
+"""
+
+import functools
+
+from rope_patch.kernels import plan_ascend, plan_padded
+from rope_patch.kernels.plan import Device, Plan, Shape
+
+
+def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
+    """The plan for ``num_tokens`` tokens."""
+    return next(plan for plan, most in _steps(shape, device) if num_tokens <= most)
+
+
+def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
+    """All plans that ``make_plan`` chooses from, for ever more tokens."""
+    return tuple(plan for plan, _ in _steps(shape, device))
+
+
+@functools.lru_cache(maxsize=1024)
+def _steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
+    """Each plan with the largest number of tokens that it is for. Kept: every new number of tokens asks again."""
+    return (plan_padded if device.powers_of_two else plan_ascend).steps(shape, device)

@@ -1,0 +1,60 @@
+"""vllm-ascend's ``rope_forward_triton``, as its ``ops.rotary_embedding`` sees it (0.15 and newer).
+
+Why: its kernel reads sin at half the *padded* rotary dim, so every rotary dim that is not a power of two is silently
+    wrong (Phi-3, StableLM, GPT-NeoX, Pythia, Nemotron-340B, the GLM-5.2 draft); it copies q and k first, although it
+    takes strides; and it computes a 64-row tile for one key head.
+How: the module's global, looked up when it is called, below the custom op ``vllm::npu_rotary_embedding``. So the op's
+    node in graphs, the fusion passes that match it, and what is done to positions before it, stay as they are.
+    ``rope_forward_oot`` would be too late a place: the op captured it when it was registered. A call that brings cos
+    and sin instead of the cache is upstream's.
+Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/ops/triton/rope.py; fixed after 0.25 (vllm-ascend #15688).
+Remove when: every vllm-ascend in use has that fix, and a kernel as fast.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.targets import NotApplicable
+from rope_patch.rotation import rotary
+from rope_patch.settings import Settings
+
+NAME = "rope_forward_triton"
+PARAMETERS = ["q", "k", "cos", "sin", "cos_sin_cache", "positions", "rope_dim", "is_neox_style"]
+
+
+def install(module: ModuleType, settings: Settings) -> Undo:
+    """Replace the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
+    original = getattr(module, NAME, None)
+    if original is None:
+        raise NotApplicable(f"{module.__name__} has no {NAME}")
+    parameters = list(inspect.signature(original).parameters)
+    if parameters != PARAMETERS:
+        raise NotApplicable(f"{NAME} takes {parameters}, expected {PARAMETERS}")
+
+    def make(original: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+        @functools.wraps(original)
+        def rope_forward_triton(
+            q: torch.Tensor,
+            k: torch.Tensor,
+            cos: torch.Tensor | None = None,
+            sin: torch.Tensor | None = None,
+            cos_sin_cache: torch.Tensor | None = None,
+            positions: torch.Tensor | None = None,
+            rope_dim: int = -1,
+            is_neox_style: bool = True,
+        ) -> Any:
+            if cos_sin_cache is not None and positions is not None:
+                rotated = rotary.serve(positions, q, k, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
+                if rotated is not None:
+                    return rotated
+            return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style)
+
+        return rope_forward_triton
+
+    return replace(module, NAME, make)

@@ -1,0 +1,71 @@
+"""vllm-ascend's ``AscendRotaryEmbedding.forward_oot``, before it rotated with Triton (0.11, 0.13).
+
+Why: partial rotary is sliced, copied, rotated by a vendor operator and concatenated again, 57 us a layer where 9 was
+    shown possible (vllm-ascend #5918); 0.11 hands that operator ``head_size`` for the rotary dim.
+How: the method, which ``AscendYaRNRotaryEmbedding`` calls too. Partial rotary is ours. Full rotary, which a vendor
+    operator serves whole, stays native unless ``VLLM_ASCEND_TRITON_ROPE=all``: nobody has measured ours against it on
+    an NPU. NeoX with head_size and rotary_dim 128 stays native even then: 0.13's ``qknorm_rope_fusion_pass`` matches
+    the vendor operator in the graph, and replacing it would lose that fusion without an error. ``status()`` counts
+    both among the fallbacks.
+    ``AscendDeepseekScalingRotaryEmbedding`` calls ``_rope_forward_oot`` itself, and keeps its layout.
+Upstream: vllm_ascend/ops/rotary_embedding.py.
+Remove when: nobody runs vllm-ascend older than 0.15.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.targets import NotApplicable
+from rope_patch.rotation import rotary
+from rope_patch.settings import Mode, Settings
+
+PARAMETERS = ["self", "positions", "query", "key", "offsets", "is_neox_style_override"]
+INNER_PARAMETERS = ["self", "positions", "query", "key", "is_neox_style", "offsets"]
+FUSED = 128  # head_size and rotary_dim that qknorm_rope_fusion_pass matches
+LEFT_TO_FUSION = "full rotary, NeoX 128/128: left to the vendor operator, since a fusion pass may match it"
+LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_ROPE=all takes it"
+
+
+def install(module: ModuleType, settings: Settings) -> Undo:
+    """Replace ``AscendRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
+    if hasattr(module, "rope_forward_triton"):
+        raise NotApplicable("rotates through rope_forward_triton, which is replaced instead")
+    forward = getattr(getattr(module, "AscendRotaryEmbedding", None), "forward_oot", None)
+    for function, expected in ((forward, PARAMETERS), (getattr(module, "_rope_forward_oot", None), INNER_PARAMETERS)):
+        parameters = list(inspect.signature(function).parameters) if function else None
+        if parameters != expected:
+            raise NotApplicable(f"{module.__name__} is arranged in an unknown way: {parameters}, expected {expected}")
+    everything = settings.mode is Mode.ALL
+
+    def make(original: Any) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def forward_oot(
+            self: Any,
+            positions: torch.Tensor,
+            query: torch.Tensor,
+            key: torch.Tensor,
+            offsets: torch.Tensor | None = None,
+            is_neox_style_override: bool | None = None,
+        ) -> Any:
+            is_neox_style = self.is_neox_style if is_neox_style_override is None else is_neox_style_override
+            if is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
+                rotary.stand_down(LEFT_TO_FUSION)
+            elif self.rotary_dim == self.head_size and not everything:
+                rotary.stand_down(LEFT_TO_VENDOR)
+            elif offsets is None:
+                rotated = rotary.serve(
+                    positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style
+                )
+                if rotated is not None:
+                    return rotated
+            return original(self, positions, query, key, offsets, is_neox_style_override)
+
+        return forward_oot
+
+    return replace(module, "AscendRotaryEmbedding.forward_oot", make)

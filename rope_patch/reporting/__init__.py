@@ -1,0 +1,1 @@
+"""What is said of this process: counts, log, status, the report folder, and ranks compared."""

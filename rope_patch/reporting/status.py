@@ -1,0 +1,79 @@
+"""What a process says of itself, as plain data: ``rope_patch.status()``, and a file of the report folder."""
+
+import reprlib
+import types
+import typing
+from typing import Any, TypedDict
+
+from rope_patch.reporting import process
+
+
+class Signature(TypedDict):
+    """One combination of shape, dtypes and layout."""
+
+    path: str  # "kernel", or "native" once a fault retired it
+    check: str  # "passed", "switched off", "not run yet" (met in a graph capture), or what was wrong
+    plans: list[dict[str, Any]]  # of each number of tokens, the fields of ``rope_patch.kernels.plan.Plan``
+    calls: int  # that the kernel served
+    fallbacks: dict[str, int]  # that the original served, by reason
+
+
+class Status(TypedDict):
+    """What ``rope_patch.status()`` returns: plain data."""
+
+    version: str
+    setting: str | None
+    mode: str
+    enabled: bool
+    capable: bool | None  # None: not examined, since no target's module was imported yet
+    reason: str
+    targets: dict[str, str]
+    calls: dict[str, int]
+    fallbacks: dict[str, int]
+    signatures: dict[str, Signature]
+    stale: dict[str, list[str]]  # by what was replaced: globals elsewhere that still hold the original
+    environment: dict[str, str]  # rope_patch's own variables
+    note: str
+
+
+class Report(TypedDict):
+    """One file of the report folder: who wrote it, when, and its ``rope_patch.status()``."""
+
+    process: process.Process
+    written: str  # UTC
+    status: Status
+
+
+class Found(Report):
+    """A report that was read, and when its process last touched the file."""
+
+    heartbeat: float
+
+
+def expect(value: Any, kind: Any, place: str) -> None:
+    """See that JSON that somebody wrote has the type ``kind``, one of those above or of their fields.
+
+    Raises:
+        ValueError: it has not; names the place in it, what is there and what was expected.
+    """
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return
+    if typing.is_typeddict(kind) and isinstance(value, dict):
+        for name, inner in typing.get_type_hints(kind).items():
+            if name not in value:
+                raise ValueError(f"a report of another version: no {place}.{name}")
+            expect(value[name], inner, f"{place}.{name}")
+    elif origin is dict and isinstance(value, dict):
+        for name, inside in value.items():
+            expect(inside, parts[1], f"{place}.{reprlib.repr(name)}")
+    elif origin is list and isinstance(value, list):
+        for inside in value:
+            expect(inside, parts[0], place)
+    elif type(value) not in (parts if origin is types.UnionType else (kind,)) or _is_huge(value):
+        expected = "an object" if typing.is_typeddict(kind) else getattr(kind, "__name__", str(kind))
+        raise ValueError(f"{place} is {reprlib.repr(value)}, expected {expected if origin is None else kind}")
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and abs(value) >= 2**63  # no count or number of ours; sums of such cannot be printed

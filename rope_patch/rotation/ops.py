@@ -1,0 +1,83 @@
+"""``torch.ops.rope_patch.rotary_embedding``: the functional op that stands in traced graphs.
+
+It mutates nothing and returns nothing that aliases an input: an op with ``mutates_args`` is auto-functionalised into
+clones by the compilers that vllm-ascend uses, and one that returns its inputs breaks torch's aliasing rules.
+"""
+
+import torch
+
+from rope_patch.reporting import counts
+from rope_patch.rotation import dispatch
+from rope_patch.rotation.arguments import Refusal
+from rope_patch.trust import reference
+
+_library = torch.library.Library("rope_patch", "DEF")
+_library.define(
+    "rotary_embedding(Tensor positions, Tensor query, Tensor? key, Tensor cos_sin_cache, int head_size, "
+    "int rotary_dim, bool is_neox_style) -> (Tensor, Tensor)"
+)
+
+
+def _rotary_embedding(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotated copies of query and key (an empty tensor for no key); arguments as ``rotary.serve``'s.
+
+    Raises:
+        TypeError, ValueError: for a dtype, device or shape that it does not take, naming it, before anything runs.
+    """
+    numbers = head_size, rotary_dim, is_neox_style
+    rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+    if not isinstance(rotated, tuple):
+        if isinstance(rotated, Refusal):
+            # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
+            positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
+            rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+        if isinstance(rotated, Refusal):
+            named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
+            raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
+        if isinstance(rotated, str):
+            # The kernel is not to be trusted, and from inside a graph the original is out of reach.
+            counts.fallbacks[rotated] += 1
+            rotated_key = query.new_empty(0) if key is None else _reference(positions, key, cos_sin_cache, *numbers)
+            return _reference(positions, query, cos_sin_cache, *numbers), rotated_key
+    counts.calls["op"] += 1
+    return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
+
+
+def _reference(
+    positions: torch.Tensor,
+    tensor: torch.Tensor,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> torch.Tensor:
+    heads = tensor.reshape(positions.numel(), -1, head_size)
+    return reference.rotate(positions.flatten(), heads, cos_sin_cache, rotary_dim, is_neox_style).view(tensor.shape)
+
+
+def _fake(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # A schema has no optional results: for no key, an empty tensor.
+    return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)
+
+
+# One implementation for every back end: what it may run on is checked per call, and by vLLM's platform before.
+_library.impl("rotary_embedding", _rotary_embedding, "CompositeExplicitAutograd")
+torch.library.register_fake("rope_patch::rotary_embedding", _fake, lib=_library)
+
+rotary_embedding = torch.ops.rope_patch.rotary_embedding.default

@@ -1,0 +1,105 @@
+"""The contract of a rotation: which calls the kernel serves, in place or fresh, and which go back to the original."""
+
+import torch
+from torch import is_grad_enabled
+from torch.autograd import forward_ad
+from torch.compiler import is_compiling
+
+from rope_patch.reporting import counts, log
+from rope_patch.rotation import dispatch, ops
+from rope_patch.rotation.arguments import Refusal, refusal_of
+from rope_patch.rotation.dispatch import Rotated
+
+# A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
+PLAIN = torch.Tensor, torch.nn.Parameter
+# How many dispatch modes are active (fake tensors, make_fx, counters of operators), and whether torch.jit traces. They
+# see operators, and a kernel that is started on addresses is none. No public function is as quick.
+_dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
+_is_tracing = getattr(torch._C, "_is_tracing", bool)
+
+
+def serve(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> Rotated | None:
+    """Rotate query and key by position, or return None: then the original must serve, and the reason was counted.
+
+    Args:
+        positions: ``[T]`` or ``[B, S]``, int32 or int64.
+        query, key: ``[T, H * D]``, ``[T, H, D]`` or ``[B, S, H * D]``, float16, bfloat16 or float32; key may be None.
+        cos_sin_cache: ``[max_position, rotary_dim]``, cosines then sines, of query's dtype or float32.
+
+    Eager: a contiguous tensor is rotated in place and returned; for a strided one (the usual view of qkv) a fresh
+    contiguous tensor is returned, pass-through lanes included. Under ``torch.compile`` the functional op is traced:
+    fresh outputs always. Never raises of its own.
+    """
+    if is_compiling():
+        if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
+            return _refuse("gradients wanted")
+        return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+    try:
+        if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
+            return _refuse("gradients wanted")
+        if not (
+            type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
+            and (key is None or type(key) in PLAIN)
+        ):  # fmt: skip
+            return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        if forward_ad._current_level >= 0:
+            return _refuse("in a level of forward-mode differentiation")
+        if _dispatch_modes() or _is_tracing():
+            return _refuse("under a dispatch mode or a tracer, which would not see the kernel")
+        rotated = dispatch.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
+    except Exception as error:  # nothing was started: what is given is of a kind that nobody thought of
+        reason = f"arguments of another kind: {type(error).__name__}"
+        log.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
+        log.logger.debug("rope_patch: a call goes to the original", exc_info=True)
+        return _refuse(reason)
+    if isinstance(rotated, tuple):
+        counts.calls["eager"] += 1
+        return rotated
+    return _refuse(f"not {rotated.expected}" if isinstance(rotated, Refusal) else rotated)
+
+
+def _wants_gradients(query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor) -> bool:
+    return query.requires_grad or (key is not None and key.requires_grad) or cos_sin_cache.requires_grad
+
+
+def _traced(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> Rotated | None:
+    refusal = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim)
+    if refusal is not None:
+        return _refuse(f"not {refusal.expected}")
+    _count_trace()
+    rotated, rotated_key = ops.rotary_embedding(
+        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
+    )
+    return rotated, None if key is None else rotated_key
+
+
+def stand_down(reason: str) -> None:
+    """Count a call that is the original's by a target's own decision, so that ``status()`` says why."""
+    _refuse(reason)
+
+
+# While it traces, Dynamo runs these and puts nothing of them into the graph.
+@torch.compiler.assume_constant_result
+def _count_trace() -> None:
+    counts.calls["traced"] += 1
+
+
+@torch.compiler.assume_constant_result
+def _refuse(reason: str) -> None:
+    counts.fallbacks[reason] += 1

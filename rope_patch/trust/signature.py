@@ -1,0 +1,40 @@
+"""The signature of a call: what the first-use check tells calls apart by."""
+
+from dataclasses import replace
+
+from rope_patch.kernels.launch import Call, is_big, stride_unit
+from rope_patch.kernels.plan import Device
+from rope_patch.kernels.planning import plans_of
+from rope_patch.trust.trial import ALIGNMENT
+
+Signature = tuple[object, ...]
+
+
+def signature_of(call: Call, device: Device, query_in_place: bool, key_in_place: bool) -> Signature:
+    """All that the compiled kernel depends on, but for the number of tokens, whose classes are examined together."""
+    query, key = call.query, call.key
+    itemsize = query.tensor.element_size()
+    unit, shape = stride_unit(call, device), call.shape(not (query_in_place and key_in_place))
+    plans = plans_of(shape, device)
+    far = plans != plans_of(replace(shape, token_stride=0), device)
+    return (
+        "neox" if call.is_neox_style else "gpt-j" if call.whole_words or itemsize != 2 else "gpt-j of odd strides",
+        query.tensor.dtype,
+        f"heads {query.num_heads}/{key.num_heads if key else 0}",
+        f"head_size {call.head_size}",
+        f"rotary_dim {call.rotary_dim}",
+        "query in place" if query_in_place else "query fresh",
+        "no key" if key is None else "key in place" if key_in_place else "key fresh",
+        f"cache {call.cos_sin_cache.dtype}{' big' if is_big(call.cos_sin_cache) else ''}",
+        call.positions.dtype,
+        _alignment(call),
+        *([f"strides of {unit}"] if unit > 1 else []),
+        *([f"rows far apart, {plans[-1].block_tokens} tokens a tile"] if far else []),
+        query.tensor.device,
+    )
+
+
+def _alignment(call: Call) -> str:
+    tensors = (call.positions, call.cos_sin_cache, call.query.tensor, (call.key or call.query).tensor)
+    unaligned = [str(i) for i, tensor in enumerate(tensors) if tensor.data_ptr() % ALIGNMENT]
+    return f"unaligned {' '.join(unaligned)}" if unaligned else "aligned"

@@ -1,0 +1,105 @@
+"""The README's coverage table, checked cell by cell against what serves a call on the release that is installed.
+
+Run in each environment of ``stack_environment``, on the host CANN; see the README.
+"""
+
+import importlib
+import itertools
+import pkgutil
+from typing import Any
+
+import pytest
+
+from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
+from tests.conftest import ROOT
+
+pytestmark = needs_stack
+HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "why")
+ABSENT = "\N{EN DASH}"  # the class, from this release's vLLM
+# The rope_type that vLLM makes a class of, and its parameters.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "RotaryEmbedding": ("default", {}),
+    "YaRNScalingRotaryEmbedding": ("yarn", YARN),
+    "Llama3RotaryEmbedding": ("llama3", LLAMA3),
+    "LinearScalingRotaryEmbedding": ("linear", {"factor": 2.0}),
+    "NTKScalingRotaryEmbedding": ("ntk", {"factor": 2.0}),
+    "DynamicNTKScalingRotaryEmbedding": ("dynamic", {"factor": 2.0}),
+    "DynamicNTKAlphaRotaryEmbedding": ("dynamic", {"alpha": 2.0}),
+    "Gemma4RotaryEmbedding": ("proportional", {}),
+    "TeleChat3RoPEScaledRotaryEmbedding": ("telechat3-yarn", YARN),
+    "MRotaryEmbedding": ("default", {"mrope_section": [16, 24, 24]}),
+    "DeepseekScalingRotaryEmbedding": ("deepseek_yarn", DEEPSEEK),
+}
+
+
+def rows() -> list[tuple[str, ...]]:
+    """A row for each class that the table's lines name, each as its cells, back quotes taken off."""
+    lines = [
+        tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith("|")
+    ]
+    body = lines[lines.index(HEADING) + 2 :]
+    body = list(itertools.takewhile(lambda row: len(row) == len(HEADING), body))
+    return [(name, *row[1:]) for row in body for name in row[0].split(", ")]
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    import rope_patch  # noqa: F401  (the way in)
+
+    return start()
+
+
+def has(name: str) -> bool:
+    from vllm.model_executor.layers import rotary_embedding as package
+
+    modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
+    return any(hasattr(module, name) for module in modules)
+
+
+def path(stack: Stack, name: str, rotary: str) -> str:
+    """What serves one call to the class that vLLM makes for the name: our kernel, or the native code."""
+    from rope_patch.reporting import counts
+
+    if not has(name):
+        return ABSENT
+    kind, parameters = KINDS[name]
+    head_size = 64 if kind == "deepseek_yarn" else 128
+    embedding = stack.build(kind, head_size, 64, **parameters) if rotary == "partial" else None
+    embedding = embedding or stack.build(kind, head_size, dtype=stack.torch.float16, **parameters)
+    assert name in [cls.__name__ for cls in type(embedding).__mro__[:2]], "vllm-ascend's subclass of it, or itself"
+    torch = stack.torch
+    query = torch.randn(3, 4, head_size).to(embedding.cos_sin_cache.dtype).npu()
+    if kind != "deepseek_yarn":
+        query = query.flatten(1)
+    positions = torch.arange(3).npu()
+    counts.calls.clear()
+    with stack.step(embedding, positions):
+        embedding(positions.expand(3, 3).contiguous() if "mrope_section" in parameters else positions, query, query + 0)
+    return "kernel" if counts.calls else "native"
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: "-".join(row[:2]))
+def test_a_line_of_the_readmes_table_is_what_serves(stack: Stack, row: tuple[str, ...]) -> None:
+    if stack.version not in HEADING:
+        pytest.skip(f"the table has no column for {stack.version}")
+    name, rotary = row[:2]
+    assert row[HEADING.index(stack.version)] == path(stack, name, rotary), f"README.md's coverage table: {name}"
+    assert row[-1], "every line says why"
+
+
+def test_the_table_has_every_class_that_is_ours_or_vllm_ascends(stack: Stack) -> None:
+    """A class that neither has mathematics of its own nor stands in the table was added by this release."""
+    from vllm.model_executor.layers import rotary_embedding as package
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+    listed = {row[0] for row in rows()}
+    for found in pkgutil.iter_modules(package.__path__):
+        for name, cls in vars(importlib.import_module(f"{package.__name__}.{found.name}")).items():
+            if isinstance(cls, type) and issubclass(cls, RotaryEmbedding) and "Base" not in name:
+                own = cls.forward_native is not RotaryEmbedding.forward_native or getattr(
+                    cls, "forward_static", None
+                ) is not getattr(RotaryEmbedding, "forward_static", None)
+                assert own or name in listed, f"{stack.version} has a {name} that the README's table lacks"

@@ -1,0 +1,207 @@
+"""Failures on the released stacks stay ours: the model runs natively for just that, and one WARNING says what and why.
+
+Run in each environment of ``stack_environment``, on the host CANN; see the README. Llama 3's class serves, whose native
+code is PyTorch's and right for every shape.
+"""
+
+import dataclasses
+import errno
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.models import LLAMA3
+from tests.conftest import ROOT
+
+pytestmark = needs_stack
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    import rope_patch  # noqa: F401  (the way in)
+
+    return start()
+
+
+@pytest.fixture
+def warned() -> Iterator[list[str]]:
+    """What rope_patch warns of; every signature is checked anew, before and after."""
+    from rope_patch.reporting import log
+    from rope_patch.rotation import dispatch
+
+    said: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    log.logger.addHandler(handler)
+    log._warned.clear()
+    dispatch.forget()
+    yield said
+    log.logger.removeHandler(handler)
+    dispatch.forget()
+
+
+def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
+    """Rotate ``num_heads`` and one key head; assert the result; return (calls served, calls handed back)."""
+    from rope_patch.reporting import counts
+    from rope_patch.trust.reference import rotate as reference
+
+    torch = stack.torch
+    embedding = stack.build("llama3", 64, **LLAMA3)
+    counts.calls.clear()
+    counts.fallbacks.clear()
+    positions = torch.arange(5)
+    for turn in range(times):
+        query = torch.randn(5, num_heads * 64, generator=torch.Generator().manual_seed(turn)).bfloat16()
+        q, k = stack.rotate(embedding, positions.npu(), query.npu(), query[:, :64].contiguous().npu())
+        for before, after in ((query, q), (query[:, :64], k)):
+            heads = before.unflatten(-1, (-1, 64))
+            wanted = reference(positions, heads, embedding.cos_sin_cache.cpu(), 64, True).flatten(-2)
+            torch.testing.assert_close(after.cpu(), wanted, atol=2**-5, rtol=2**-6)
+    return sum(counts.calls.values()), sum(counts.fallbacks.values())
+
+
+def test_a_wrong_result_at_first_use_is_found_and_only_that_signature_is_native(
+    stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rope_patch.kernels.launch import Launch
+
+    right = Launch.on
+
+    def wrong(work: Launch, call: Any, query_out: Any, key_out: Any) -> None:  # no kernel, so no launcher of its own
+        right(work, call, query_out, key_out)
+        if call.query.num_heads == 3:
+            (call.query.tensor if query_out is None else query_out).view(-1)[0] += 1
+
+    monkeypatch.setattr(Launch, "on", wrong)
+    assert rotate(stack, 3, times=3) == (0, 3)
+    assert len(warned) == 1, warned
+    assert "heads 3/1" in warned[0]
+    assert "first-use check" in warned[0]
+    assert rotate(stack, 4) == (1, 0), "another signature is ours"
+
+
+def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
+    stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rope_patch.kernels import launch
+
+    class Broken:
+        def __getitem__(self, grid: object) -> Any:
+            def run(*arguments: object, **constants: object) -> None:
+                raise RuntimeError("MLIRCompilationError: bishengir-compile failed")
+
+            return run
+
+    monkeypatch.setattr(launch, "rotary_kernel", Broken())
+    assert rotate(stack, 3, times=2) == (0, 2)
+    assert len(warned) == 1, warned
+    assert "heads 3/1" in warned[0]
+    assert "bishengir-compile failed" in warned[0]
+
+
+@pytest.mark.parametrize("trouble", ["no folder can be made", "the disk is full"])
+def test_a_triton_cache_that_cannot_be_written_is_no_reason_to_stop(
+    stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
+) -> None:
+    """Read-only or full: root, which runs tests, may write anywhere, so the folder lies below a file."""
+    from triton.runtime import cache
+
+    # Heads that no other test has, since what is compiled stays in the process.
+    num_heads = 5 if trouble == "the disk is full" else 6
+    if trouble == "the disk is full":
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+        def put(*arguments: object, **named: object) -> str:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(cache.FileCacheManager, "put", put)
+    else:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert rotate(stack, num_heads, times=2) == (0, 2)
+    assert len(warned) == 1, warned
+    assert f"heads {num_heads}/1" in warned[0]
+    assert ("No space left" if trouble == "the disk is full" else "Not a directory") in warned[0]
+
+
+@pytest.mark.parametrize("times_too_large", [2, 8])
+def test_tiles_too_large_for_the_unified_buffer_are_tried_smaller_once(
+    stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch, times_too_large: int
+) -> None:
+    """As if the device had more of it than it has; half of twice as much is right, half of eight times is not."""
+    from rope_patch.kernels import launch
+    from rope_patch.trust import first_use
+
+    def device_facts(device: Any) -> Any:
+        return dataclasses.replace(facts(device), tile_bytes=times_too_large * launch.UNIFIED_BUFFER)
+
+    facts = launch.device_facts
+    monkeypatch.setattr(first_use, "device_facts", device_facts)
+    if times_too_large == 2:
+        assert rotate(stack, 40, times=2) == (2, 0)
+        assert len(warned) == 1, warned
+        assert "smaller tiles are used" in warned[0]
+    else:
+        assert rotate(stack, 40, times=2) == (0, 2)
+        assert len(warned) == 1, warned
+        assert "heads 40/1" in warned[0]
+        assert "ub overflow" in warned[0] or "Failed to run BiShengIR pipeline" in warned[0], "as the version says it"
+
+
+def test_a_call_site_that_has_changed_is_left_alone_and_said(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rope_patch
+
+    name = "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class"
+    rope_patch.disable()
+    with monkeypatch.context() as patch:
+        module, moved = stack.rotary_embedding, lambda q, k, table: (q, k)
+        patch.setattr(module, "rope_forward_triton" if stack.has_triton_path else "_rope_forward_oot", moved)
+        before = dict(vars(module)), dict(vars(module.AscendRotaryEmbedding))
+        rope_patch.enable()
+        assert "expected" in rope_patch.status()["targets"][name]
+        assert rope_patch.status()["targets"]["rotary_embedding"] == "applied"
+        assert (dict(vars(module)), dict(vars(module.AscendRotaryEmbedding))) == before
+    rope_patch.disable()
+    rope_patch.enable()
+    assert rope_patch.status()["targets"][name] == "applied"
+
+
+WORKER = """
+import sys
+from tests.host_cann import fixture
+torch = fixture.initialise()
+from rope_patch.reporting import counts, log
+from rope_patch.rotation import rotary
+q, k = torch.randn(5, 9 * 64).bfloat16().npu(), torch.randn(5, 64).bfloat16().npu()
+cache = torch.rand(64, 64).bfloat16().npu()
+print("ready", flush=True)
+sys.stdin.readline()
+rotated = rotary.serve(torch.arange(5).npu(), q, k, cache, 64, 64, True)
+print(rotated is not None, dict(counts.calls), dict(counts.fallbacks))
+"""
+
+
+def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Path) -> None:
+    if stack.version != "0.23.0":
+        pytest.skip("tried on 0.23.0: no vLLM takes part")
+
+    variables = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", WORKER]
+    workers = [subprocess.Popen(command, cwd=ROOT, env=variables, text=True, **pipes) for _ in range(3)]
+    for worker in workers:
+        while (line := worker.stdout.readline()) != "ready\n":
+            assert line, worker.stderr.read()
+    for worker in workers:  # all are there: off they go
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    for worker in workers:
+        out, err = worker.communicate()
+        assert out.splitlines()[-1] == "True {'eager': 1} {}", err[-2000:]

@@ -1,0 +1,135 @@
+"""rope_patch on the real vLLM and vllm-ascend: the class that the platform selects, called as a model calls it.
+
+Run in an environment of ``stack_environment``, on the host CANN; see the README. q and k are strided views of qkv.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
+from tests.ascend_stack.models import LLAMA3, YARN
+from tests.shapes import SHAPES, Shape
+
+pytestmark = needs_stack
+
+NUM_TOKENS = 7
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    import rope_patch  # noqa: F401  (the way in; its plugin entry point is not run by the harness)
+
+    return start()
+
+
+@pytest.fixture(autouse=True)
+def fresh_counts() -> None:
+    from rope_patch.reporting import counts
+
+    counts.calls.clear()
+    counts.fallbacks.clear()
+
+
+def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: Any) -> tuple[int, int]:
+    """Rotate strided views; assert the reference's result; return (calls the kernel served, calls handed back)."""
+    from rope_patch.reporting import counts
+    from rope_patch.trust.reference import rotate as reference
+
+    torch = stack.torch
+    torch.manual_seed(0)
+    widths = [shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size]
+    qkv = torch.randn(NUM_TOKENS, widths[0] + 2 * widths[1]).to(dtype).npu()
+    query, key = qkv[:, : widths[0]], qkv[:, widths[0] : sum(widths)]
+    before = query.cpu(), key.cpu()
+    positions = torch.randint(0, 128, (NUM_TOKENS,))
+    rotated = stack.rotate(embedding, positions.npu(), query, key, **context)
+    cache = embedding.cos_sin_cache.cpu()
+    for old, new in zip(before, rotated, strict=True):
+        heads = old.unflatten(-1, (-1, shape.head_size))
+        wanted = reference(positions, heads, cache, shape.rotary_dim, embedding.is_neox_style).flatten(-2)
+        tolerance = 4 * torch.finfo(dtype).eps  # vendor operators and PyTorch's own round more than once
+        torch.testing.assert_close(new.cpu().view(wanted.shape), wanted, atol=tolerance, rtol=tolerance)
+    return sum(counts.calls.values()), sum(counts.fallbacks.values())
+
+
+def served(stack: Stack, shape: Shape) -> tuple[int, int]:
+    """(calls the kernel is to serve, calls it leaves): all on the newer stacks, partial rotary on the older."""
+    return (1, 0) if stack.has_triton_path or shape.rotary_dim < shape.head_size else (0, 1)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=[shape.model for shape in SHAPES])
+def test_the_base_class_is_right_for_every_shape_and_the_counts_say_who_served(stack: Stack, shape: Shape) -> None:
+    embedding = stack.build("default", shape.head_size, shape.rotary_dim, is_neox_style=shape.is_neox_style)
+    assert type(embedding).__name__ == "AscendRotaryEmbedding"
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
+
+
+@pytest.mark.parametrize("shape", [Shape("partial", 128, 64, 8, 2), Shape("full", 96, 96, 8, 2)], ids=str)
+def test_float16_too(stack: Stack, shape: Shape) -> None:
+    """0.11 and 0.13 send it another way, to an operator of their own."""
+    dtype = stack.torch.float16
+    embedding = stack.build("default", shape.head_size, shape.rotary_dim, dtype=dtype)
+    assert rotate(stack, embedding, shape, dtype) == served(stack, shape)
+
+
+@pytest.mark.parametrize("kind", ["llama3", "linear"])
+def test_classes_that_vllm_ascend_does_not_register_are_ours(stack: Stack, kind: str) -> None:
+    parameters = LLAMA3 if kind == "llama3" else {"factor": 2.0}
+    embedding = stack.build(kind, 128, dtype=stack.torch.bfloat16, **parameters)
+    assert not type(embedding).__name__.startswith("Ascend")
+    assert rotate(stack, embedding, Shape("Llama-3.1-8B", 128, 128, 32, 8), stack.torch.bfloat16) == (1, 0)
+
+
+def test_yarn_goes_the_base_classes_way(stack: Stack) -> None:
+    shape = Shape("gpt-oss", 64, 64, 64, 8)
+    embedding = stack.build("yarn", 64, dtype=stack.torch.bfloat16, **YARN)
+    assert type(embedding).__name__ == "AscendYaRNRotaryEmbedding"
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
+
+
+def test_the_style_may_change_after_construction(stack: Stack) -> None:
+    shape = Shape("GLM-4-9B", 128, 64, 32, 2)
+    embedding = stack.build("default", 128, 64, is_neox_style=True)
+    embedding.is_neox_style = False
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (1, 0)
+
+
+def test_two_models_of_one_process_each_use_their_own_cache(stack: Stack) -> None:
+    shape = Shape("partial", 128, 64, 8, 2)
+    target, draft = (stack.build("default", 128, 64, base=base) for base in (10000.0, 500000.0))
+    for embedding in (target, draft, target):
+        rotate(stack, embedding, shape, stack.torch.bfloat16)
+
+
+def test_a_cache_that_was_replaced_is_the_one_that_is_read(stack: Stack) -> None:
+    shape = Shape("partial", 128, 64, 8, 2)
+    embedding = stack.build("default", 128, 64)
+    rotate(stack, embedding, shape, stack.torch.bfloat16)
+    embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().flip(0).npu()
+    rotate(stack, embedding, shape, stack.torch.bfloat16)
+
+
+def test_disabled_the_original_objects_serve_and_enabled_ours_again(stack: Stack) -> None:
+    import rope_patch
+
+    def ours() -> list[bool]:
+        places = (
+            stack.rotary_embedding.AscendRotaryEmbedding.forward_oot,
+            getattr(stack.rotary_embedding, "rope_forward_triton", None),
+            embedding._forward_method,
+        )
+        return [is_ours(place) for place in places if place is not None]
+
+    embedding = stack.build("llama3", 128, **LLAMA3)
+    shape = Shape("Llama-3.1-8B", 128, 128, 32, 8)
+    assert sum(ours()) == 2, "one of vllm-ascend's call sites, and the base class"
+    for _ in range(2):
+        rope_patch.disable()
+        try:
+            assert not any(ours())
+            assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (0, 0)
+        finally:
+            rope_patch.enable()
+        assert sum(ours()) == 2
+    assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (1, 0)

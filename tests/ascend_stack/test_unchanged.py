@@ -1,0 +1,225 @@
+"""What must stay as it is on the released stacks: logic around the rotation, and classes that are not ours.
+
+Run in each environment of ``stack_environment``, on the host CANN; see the README. Where it says native, rope_patch is
+disabled in the same process, and the results are compared bit by bit.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
+
+pytestmark = needs_stack
+NUM_TOKENS, HEADS, KV_HEADS = 6, 4, 1
+
+
+@pytest.fixture(scope="module")
+def stack() -> Stack:
+    import rope_patch  # noqa: F401  (the way in)
+
+    return start()
+
+
+def calls() -> int:
+    from rope_patch.reporting import counts
+
+    return sum(counts.calls.values())
+
+
+def heads(stack: Stack, num_heads: int, head_size: int, seed: int = 0, num_tokens: int = NUM_TOKENS) -> Any:
+    generator = stack.torch.Generator().manual_seed(seed)
+    return stack.torch.randn(num_tokens, num_heads * head_size, generator=generator).bfloat16()
+
+
+def rotated(embedding: Any, positions: Any, x: Any, is_neox_style: bool | None = None, cache: Any = None) -> Any:
+    """The reference's rotation of ``x``, all on the host."""
+    from rope_patch.trust.reference import rotate
+
+    cache = (embedding.cos_sin_cache if cache is None else cache).cpu()
+    style = embedding.is_neox_style if is_neox_style is None else is_neox_style
+    return rotate(positions, x.unflatten(-1, (-1, embedding.head_size)), cache, embedding.rotary_dim, style).flatten(-2)
+
+
+def close(stack: Stack, actual: Any, wanted: Any) -> None:
+    stack.torch.testing.assert_close(actual.cpu().view(wanted.shape), wanted, atol=2**-5, rtol=2**-6)
+
+
+def both_ways(run: Callable[[], Any]) -> tuple[Any, Any, int]:
+    """What ``run`` gives natively and with us, and how many calls the kernel served of the latter."""
+    import rope_patch
+
+    rope_patch.disable()
+    try:
+        native = run()
+    finally:
+        rope_patch.enable()
+    before = calls()
+    return native, run(), calls() - before
+
+
+@pytest.mark.parametrize("missing", [None, "use_mtp", "is_draft_model", "flash_comm_v1_enabled"])
+def test_a_drafts_positions_are_gathered_under_sequence_parallelism_and_only_then(
+    stack: Stack, missing: str | None
+) -> None:
+    if not stack.has_triton_path:
+        pytest.skip("this release gathers no positions")
+    from vllm_ascend.ops import register_custom_ops
+
+    embedding = stack.build("default", 128, 64)
+    switches = {"use_mtp": True, "is_draft_model": True, "flash_comm_v1_enabled": True} | (
+        {missing: False} if missing else {}
+    )
+    embedding.use_mtp = switches.pop("use_mtp")
+    gather = mock.Mock(side_effect=lambda x, dim: stack.torch.cat((x, x + 3), dim))  # a group of two, the other's: + 3
+    share = stack.torch.tensor([5, 1, 9])
+    positions = stack.torch.cat((share, share + 3)) if missing is None else stack.torch.arange(NUM_TOKENS)
+    query, key = heads(stack, HEADS, 128), heads(stack, KV_HEADS, 128, 1)
+    with mock.patch.object(register_custom_ops, "tensor_model_parallel_all_gather", gather):
+        given = (share if missing is None else positions).npu()
+        before = calls()
+        q, k = stack.rotate(embedding, given, query.npu(), key.npu(), pad_size=0, **switches)
+    assert gather.call_count == (missing is None)
+    assert calls() - before == 1
+    close(stack, q, rotated(embedding, positions, query))
+    close(stack, k, rotated(embedding, positions, key))
+
+
+@pytest.mark.parametrize(("kind", "parameters"), [("default", {}), ("yarn", YARN)], ids=["default", "yarn"])
+def test_the_style_of_the_call_wins_over_the_modules(stack: Stack, kind: str, parameters: dict[str, Any]) -> None:
+    embedding = stack.build(kind, 128, 64, **parameters)
+    positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
+    for override, style in ((None, True), (False, False), (True, True)):
+        with stack.step(embedding, positions.npu()):
+            q, _ = embedding.forward_oot(positions.npu(), query.npu(), query.npu(), None, override)
+        close(stack, q, rotated(embedding, positions, query, style))
+    embedding.is_neox_style = False  # GLM and ERNIE do this once the model is built
+    q, _ = stack.rotate(embedding, positions.npu(), query.npu(), query.npu())
+    close(stack, q, rotated(embedding, positions, query, False))
+
+
+@pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
+def test_deepseek_keeps_its_scaling_and_its_layout(stack: Stack, is_neox_style: bool) -> None:
+    """MLA hands over q as heads, k as one; GPT-J input comes back in NeoX layout, which the attention counts on.
+
+    In float16: in bfloat16 0.11's class raises, with us and without.
+    """
+    dtype = stack.torch.float16
+    embedding = stack.build("deepseek_yarn", 64, is_neox_style=is_neox_style, dtype=dtype, **DEEPSEEK)
+    assert type(embedding).__name__ == "AscendDeepseekScalingRotaryEmbedding"
+    assert embedding.mscale > 1.1
+    positions = stack.torch.arange(NUM_TOKENS)
+    query, key = heads(stack, HEADS, 64).to(dtype).view(NUM_TOKENS, HEADS, 64), heads(stack, 1, 64, 1).to(dtype)
+
+    def run() -> Any:
+        return [x.cpu() for x in stack.rotate(embedding, positions.npu(), query.npu(), key.npu())]
+
+    native, with_us, served = both_ways(run)
+    assert served == stack.has_triton_path, "below the operator on the newer stacks, not at all on the older"
+    for x, old, new in zip((query, key.view(NUM_TOKENS, 1, 64)), native, with_us, strict=True):
+        assert (new.shape, new.dtype) == (old.shape, old.dtype)
+        if not is_neox_style:
+            x = x.unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
+        close(stack, new, rotated(embedding, positions, x.flatten(1), True).view(x.shape))
+        close(stack, new, old)
+
+
+@pytest.mark.parametrize("section", [[16, 24, 24], [24, 20, 20]], ids=["vendor's operator", "vLLM's PyTorch"])
+def test_mrope_is_untouched(stack: Stack, section: list[int]) -> None:
+    embedding = stack.build("default", 128, mrope_section=section)
+    assert "MRotaryEmbedding" in type(embedding).__name__
+    positions = stack.torch.arange(3 * NUM_TOKENS).view(3, NUM_TOKENS)
+    query, key = heads(stack, HEADS, 128), heads(stack, KV_HEADS, 128, 1)
+
+    def run() -> Any:
+        with stack.step(embedding, positions[0].npu()):
+            return [x.cpu() for x in embedding(positions.npu(), query.npu(), key.npu())]
+
+    native, with_us, served = both_ways(run)
+    assert served == 0
+    for old, new in zip(native, with_us, strict=True):
+        assert stack.torch.equal(old, new)
+
+
+def test_llama_4s_vision_rotary_whose_forward_takes_no_positions_is_untouched(stack: Stack) -> None:
+    module = "vllm.model_executor.layers.rotary_embedding.llama4_vision_rope"
+    vision = importlib.import_module(module).Llama4VisionRotaryEmbedding
+    from vllm.config import set_current_vllm_config
+
+    with set_current_vllm_config(stack.config):
+        embedding = vision(64, 32, 16, 10000.0, False, stack.torch.float32)
+    query = stack.torch.randn(1, 17, 2, 64, generator=stack.torch.Generator().manual_seed(0))
+    native, with_us, served = both_ways(lambda: embedding(query, query.clone()))
+    assert served == 0
+    assert all(stack.torch.equal(old, new) for old, new in zip(native, with_us, strict=True))
+
+
+def test_visions_apply_rotary_emb_is_untouched(stack: Stack) -> None:
+    ascend = getattr(stack.rotary_embedding, "AscendApplyRotaryEmb", None)
+    if ascend is None:
+        pytest.skip("this release has no AscendApplyRotaryEmb")
+    before = dict(vars(ascend))
+    import rope_patch
+
+    rope_patch.disable()
+    try:
+        assert dict(vars(ascend)) == before
+    finally:
+        rope_patch.enable()
+    assert dict(vars(ascend)) == before
+
+
+@pytest.mark.parametrize("kind", ["default", "llama3"])
+def test_a_drafts_cache_and_its_targets_are_kept_apart(stack: Stack, kind: str) -> None:
+    parameters = LLAMA3 if kind == "llama3" else {}
+    target = stack.build(kind, 128, 64, base=10000.0, **parameters)
+    draft = stack.build(kind, 128, 64, base=500000.0, in_fresh_worker=False, **parameters)
+    positions, query = stack.torch.arange(40, 40 + NUM_TOKENS), heads(stack, HEADS, 128)
+    assert not stack.torch.equal(target.cos_sin_cache.cpu(), draft.cos_sin_cache.cpu())
+    for embedding in (target, draft, target):
+        q, k = stack.rotate(embedding, positions.npu(), query.npu(), query.npu())
+        close(stack, q, rotated(embedding, positions, query))
+        close(stack, k, rotated(embedding, positions, query))
+
+
+@pytest.mark.parametrize("kind", ["default", "llama3"])
+def test_the_cache_that_a_module_has_now_is_the_one_that_is_read(stack: Stack, kind: str) -> None:
+    embedding = stack.build(kind, 128, 64, **(LLAMA3 if kind == "llama3" else {}))
+    positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
+    original = embedding.cos_sin_cache.cpu()
+    changes: dict[str, Callable[[], Any]] = {
+        "slept and woke": lambda: embedding.to("cpu").to("npu:0"),
+        "reloaded in place": lambda: embedding.cos_sin_cache.copy_(original.flip(0).npu()),
+        "replaced": lambda: setattr(embedding, "cos_sin_cache", original.roll(1, 0).npu()),
+        "made fp32": lambda: setattr(embedding, "cos_sin_cache", original.float().npu()),
+    }
+    for what, change in changes.items():
+        change()
+        cache = embedding.cos_sin_cache.cpu()
+        before = calls()
+        q, _ = stack.rotate(embedding, positions.npu(), query.npu(), query.npu())
+        assert calls() - before == 1, what
+        close(stack, q, rotated(embedding, positions, query, cache=cache))
+
+
+def test_key_none_is_served_where_vllm_allows_it_and_refused_by_vllm_ascend_as_ever(stack: Stack) -> None:
+    positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
+    embedding = stack.build("llama3", 128, **LLAMA3)
+    q, k = stack.rotate(embedding, positions.npu(), query.npu(), None)
+    assert k is None
+    close(stack, q, rotated(embedding, positions, query))
+    full = stack.build("default", 128)
+
+    def run() -> str:
+        try:
+            stack.rotate(full, positions.npu(), query.npu(), None)
+        except AttributeError as error:
+            return str(error)
+        return "served"
+
+    native, with_us, _ = both_ways(run)
+    assert with_us == native == "'NoneType' object has no attribute 'shape'"

@@ -1,0 +1,228 @@
+"""``rope-patch bench``: native and patched are timed, compared, and named; on the real vLLM, interpreted."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rope_patch.cli import bench, main, verify
+from tests.conftest import ROOT, clean_environment
+
+LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+CONFIG = {
+    "model_type": "stablelm",
+    "hidden_size": 160,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "partial_rotary_factor": 0.25,
+    "max_position_embeddings": 128,
+}
+# What a process says and exits with, one verb after the other, each after the code before it.
+SCRIPT = """
+import contextlib, io, json, sys
+from rope_patch.cli import main
+for name, before, arguments in json.loads(sys.argv[1]):
+    exec(before)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["bench", *arguments])
+    print(json.dumps([name, status, out.getvalue() or err.getvalue()]))
+"""
+# The kernel's mistake, behind the back of its first-use check.
+WRONG = """
+from rope_patch.rotation import dispatch, rotary
+right = dispatch.rotate
+def wrong(*arguments):
+    rotated = right(*arguments)
+    rotated[0].flatten()[3].mul_(1.01)
+    return rotated
+dispatch.rotate = wrong
+"""
+FAILING = """
+def fails(*arguments):
+    return "ub overflow"
+dispatch.rotate = fails
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bench")
+    for name, more in {
+        "partial": {},
+        "llama3": {"partial_rotary_factor": 1.0, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
+        "lacking": {"rope_scaling": {"rope_type": "llama3"}},
+        "sections": {"partial_rotary_factor": 1.0, "rope_scaling": {"type": "mrope", "mrope_section": [10, 15, 15]}},
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps({**CONFIG, **more}))
+    return folder
+
+
+def run(folder: Path, *steps: tuple[str, str, list[str]], **variables: str) -> dict[str, tuple[int, str]]:
+    pytest.importorskip("vllm", reason="times the real vLLM")
+    pytest.importorskip("rope_patch_test_platform", reason="needs the test platform beside vLLM")
+    platform = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(steps)],
+        env=clean_environment() | platform | variables, cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {name: (status, said) for name, status, said in map(json.loads, done.stdout.splitlines())}
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path) -> dict[str, tuple[int, str]]:
+    """All in one process, since each costs ten seconds of imports."""
+    few = ["--json", "--tokens", "2"]
+    return run(
+        folder,
+        ("json", "", ["partial", "--json"]),
+        ("text", "", ["partial", "--plot", "out.png"]),
+        ("llama3", "", ["llama3", *few, "-tp", "2"]),
+        ("lacking", "", ["lacking", *few]),
+        ("sections", "", ["sections", *few]),
+        ("wrong", WRONG, ["partial", "--tokens", "2"]),
+        ("failing", FAILING, ["partial", *few]),
+        ("no step", "from rope_patch.cli.worker import Worker\nWorker.step = None", ["partial", *few]),
+    )
+
+
+def test_rows_have_positive_times_of_both_and_no_device_time_when_interpreted(said: Any) -> None:
+    status, printed = said["json"]
+    assert status == 0
+    answer = json.loads(printed)
+    assert (answer["ok"], answer["dtype"]) == (True, "bfloat16")
+    assert [row["tokens"] for row in answer["results"]] == list(bench.TOKENS_INTERPRETED)
+    for row in answer["results"]:
+        assert (row["shape"]["head_size"], row["shape"]["rotary_dim"]) == (80, 20)
+        for times in row["native"], row["patched"]:
+            assert times["host"]["median_us"] > 0
+            assert times["host"]["spread_us"] >= 0
+            assert times["device"] is None
+        assert row["ratio_host"] == row["native"]["host"]["median_us"] / row["patched"]["host"]["median_us"]
+        assert row["ratio_device"] is None
+        assert (row["serves"], row["reason"], row["remarks"], row["fault"]) == ("kernel", None, [], None)
+
+
+def test_a_person_reads_what_serves_and_that_an_interpreters_time_says_nothing(said: Any) -> None:
+    status, printed = said["text"]
+    assert status == 0
+    header, first, *_ = printed.splitlines()
+    assert header.split("  ")[0] == "shape"
+    assert "host: native" in header
+    assert "device" not in header
+    assert first.split()[-1] == "kernel"
+    assert "TRITON'S INTERPRETER ran the kernel: these times say nothing of a device." in printed
+
+
+def test_a_picture_is_drawn(said: Any, folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    assert (folder / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_class_is_that_of_the_models_scaling(said: Any) -> None:
+    (row,) = json.loads(said["llama3"][1])["results"]
+    assert (row["embedding"], row["serves"], row["remarks"]) == ("Llama3RotaryEmbedding", "kernel", [])
+    assert (row["shape"]["num_heads"], row["shape"]["num_kv_heads"]) == (1, 1)
+
+
+def test_a_scaling_without_its_parameters_is_the_plain_class_and_said_so(said: Any) -> None:
+    status, printed = said["lacking"]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["embedding"], row["serves"]) == (0, "RotaryEmbedding", "kernel")
+    assert "scaling llama3 cannot be built (KeyError('factor'))" in row["remarks"][0]
+
+
+def test_a_class_that_is_not_covered_is_said_to_stay_native(said: Any) -> None:
+    status, printed = said["sections"]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["serves"]) == (0, "native")
+    assert "not covered" in row["reason"]
+    assert row["patched"]["host"]["median_us"] > 0
+
+
+def test_a_wrong_kernel_is_exit_status_1(said: Any) -> None:
+    status, printed = said["wrong"]
+    assert status == 1
+    assert "FAULT, kernel [1]\n[1] WRONG: 1 of 480 lanes\n" in printed
+    assert "FAULT: the kernel is wrong or could not be run in 1 lines." in printed
+
+
+def test_a_kernel_that_could_not_be_run_is_exit_status_1(said: Any) -> None:
+    status, printed = said["failing"]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["fault"], row["serves"], row["reason"]) == (1, "ub overflow", "native", "ub overflow")
+    assert row["native"]["host"]["median_us"] > 0
+    assert row["patched"] is None
+
+
+def test_a_worker_that_cannot_be_brought_to_a_forward_pass_is_exit_status_2(said: Any) -> None:
+    status, printed = said["no step"]
+    assert status == 2
+    assert "stablelm cannot be measured here: TypeError" in printed
+
+
+def test_under_the_kill_switch_native_serves_and_the_kernel_is_still_timed(folder: Path) -> None:
+    """Beside a native that is wrong, which is said, and no fault of the kernel's."""
+    wrong = "import torch\nfrom vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding\n"
+    wrong += "from vllm.model_executor.layers import rotary_embedding\nrotary_embedding._ROPE_DICT.clear()\n"
+    wrong += "RotaryEmbedding.forward_oot = lambda self, positions, query, key: (query + 1, key + 0)"
+    off = {"VLLM_ASCEND_TRITON_ROPE": "0"}
+    few = ["partial", "--json", "--tokens", "2"]
+    answers = run(folder, ("off", "", few), ("native wrong", wrong, few), **off)
+    status, printed = answers["off"]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["serves"], row["reason"]) == (0, "native", "switched off by VLLM_ASCEND_TRITON_ROPE=0")
+    assert row["patched"]["host"]["median_us"] > 0
+    status, printed = answers["native wrong"]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["fault"]) == (0, None)
+    assert row["remarks"][0].startswith("native differs in ")
+
+
+@pytest.fixture
+def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
+
+
+def test_a_missing_matplotlib_is_said_before_anything_is_measured(
+    nothing_measured: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "--plot", "out.png"]) == 2
+    assert "pip install 'rope-patch[plot]'" in capsys.readouterr().err
+
+
+def test_an_unknown_folder_is_exit_status_2(
+    nothing_measured: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    assert main(["bench", "--plot", str(tmp_path / "nowhere" / "out.png")]) == 2
+    assert "there is no folder for" in capsys.readouterr().err
+    for place in "", "out.nonsense", str(tmp_path):
+        assert main(["bench", "--plot", place]) == 2
+        assert "--plot is '" in capsys.readouterr().err
+    assert main(["bench", str(tmp_path)]) == 2
+    assert "neither a model folder" in capsys.readouterr().err
+
+
+def test_without_vllm_there_is_nothing_to_time(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    monkeypatch.setattr(verify, "choose_device", lambda: torch.device("cpu"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    assert main(["bench"]) == 2
+    assert "bench needs vLLM" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tokens", ["0", "", "1,x", "-1", "1" * 5000, "1048577"])
+def test_numbers_of_tokens_are_numbers(tokens: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", f"--tokens={tokens}"])
+    assert ended.value.code == 2

@@ -1,0 +1,258 @@
+"""``rope-patch``: its exit status, its two ways of answering, and ``status`` and ``run``."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rope_patch.cli import VERBS, main
+from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
+from rope_patch.patching import outcomes
+from rope_patch.reporting import report_folder
+from tests.conftest import DOUBLES, ROOT, Run, clean_environment
+from tests.reporting.test_ranks import OFF, RETIRED, of
+
+Said = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_and_has_json(verb: str, capsys: Said) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"]])
+def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_the_command_and_the_module_are_the_same(python: Run) -> None:
+    import rope_patch
+
+    command = [sys.executable, "-m", "rope_patch", "--version"]
+    assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == f"rope-patch {rope_patch.__version__}"
+    code = "from importlib.metadata import distribution as d\n"
+    code += "[e] = [e for e in d('rope-patch').entry_points if e.group == 'console_scripts']; print(e.name, e.value)"
+    assert python(code) == "rope-patch rope_patch.cli:main"
+
+
+def test_asking_for_help_imports_nothing_heavy(python: Run) -> None:
+    code = "import sys\nfrom rope_patch.cli import main\ntry:\n    main(['verify', '--help'])\nexcept SystemExit:\n    "
+    code += "print({'torch', 'vllm', 'triton', 'wrapt'} & set(sys.modules))"
+    assert python(code).splitlines()[-1] == "set()"
+
+
+def command(*arguments: str, output: object = subprocess.PIPE) -> tuple[int, str]:
+    """Exit status, and what the real command says on standard error."""
+    environment = clean_environment() | {"PYTHONPATH": str(ROOT)}
+    full = [sys.executable, "-m", "rope_patch", *arguments]
+    done = subprocess.run(full, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)  # type: ignore[call-overload]
+    return done.returncode, done.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    mine = of(0)
+    mine["process"]["host"] = "elsewhere"  # and just written: it lives
+    folder = reports(tmp_path, mine)
+    with open("/dev/full", "w") as full:
+        said = "rope-patch: the answer cannot be written: No space left on device\n"
+        assert command("status", folder, output=full) == (2, said)
+        assert command("status", "--help", output=full)[1].count("\n") <= 1
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as closed:
+        assert command("status", folder, output=closed) == (0, "")
+
+
+def test_an_interrupt_while_torch_is_imported_is_exit_status_130(tmp_path: Path, python: Run) -> None:
+    (tmp_path / "torch.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom rope_patch.cli import main\n"
+    assert python(code + "sys.exit(main(['verify']))", rc=130) == ""
+
+
+def test_an_interrupt_while_the_verbs_are_imported_is_exit_status_130(python: Run) -> None:
+    code = """
+import os, signal, sys
+from rope_patch.cli import main
+class Interrupts:
+    def find_spec(self, name, *rest):
+        if name == "rope_patch.cli.verify":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+sys.exit(main(["status", "/nowhere"]))
+"""
+    assert python(code, rc=130) == ""
+
+
+def test_a_report_of_junk_is_shown_in_whatever_encoding_standard_output_has(tmp_path: Path, python: Run) -> None:
+    mine = of(0, fallbacks={"\x1b[2J \u2026 \ud800": 3})
+    mine["process"]["host"] = "elsewhere"
+    code = f"from rope_patch.cli import main; print(main(['status', {reports(tmp_path, mine)!r}]))"
+    printed = python(code, PYTHONIOENCODING="ascii")
+    assert "3 times: ?[2J \\u2026 ?" in printed
+    assert printed.splitlines()[-1] == "0"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--", ""], ["status", ""], ["status", "x" * 5000]], ids=["command", "empty", "long"]
+)
+def test_names_that_are_none_are_one_sentence(arguments: list[str], capsys: Said) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rope-patch: ")
+    assert said.count("\n") == 1
+    assert len(said) < 300
+
+
+# status
+
+
+def reports(folder: Path, *found: object) -> str:
+    folder.mkdir(exist_ok=True)
+    for number, report in enumerate(found):
+        (folder / f"{number}.json").write_text(json.dumps(report))
+    return str(folder)
+
+
+def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said) -> None:
+    mine = of(0, calls={"eager": 41, "traced": 5}, fallbacks={"gradients wanted": 3})
+    mine["process"].update(pid=os.getpid(), role="worker", world_size=2)
+    assert main(["status", reports(tmp_path, mine)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("worker", "0 of 2", str(os.getpid()), "live", "patched (rotary_embedding)", " 41 ", "3 times: grad"):
+        assert words in shown
+    assert main(["status", "--json", str(tmp_path)]) == 0
+    (process,) = json.loads(capsys.readouterr().out)["processes"]
+    assert process["life"] == "live"
+    assert process["status"]["calls"]["eager"] == 41
+
+
+LOST = {"targets": {"rotary_embedding": outcomes.LOST}}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (OFF, "ranks disagree"),
+        (RETIRED, "first-use check failed"),
+        (LOST, "executed again"),
+    ],
+)
+def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
+    found = of(0), of(1, **change)  # type: ignore[arg-type]
+    for report in found:
+        report["process"]["pid"] = os.getpid()
+    assert main(["status", "--json", reports(tmp_path, *found)]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert any(named in problem for problem in problems), problems
+
+
+@pytest.mark.parametrize("state", [ledger.LOST, "half taken back, disable() again finishes it: OSError: no"])
+def test_status_names_a_target_that_is_not_as_asked(tmp_path: Path, capsys: Said, state: str) -> None:
+    found = of(0, targets={"rotary_embedding": state})
+    found["process"]["pid"] = os.getpid()
+    assert main(["status", "--json", reports(tmp_path, found)]) == 1
+    (problem,) = json.loads(capsys.readouterr().out)["problems"]
+    assert state in problem
+
+
+def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, capsys: Said) -> None:
+    gone, mine = of(1, **RETIRED), of(0)
+    gone["process"].update(pid=2**22 + 1)
+    mine["process"]["pid"] = os.getpid()
+    assert main(["status", reports(tmp_path, gone, mine)]) == 0
+    shown = capsys.readouterr().out
+    assert 0 < shown.index(" live ") < shown.index(" gone "), "who lives comes first"
+    (tmp_path / "1.json").unlink()
+    assert main(["status", str(tmp_path)]) == 1
+    assert "no live process" in capsys.readouterr().out
+
+
+def test_status_of_nothing_readable_is_exit_status_2(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VLLM_ASCEND_TRITON_ROPE_REPORT", raising=False)
+    assert main(["status"]) == 2
+    assert "VLLM_ASCEND_TRITON_ROPE_REPORT" in capsys.readouterr().err
+    assert main(["status", str(tmp_path / "nowhere")]) == 2
+    monkeypatch.setattr(os, "geteuid", lambda: 12345678)
+    assert main(["status", "--json", str(tmp_path)]) == 2
+    assert "belongs to user" in json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
+
+
+def test_status_lets_no_report_speak_to_the_terminal(tmp_path: Path, capsys: Said) -> None:
+    mine = of(0)
+    mine["process"].update(pid=os.getpid(), role="\x1b[2Jworker")
+    main(["status", reports(tmp_path, mine)])
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_status_reads_what_a_process_wrote(with_doubles: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "reports"
+    code = (
+        "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base\n"
+        "from rope_patch.reporting import report_folder\nfrom rope_patch.cli import main\n"
+        f"report_folder.write({str(folder)!r}, report_folder.current(rope_patch.status()))\n"
+        f"print(main(['status', {str(folder)!r}]))"
+    )
+    assert with_doubles(code).splitlines()[-1] == "0"
+    assert len(report_folder.read(str(folder))[0]) == 1
+
+
+# run
+
+
+def carried(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = clean_environment() | {"PYTHONPATH": f"{ROOT}{os.pathsep}{DOUBLES}"} | environment
+    run = [sys.executable, "-m", "rope_patch", "run", *command]
+    return subprocess.run(run, env=environment, capture_output=True, text=True)
+
+
+NESTED = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"
+SHOW = "import rope_target; import vllm.model_executor.layers.rotary_embedding.base as b; print(b.Scaled()(1, 2, 3))"
+
+
+@pytest.mark.parametrize("dashes", [[], ["--"]], ids=["plain", "dashes"])
+def test_run_patches_the_command_and_the_children_of_its_children(dashes: list[str]) -> None:
+    done = carried(*dashes, sys.executable, "-c", NESTED, SHOW)
+    assert (done.stdout, done.returncode) == ("ours\n", 0), done.stderr
+
+
+def test_run_hands_over_arguments_and_exit_status_as_they_are() -> None:
+    done = carried("--", sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "--json", "-h", "a b")
+    assert (done.stdout, done.returncode) == ("['--json', '-h', 'a b']\n", 7)
+
+
+def test_run_within_run_puts_the_folder_there_once() -> None:
+    code = "import os; print(os.environ['PYTHONPATH'])"
+    done = carried(sys.executable, "-m", "rope_patch", "run", sys.executable, "-c", code)
+    assert done.stdout.strip().split(os.pathsep) == [BOOTSTRAP, str(ROOT), str(DOUBLES)]
+    assert with_bootstrap(None) == BOOTSTRAP
+    assert with_bootstrap(f"/a{os.pathsep}{BOOTSTRAP}/") == f"{BOOTSTRAP}{os.pathsep}/a"
+
+
+@pytest.mark.parametrize("path", [os.pathsep, f"/a{os.pathsep}", f"{os.pathsep}/a", f"/a{os.pathsep}{os.pathsep}/b"])
+def test_run_keeps_the_current_folder_where_the_path_has_it(tmp_path: Path, path: str) -> None:
+    """To Python, an empty entry is the current folder; a path that is empty as a whole is none."""
+    (tmp_path / "here.py").write_text("print('found')")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "script.py").write_text("import here")
+    environment = clean_environment() | {"PYTHONPATH": with_bootstrap(path)}
+    command = [sys.executable, "folder/script.py"]
+    assert subprocess.check_output(command, env=environment, cwd=tmp_path, text=True) == "found\n"
+    assert with_bootstrap(with_bootstrap(path)) == with_bootstrap(path)
+    assert with_bootstrap("") == BOOTSTRAP
+
+
+@pytest.mark.parametrize(("command", "status"), [([], 2), (["no-such-command-here"], 127), ([str(ROOT)], 126)])
+def test_run_of_what_cannot_run_says_so(command: list[str], status: int) -> None:
+    done = carried("--", *command)
+    assert done.returncode == status
+    assert done.stderr.startswith("rope-patch: ")

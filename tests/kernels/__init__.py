@@ -1,0 +1,1 @@
+"""The kernel, its plans and its launch."""

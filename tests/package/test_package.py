@@ -1,0 +1,101 @@
+"""What is built and installed, and that the documents tell the truth about the tree."""
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli", reason="reading pyproject.toml needs tomli before Python 3.11")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (built,) = folder.iterdir()
+    return built
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    package = {str(p.relative_to(ROOT)) for p in (ROOT / "rope_patch").rglob("*") if p.suffix in (".py", ".typed")}
+    assert {name for name in names if ".dist-info/" not in name} == package
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wrapt_is_the_only_hard_dependency(wheel: Path) -> None:
+    (metadata,) = (n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(".dist-info/METADATA"))
+    text = zipfile.ZipFile(wheel).read(metadata).decode()
+    required = re.findall(r"^Requires-Dist: (.*)$", text, re.M)
+    assert [entry for entry in required if "extra ==" not in entry] == ["wrapt>=1.16"]
+    assert "License-Expression: Apache-2.0" in text
+    assert "Requires-Python: >=3.10" in text
+
+
+def test_installed_from_the_wheel_it_works_and_uninstalls_without_residue(wheel: Path, tmp_path: Path) -> None:
+    import venv
+
+    venv.create(tmp_path / "venv", with_pip=True, system_site_packages=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    before = sorted(p for p in (tmp_path / "venv").rglob("*") if "__pycache__" not in p.parts)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    said = subprocess.run(
+        [python, "-c", "import rope_patch; print(rope_patch.__version__)"], check=True, capture_output=True, text=True
+    )
+    assert said.stdout.strip() in wheel.name
+    command = tmp_path / "venv" / "bin" / "rope-patch"
+    for verb, left in (("install", {"rope_patch.pth", "rope_patch.start"}), ("uninstall", set())):
+        subprocess.run([command, verb], check=True, stdout=subprocess.DEVNULL)
+        assert {p.name for p in (tmp_path / "venv").rglob("rope_patch.*")} == left
+    subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "rope-patch"], check=True)
+    after = sorted(p for p in (tmp_path / "venv").rglob("*") if "__pycache__" not in p.parts)
+    assert after == before
+
+
+def test_the_tested_floor_of_wrapt_is_the_declared_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (floor,) = (d.removeprefix("wrapt>=") for d in project["dependencies"])
+    assert f"wrapt=={floor}" in (ROOT / "scripts" / "environments.sh").read_text()
+
+
+def test_the_top_level_is_what_it_should_be() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in listed.stdout.splitlines()}
+    expected = {"rope_patch", "tests", "scripts", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    assert {name for name in top if not name.startswith(".")} == expected
+
+
+def test_the_map_names_every_module_and_no_other() -> None:
+    readme = (ROOT / "rope_patch" / "README.md").read_text()
+    section = readme.split("## Map of the code")[1].split("\n## ")[0]
+    named = set(re.findall(r"^\| `([\w/.]+)` \|", section, re.M))
+    package = ROOT / "rope_patch"
+    modules = {str(p.relative_to(package)) for p in package.rglob("*.py") if p.stat().st_size}
+    assert named == modules
+
+
+def test_the_readme_is_short_enough_for_an_operator() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
+
+
+def test_the_readme_names_the_entry_point_and_every_value_of_the_variable() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "VLLM_PLUGINS" in readme
+    for value in ("auto", "off", "all", "force"):
+        assert f"`{value}`" in readme
+
+
+def test_files_fit_in_the_head() -> None:
+    long = {p.name: n for p in (ROOT / "rope_patch").rglob("*.py") if (n := len(p.read_text().splitlines())) > 220}
+    assert not long

@@ -1,0 +1,149 @@
+"""The rooms of the package: imports go down, never round; and an import that comes late says why."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "rope_patch"
+# From the top. A module imports from its own room and from those below it. ``rope_patch/README.md`` has the picture.
+FLOORS = (
+    {"__main__", "startup", "vllm_plugin", "bootstrap"},
+    {"cli"},
+    {""},  # rope_patch itself: enable, disable, status
+    {"patching"},
+    {"rotation"},
+    {"trust"},
+    {"kernels"},
+    {"reporting"},
+    {"settings", "capability"},
+    {"environment"},
+)
+# Rooms whose modules may import late, each for the reason given.
+LATE = {
+    "": "importing rope_patch must cost nothing to a process that never imports vLLM",
+    "cli": "a verb is looked up, and its help printed, without torch and vLLM; the variables are set before them",
+    "vllm_plugin": "without vLLM, or switched off, there is nothing to ask",
+    "bootstrap": "it is imported into every process, and says why it cannot be instead of raising",
+}
+
+
+class Import:
+    """``module`` imports ``target``, both as dotted names under rope_patch ("" for itself), at once or late."""
+
+    def __init__(self, module: str, target: str, late: bool) -> None:
+        self.module, self.target, self.late = module, target, late
+
+    def __repr__(self) -> str:
+        return f"{self.module or 'rope_patch'} imports {self.target or 'rope_patch'}"
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def floor(module: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def modules(package: Path) -> dict[str, Path]:
+    names = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def imports(package: Path) -> list[Import]:
+    """Of every module; those under ``TYPE_CHECKING`` too, since a reader follows them as well."""
+    known, found = modules(package), []
+    for module, path in known.items():
+        tree = ast.parse(path.read_text())
+        inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+        for node in ast.walk(tree):
+            for name in _named(node):
+                words = name.split(".")
+                if words[0] != "rope_patch":
+                    continue
+                while ".".join(words[1:]) not in known:  # what is imported is a name in a module
+                    words.pop()
+                target = ".".join(words[1:])
+                if target != module:
+                    found.append(Import(module, target, id(node) in inside))
+    return found
+
+
+def _named(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute here"
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return []
+
+
+def circle(found: list[Import]) -> list[str]:
+    """Modules that import each other in a ring, if there are any."""
+    graph: dict[str, set[str]] = {}
+    for one in found:
+        graph.setdefault(one.module, set()).add(one.target)
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> list[str]:
+        if module in way:
+            return way[way.index(module) :]
+        if module not in done:
+            for target in sorted(graph.get(module, ())):
+                if ring := walk(target, [*way, module]):
+                    return ring
+            done.add(module)
+        return []
+
+    return next((ring for module in sorted(graph) if (ring := walk(module, []))), [])
+
+
+def upward(found: list[Import]) -> list[Import]:
+    return [one for one in found if floor(one.target) < floor(one.module) or _sideways(one)]
+
+
+def _sideways(one: Import) -> bool:
+    return floor(one.target) == floor(one.module) and room(one.target) != room(one.module)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circle(imports(PACKAGE)) == []
+
+
+def test_imports_go_down() -> None:
+    assert upward(imports(PACKAGE)) == []
+
+
+def test_only_rooms_with_a_reason_import_late() -> None:
+    late = {room(one.module) for one in imports(PACKAGE) if one.late}
+    assert late == set(LATE)
+
+
+def test_every_module_has_a_floor() -> None:
+    rooms = {room(module) for module in modules(PACKAGE)}
+    assert rooms == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "named"),
+    [
+        ("reporting/counts.py", "from rope_patch.patching import hooks", "reporting.counts imports patching.hooks"),
+        ("settings.py", "def late():\n    import rope_patch.capability", "settings imports capability"),
+        ("trust/trial.py", "from rope_patch.trust.first_use import forget", "trust.trial imports trust.first_use"),
+    ],
+)
+def test_what_is_wrong_is_found(tmp_path: Path, file: str, line: str, named: str) -> None:
+    """The tests above can fail: a tree like ours, with one import more."""
+    for path in PACKAGE.rglob("*.py"):
+        copy = tmp_path / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text() + (f"\n{line}\n" if copy == tmp_path / file else ""))
+    found = imports(tmp_path)
+    assert named in map(repr, found)
+    assert named in map(repr, upward(found)) or set(named.split(" imports ")) <= set(circle(found))

@@ -1,0 +1,1 @@
+"""Putting things of vLLM's in place and taking them back."""

@@ -1,0 +1,196 @@
+"""vllm-ascend's call sites, as doubles of their shape: what is taken, what stays, and what is not recognised.
+
+The real ones are tested on the real packages.
+"""
+
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="rotations need torch")
+pytest.importorskip("triton", reason="rotations need triton")
+
+from rope_patch.patching.targets import NotApplicable, ascend_rope_kernel, ascend_rotary_class  # noqa: E402
+from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.rotation import rotary  # noqa: E402
+from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
+from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+
+ON, ALL = parse({VARIABLE: "1"}), parse({VARIABLE: "all"})
+
+
+@pytest.fixture(autouse=True)
+def fresh_counts() -> None:
+    counts.calls.clear()
+    counts.fallbacks.clear()
+
+
+def newer() -> ModuleType:
+    """The arrangement of 0.15 and newer."""
+    module = ModuleType("vllm_ascend.ops.rotary_embedding")
+
+    def rope_forward_triton(
+        q: Any, k: Any, cos: Any = None, sin: Any = None, cos_sin_cache: Any = None, positions: Any = None,
+        rope_dim: int = -1, is_neox_style: bool = True,
+    ) -> Any:  # fmt: skip
+        return "upstream", rope_dim
+
+    def rope_forward_oot(case: Rotation) -> Any:  # looks its global up when it is called, as upstream does
+        q, k = (t.view(case.positions.numel(), -1, case.head_size) for t in (case.query, case.key))
+        return module.rope_forward_triton(
+            q, k, cos_sin_cache=case.cache, positions=case.positions, rope_dim=case.rotary_dim,
+            is_neox_style=case.is_neox_style,
+        )  # fmt: skip
+
+    module.rope_forward_triton, module.rope_forward_oot = rope_forward_triton, rope_forward_oot
+    return module
+
+
+def older() -> ModuleType:
+    """The arrangement of 0.11 and 0.13."""
+    module = ModuleType("vllm_ascend.ops.rotary_embedding")
+
+    def _rope_forward_oot(
+        self: Any, positions: Any, query: Any, key: Any, is_neox_style: bool, offsets: Any = None
+    ) -> Any:
+        return "upstream", is_neox_style
+
+    class AscendRotaryEmbedding(SimpleNamespace):
+        def forward_oot(
+            self, positions: Any, query: Any, key: Any, offsets: Any = None, is_neox_style_override: Any = None
+        ) -> Any:
+            style = self.is_neox_style if is_neox_style_override is None else is_neox_style_override
+            return module._rope_forward_oot(self, positions, query, key, style, offsets)
+
+    class AscendYaRNRotaryEmbedding(SimpleNamespace):
+        def forward_oot(self, *arguments: Any) -> Any:
+            return module.AscendRotaryEmbedding.forward_oot(self, *arguments)
+
+    module._rope_forward_oot = _rope_forward_oot
+    module.AscendRotaryEmbedding, module.AscendYaRNRotaryEmbedding = AscendRotaryEmbedding, AscendYaRNRotaryEmbedding
+    return module
+
+
+def embedding(module: ModuleType, case: Rotation, name: str = "AscendRotaryEmbedding") -> Any:
+    return getattr(module, name)(
+        head_size=case.head_size, rotary_dim=case.rotary_dim, is_neox_style=case.is_neox_style,
+        cos_sin_cache=case.cache,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["strided", "contiguous"])
+@pytest.mark.parametrize("rotary_dim", [20, 64, 96])
+def test_the_newer_kernel_is_ours_with_its_contract(rotary_dim: int, strided: bool) -> None:
+    module, case = newer(), rotation(5, 4, 2, 96, rotary_dim, strided=strided)
+    before = case.query.clone(), case.key.clone()
+    ascend_rope_kernel.install(module, ON)
+    q, k = module.rope_forward_oot(case)
+    assert counts.calls == {"eager": 1}
+    assert_rotated(case, before[0], q)
+    assert_rotated(case, before[1], k)
+    assert q.is_contiguous()
+    assert (q.data_ptr() == case.query.data_ptr()) == (not strided), "contiguous in place, strided fresh"
+
+
+def test_the_newer_kernel_stays_upstreams_where_cos_and_sin_are_given_or_ours_cannot() -> None:
+    module, case = newer(), rotation(5, 4, 2, 64, 64)
+    ascend_rope_kernel.install(module, ON)
+    assert module.rope_forward_triton(case.query, case.key, "cos", "sin", rope_dim=7) == ("upstream", 7)
+    case.cache = case.cache.half()
+    assert module.rope_forward_oot(case)[0] == "upstream"
+    assert sum(counts.fallbacks.values()) == 1
+
+
+@pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])
+def test_partial_rotary_of_the_older_class_is_ours_yarn_included(name: str) -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 40)
+    ascend_rotary_class.install(module, ON)
+    q, k = embedding(module, case, name).forward_oot(case.positions, case.query, case.key)
+    assert_rotated(case, case.query, q)
+    assert_rotated(case, case.key, k)
+
+
+def test_the_style_of_the_call_is_honoured_over_the_modules() -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 40, is_neox_style=True)
+    ascend_rotary_class.install(module, ON)
+    instance = embedding(module, case)
+    case.is_neox_style = False
+    assert_rotated(case, case.query, instance.forward_oot(case.positions, case.query, case.key, None, False)[0])
+    instance.is_neox_style = False  # as GLM does after construction
+    assert_rotated(case, case.query, instance.forward_oot(case.positions, case.query, case.key)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "head_size", "is_neox_style", "ours"),
+    [(ON, 64, True, False), (ALL, 64, True, True), (ALL, 128, False, True), (ALL, 128, True, False)],
+    ids=["vendor's by default", "ours under all", "no fusion matches GPT-J", "a fusion matches NeoX 128/128"],
+)
+def test_full_rotary_is_the_vendors_unless_all_and_never_where_a_fusion_matches(
+    settings: Settings, head_size: int, is_neox_style: bool, ours: bool
+) -> None:
+    module, case = older(), rotation(5, 4, 2, head_size, head_size, is_neox_style=is_neox_style)
+    ascend_rotary_class.install(module, settings)
+    result = embedding(module, case).forward_oot(case.positions, case.query, case.key)
+    if ours:
+        assert_rotated(case, case.query, result[0])
+    else:
+        assert result == ("upstream", is_neox_style)
+
+
+def test_offsets_are_the_originals_to_refuse() -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 40)
+    ascend_rotary_class.install(module, ON)
+    assert embedding(module, case).forward_oot(case.positions, case.query, case.key, "offsets")[0] == "upstream"
+
+
+def test_each_arrangement_is_recognised_by_what_it_has_and_an_unknown_one_left() -> None:
+    with pytest.raises(NotApplicable, match="has no rope_forward_triton"):
+        ascend_rope_kernel.install(older(), ON)
+    with pytest.raises(NotApplicable, match="which is replaced instead"):
+        ascend_rotary_class.install(newer(), ON)
+    for install, module, name in (
+        (ascend_rope_kernel.install, newer(), "rope_forward_triton"),
+        (ascend_rotary_class.install, older(), "_rope_forward_oot"),
+    ):
+        setattr(module, name, lambda moved: None)
+        before = dict(vars(module))
+        with pytest.raises(NotApplicable, match="expected"):
+            install(module, ON)
+        assert vars(module) == before, "nothing is touched"
+    with pytest.raises(NotApplicable, match="unknown"):
+        ascend_rotary_class.install(ModuleType("empty"), ON)
+
+
+def test_undone_the_very_objects_are_back() -> None:
+    for install, module, holder, name in (
+        (ascend_rope_kernel.install, newer(), lambda m: m, "rope_forward_triton"),
+        (ascend_rotary_class.install, older(), lambda m: m.AscendRotaryEmbedding, "forward_oot"),
+    ):
+        before = vars(holder(module))[name]
+        undo = install(module, ON)
+        assert vars(holder(module))[name] is not before
+        undo()
+        assert vars(holder(module))[name] is before
+
+
+def test_two_models_each_use_their_own_cache() -> None:
+    module, draft, target = newer(), rotation(5, 4, 2, 64, 40, seed=1), rotation(5, 4, 2, 64, 40, seed=2)
+    ascend_rope_kernel.install(module, ON)
+    for case in (draft, target, draft):
+        assert_rotated(case, case.query, module.rope_forward_oot(case)[0])
+
+
+def test_compiled_the_older_class_has_our_op_in_the_graph() -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 40)
+    ascend_rotary_class.install(module, ON)
+    graphs = []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    instance = embedding(module, case)
+    compiled = torch.compile(instance.forward_oot, fullgraph=True, backend=keep)
+    assert_rotated(case, case.query, compiled(case.positions, case.query, case.key)[0])
+    assert sum(node.target is rotary.ops.rotary_embedding for node in graphs[0].graph.nodes) == 1

@@ -1,0 +1,265 @@
+"""The target on the real vLLM: which classes are served, what a live model is bound to, and the way back."""
+
+import pytest
+
+from tests.conftest import ROOT, Run
+
+pytest.importorskip("vllm", reason="needs the real vLLM")
+import rope_patch_test_platform  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
+
+ENVIRONMENT = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+PRELUDE = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import torch
+import rope_patch
+from rope_patch.reporting import counts
+from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.rotary_embedding import get_rope
+from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+from vllm.model_executor.custom_op import CustomOp
+context = set_current_vllm_config(VllmConfig(compilation_config=CompilationConfig(custom_ops=["all"])))
+context.__enter__()
+torch.manual_seed(0)
+def inputs(T=5, H=4, K=2, D=64):
+    qkv = torch.randn(T, (H + 2 * K) * D)
+    return torch.randint(0, 100, (T,)), qkv[:, : H * D], qkv[:, H * D : (H + K) * D]
+def rope(kind="default", D=64, **parameters):
+    # An entry of its own: get_rope would hand out the same object again.
+    from vllm.model_executor.layers import rotary_embedding
+    rotary_embedding._ROPE_DICT.clear()
+    parameters = {{"rope_type": kind, "rope_theta": 10000.0, **parameters}}
+    return get_rope(D, 128, dtype=torch.float32, rope_parameters=parameters)
+"""
+KINDS = {
+    "RotaryEmbedding": '"default"',
+    "Llama3RotaryEmbedding": '"llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, '
+    "original_max_position_embeddings=64",
+    "LinearScalingRotaryEmbedding": '"linear", factor=2.0',
+    "DynamicNTKScalingRotaryEmbedding": '"dynamic", factor=2.0',
+    "NTKScalingRotaryEmbedding": '"ntk", factor=2.0',
+    "YaRNScalingRotaryEmbedding": '"yarn", factor=2.0, original_max_position_embeddings=64',
+    "DynamicNTKAlphaRotaryEmbedding": '"dynamic", alpha=2.0',
+    "Gemma4RotaryEmbedding": '"proportional", partial_rotary_factor=0.5',
+}
+
+
+@pytest.fixture
+def vllm(python: Run) -> Run:
+    """Run code after PRELUDE, on the test platform."""
+
+    def run(code: str, **environment: str) -> str:
+        return python(PRELUDE + code, **ENVIRONMENT | environment).splitlines()[-1]
+
+    return run
+
+
+def test_every_class_with_the_base_mathematics_is_served_as_native(vllm: Run) -> None:
+    """All in one process, since each costs ten seconds of imports: name, parameters, and whether the kernel served."""
+    code = f"""
+kinds = {KINDS!r}
+for name, arguments in kinds.items():
+    embedding = eval(f"rope({{arguments}})")
+    assert type(embedding).__name__ == name, (name, type(embedding))
+    positions, query, key = inputs()
+    want = embedding.forward_native(positions, query.clone(), key.clone())
+    counts.calls.clear()
+    got = embedding(positions, query, key)
+    assert counts.calls == {{"eager": 1}}, (name, counts.calls, counts.fallbacks)
+    for a, b in zip(got, want):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+print("all served")
+"""
+    assert vllm(code) == "all served"
+
+
+def test_classes_with_their_own_mathematics_are_left_alone(vllm: Run) -> None:
+    code = """
+class Odd(RotaryEmbedding):
+    def forward_native(self, positions, query, key=None):
+        return "its own"
+class OddStatic(RotaryEmbedding):
+    @staticmethod
+    def forward_static(*args):
+        return "its own"
+for cls in Odd, OddStatic:
+    assert cls(64, 64, 128, 10000.0, True, torch.float32)(*inputs()) == "its own"
+class OtherSignature(RotaryEmbedding):  # as Llama4VisionRotaryEmbedding of vLLM 0.11
+    def forward_native(self, query, key):
+        return "its own"
+class MoreParameters(RotaryEmbedding):  # as MRotaryEmbedding of vLLM 0.11
+    def forward_native(self, positions, query, key=None, offsets=None):
+        return offsets
+assert OtherSignature(64, 64, 128, 10000.0, True, torch.float32)(*inputs()[1:]) == "its own"
+assert MoreParameters(64, 64, 128, 10000.0, True, torch.float32)(*inputs(), offsets="its own") == "its own"
+from vllm.model_executor.layers import rotary_embedding as package
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+mrope = MRotaryEmbedding(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])
+positions, query, key = inputs()
+mrope(positions.expand(3, -1), query, key)
+assert "forward_oot" not in vars(MRotaryEmbedding)
+print(dict(counts.calls))
+"""
+    assert vllm(code) == "{}"
+
+
+def test_what_models_change_after_construction_is_read_at_every_call(vllm: Run) -> None:
+    code = """
+embedding, (positions, query, key) = rope(), inputs()
+for change in "embedding.is_neox_style = False", "embedding.cos_sin_cache = embedding.cos_sin_cache.flip(0)":
+    exec(change)
+    want = embedding.forward_native(positions, query.clone(), key.clone())
+    for a, b in zip(embedding(positions, query, key), want):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+print(dict(counts.calls))
+"""
+    assert vllm(code) == "{'eager': 2}"
+
+
+def test_a_cache_that_the_kernel_does_not_take_is_matched_by_the_original_first(vllm: Run) -> None:
+    code = """
+embedding, (positions, query, key) = rope(), inputs()
+embedding.cos_sin_cache = embedding.cos_sin_cache.half()
+embedding(positions, query, key)
+assert sum(counts.fallbacks.values()) == 1 and not counts.calls
+embedding(positions, query, key)
+print(dict(counts.calls))
+"""
+    assert vllm(code) == "{'eager': 1}"
+
+
+def test_no_key_as_in_cross_layer_sharing(vllm: Run) -> None:
+    code = """
+embedding, (positions, query, _) = rope(), inputs()
+want = embedding.forward_native(positions, query.clone())
+got = embedding(positions, query)
+torch.testing.assert_close(got[0], want[0], atol=2e-6, rtol=2e-6)
+print(got[1], dict(counts.calls))
+"""
+    assert vllm(code) == "None {'eager': 1}"
+
+
+def test_modules_copy_and_pickle(vllm: Run) -> None:
+    code = """
+import copy, pickle
+embedding, (positions, query, key) = rope(), inputs()
+for other in copy.deepcopy(embedding), pickle.loads(pickle.dumps(embedding)):
+    for a, b in zip(other(positions, query, key), embedding(positions, query, key)):
+        assert torch.equal(a, b)
+print(dict(counts.calls))
+"""
+    assert vllm(code) == "{'eager': 4}"
+
+
+def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_given_back(vllm: Run, python: Run) -> None:
+    late = PRELUDE.replace("import rope_patch\nfrom rope_patch import report\n", "")
+    code = """
+embedding, (positions, query, key) = rope(), inputs()
+native = embedding._forward_method.__func__
+attributes = {c: dict(vars(c)) for c in (RotaryEmbedding, CustomOp)}
+import rope_patch
+from rope_patch.reporting import counts
+embedding(positions, query.clone(), key.clone())
+assert counts.calls == {"eager": 1}, rope_patch.status()
+rope_patch.disable()
+assert embedding._forward_method.__func__ is native
+assert attributes == {c: dict(vars(c)) for c in (RotaryEmbedding, CustomOp)}
+embedding(positions, query.clone(), key.clone())
+assert counts.calls == {"eager": 1}
+rope_patch.enable()
+embedding(positions, query.clone(), key.clone())
+print(dict(counts.calls))
+"""
+    assert python(late + code, **ENVIRONMENT).splitlines()[-1] == "{'eager': 2}"
+
+
+PICTURE = """
+import sys, json
+{before}
+import vllm.envs
+from vllm.model_executor.layers import rotary_embedding
+from vllm.model_executor.layers.rotary_embedding import base, mrope, deepseek_scaling_rope, llama3_rope
+from vllm.model_executor import custom_op
+picture = {{}}
+for module in (vllm.envs, custom_op, rotary_embedding, base, mrope, deepseek_scaling_rope, llama3_rope):
+    for name, value in sorted(vars(module).items()):
+        if isinstance(value, type) and value.__module__.startswith("vllm"):
+            for attribute, inner in sorted(vars(value).items()):
+                code = getattr(inner, "__code__", None)
+                where = [code.co_filename, code.co_firstlineno] if code else type(inner).__name__
+                picture[f"{{module.__name__}}.{{name}}.{{attribute}}"] = where
+picture["known"] = sorted(vllm.envs.environment_variables)
+print(json.dumps(picture, sort_keys=True))
+"""
+
+
+def test_switched_off_no_attribute_of_any_vllm_class_differs_from_an_unpatched_process(python: Run) -> None:
+    unpatched = python(PICTURE.format(before="sys.modules['rope_patch'] = None"), **ENVIRONMENT)
+    off = python(PICTURE.format(before="import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT)
+    on = python(PICTURE.format(before="import rope_patch"), **ENVIRONMENT)
+    assert off.splitlines()[-1] == unpatched.splitlines()[-1]
+    assert on.splitlines()[-1] != unpatched.splitlines()[-1]
+
+
+def test_an_ordinary_cpu_installation_is_never_patched(python: Run) -> None:
+    code = PRELUDE + "print('forward_oot' in vars(RotaryEmbedding), rope_patch.status()['reason'])"
+    printed = python(code, VLLM_LOGGING_LEVEL="ERROR").splitlines()[-1]
+    assert printed == "False platform: vLLM's platform is cpu, not npu"
+
+
+def test_fullgraph_compilation_of_the_module_has_the_op_in_its_graph(vllm: Run) -> None:
+    code = """
+from rope_patch.rotation import ops
+graphs = []
+def keep(graph, example_inputs):
+    graphs.append(graph)
+    return graph
+embedding, (positions, query, key) = rope(), inputs()
+want = embedding.forward_native(positions, query.clone(), key.clone())
+got = torch.compile(embedding, fullgraph=True, dynamic=True, backend=keep)(positions, query, key)
+for a, b in zip(got, want):
+    torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+print(sum(node.target is ops.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(counts.calls))
+"""
+    for ci in ("", "true"):
+        assert vllm(code, CI=ci) == "1 {'traced': 1, 'op': 1}"
+
+
+def test_what_vllm_hashes_for_its_compile_cache_tells_on_from_off(python: Run) -> None:
+    code = (
+        "{}\nimport vllm.envs, json\nimport vllm.model_executor.layers.rotary_embedding.base\nprint(json.dumps("
+        "{{n: str(v) for n, v in vllm.envs.compile_factors().items()}}, sort_keys=True))"
+    )
+    absent = python(code.format("import sys; sys.modules['rope_patch'] = None"), **ENVIRONMENT).splitlines()[-1]
+    off = python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT).splitlines()[-1]
+    on = python(code.format("import rope_patch"), **ENVIRONMENT).splitlines()[-1]
+    asked = python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1]
+    assert off == absent
+    assert on == asked  # spelling it out is not another graph
+    assert on != off
+    assert "rope_patch" in on
+
+
+def test_vllm_knows_the_variable_when_it_is_set_and_on(python: Run) -> None:
+    code = """
+import rope_patch
+from vllm.platforms import current_platform
+current_platform.validate_environ(hard_fail=True)
+print("accepted")
+"""
+    assert python(code, VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1] == "accepted"
+
+
+def test_what_we_rely_on_in_vllm_is_there() -> None:
+    """Fails with what moved, before anything subtler does."""
+    import inspect
+
+    from vllm.model_executor import custom_op
+    from vllm.model_executor.layers.rotary_embedding import base
+
+    source = inspect.getsource(custom_op.CustomOp)
+    assert "self._forward_method = self.dispatch_forward(" in source, "instances no longer keep _forward_method"
+    assert "return self.forward_oot" in source, "dispatch_forward no longer knows forward_oot"
+    assert "forward_oot" not in vars(base.RotaryEmbeddingBase), "vLLM has a forward_oot of its own now"
+    native = inspect.signature(base.RotaryEmbedding.forward_native)
+    assert list(native.parameters) == ["self", "positions", "query", "key"], "forward_native's signature moved"

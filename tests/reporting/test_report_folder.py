@@ -1,0 +1,261 @@
+"""VLLM_ASCEND_TRITON_ROPE_REPORT: what is written, who may read it, and that nothing about it harms the host."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rope_patch
+from rope_patch.cli import main
+from rope_patch.reporting import process, report_folder
+from tests.conftest import Run
+
+SIGNATURE = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
+START = "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base as base\n"
+WAIT = """
+import glob, json, os, time
+def reports(condition=lambda reports: reports):  # however slow the machine: what never comes, pytest ends
+    while True:
+        found = [json.load(open(f)) for f in glob.glob(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"] + "/*.json")]
+        if condition(found):
+            return found
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "reports"
+
+
+def written(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
+
+
+def test_a_process_that_imports_vllm_leaves_its_status_there(with_doubles: Run, folder: Path) -> None:
+    code = START + WAIT + "reports(lambda found: found and found[0]['status']['capable'])"
+    with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
+    (report,), wrong = report_folder.read(str(folder))
+    assert not wrong
+    assert report["status"]["targets"]["rotary_embedding"] == "applied"
+    assert report["process"]["role"] == "script"
+    assert report["process"]["host"]
+
+
+def test_it_is_for_this_users_eyes_only_and_holds_no_other_environment(with_doubles: Run, folder: Path) -> None:
+    code = "import os; os.umask(0)\n" + START + WAIT + "reports()"
+    ours = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": "1"}
+    with_doubles(code, HF_TOKEN="hf_secret", VLLM_API_KEY="sk-secret", **ours)
+    (file,) = written(folder)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert "secret" not in file.read_text()
+    assert json.loads(file.read_text())["status"]["environment"] == ours
+
+
+@pytest.mark.parametrize("unset", [True, False], ids=["no folder", "no vllm"])
+def test_without_a_folder_or_without_vllm_nothing_is_written_or_loaded(
+    with_doubles: Run, folder: Path, unset: bool
+) -> None:
+    code = (
+        START if unset else "import rope_patch\n"
+    ) + "import sys; print('rope_patch.reporting.report_folder' in sys.modules)"
+    environment = {} if unset else {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder)}
+    assert with_doubles(code, **environment) == "False"
+    assert not written(folder)
+
+
+def test_a_process_that_is_switched_off_says_so_and_touches_nothing_of_vllms(with_doubles: Run, folder: Path) -> None:
+    code = (
+        START + WAIT + "import vllm.envs\nreports(); print(len(vllm.envs.environment_variables), base.EARLY(1, 2, 3))"
+    )
+    environment = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": "0"}
+    assert with_doubles(code, **environment) == "1 native"
+    (report,), _ = report_folder.read(str(folder))
+    assert report["status"]["mode"] == "off"
+    assert "VLLM_ASCEND_TRITON_ROPE=0" in report["status"]["reason"]
+
+
+def test_what_changes_later_is_written_too_and_a_fork_has_a_report_and_counts_of_its_own(
+    with_doubles: Run, folder: Path
+) -> None:
+    code = (
+        START
+        + WAIT
+        + """
+from rope_patch.reporting import counts
+counts.calls["eager"] += 7
+reports(lambda found: found and found[0]["status"]["calls"] == {"eager": 7})
+child = os.fork()
+if not child:
+    counts.calls["eager"] += 2
+    reports(lambda found: (os.getpid(), {"eager": 2}) in [(r["process"]["pid"], r["status"]["calls"]) for r in found])
+    os._exit(0)
+print(os.waitpid(child, 0)[1], len(reports()))
+"""
+    )
+    assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "0 2"
+
+
+def test_vllm_knows_the_variables_and_they_change_no_compile_cache(with_doubles: Run, folder: Path) -> None:
+    code = START + (
+        "import vllm.envs, os; known = vllm.envs.environment_variables\n"
+        "print({n for n in os.environ if n.startswith('VLLM_')} <= set(known), [(n, v()) for n, v in known.items()])"
+    )
+    check = {"VLLM_ASCEND_TRITON_ROPE_CHECK": "0"}
+    plain, checked, reported = (
+        with_doubles(code, **environment).splitlines()[-1]
+        for environment in ({}, check, {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder)})
+    )
+    assert plain == checked == reported
+    assert plain.startswith("True")
+
+
+# Ends once a report was tried three times.
+HARMLESS = (
+    """
+from rope_patch.reporting import report_folder
+report_folder.SECONDS = 0.05
+tried, write = [], report_folder.write
+def counted(*arguments):
+    tried.append(arguments)
+    write(*arguments)
+report_folder.write = counted
+"""
+    + START
+    + "print(base.EARLY(1, 2, 3), flush=True)\nimport time\nwhile len(tried) < 3: time.sleep(0.01)"
+)
+
+
+@pytest.mark.parametrize("where", ["/proc/no/such/folder", "/dev/null", "/proc/reports"])
+def test_a_folder_that_cannot_be_written_is_said_once_and_the_host_runs(with_doubles: Run, where: str) -> None:
+    printed = with_doubles(HARMLESS, VLLM_ASCEND_TRITON_ROPE_REPORT=where)
+    assert printed.endswith("ours")
+    assert printed.count("no report in") == 1
+
+
+def test_a_full_disk_leaves_no_remains_and_no_half_report(with_doubles: Run, folder: Path) -> None:
+    """A limit on the size of files stands for the disk: the kernel refuses the write in the same place."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n" + HARMLESS
+    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
+    assert printed.endswith("ours")
+    assert "no report in" in printed
+    assert not written(folder)
+
+
+def test_a_folder_that_goes_away_is_made_again(with_doubles: Run, folder: Path) -> None:
+    code = (
+        "from rope_patch.reporting import report_folder; report_folder.SECONDS = 0.05\n"
+        + START
+        + WAIT
+        + """
+from rope_patch.reporting import counts
+reports()
+os.rename(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"], "elsewhere")  # at once, whatever is just being written there
+counts.calls["eager"] += 1
+print(reports(lambda found: found and found[0]["status"]["calls"])[0]["status"]["calls"])
+"""
+    )
+    assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "{'eager': 1}"
+
+
+def test_a_folder_of_somebody_elses_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir()
+    mine = report_folder.current(rope_patch.status())
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    for act in (lambda: report_folder.write(str(folder), mine), lambda: report_folder.read(str(folder))):
+        with pytest.raises(report_folder.Refused, match="belongs to user"):
+            act()
+    assert not written(folder)
+
+
+def test_a_link_in_the_folder_is_neither_followed_nor_written_through(folder: Path, tmp_path: Path) -> None:
+    folder.mkdir()
+    precious = tmp_path / "precious"
+    precious.write_text("untouched")
+    report_folder.write(str(folder), report_folder.current(rope_patch.status()))
+    (file,) = written(folder)
+    elsewhere = tmp_path / "elsewhere.json"
+    file.rename(elsewhere)
+    file.symlink_to(precious)
+    (folder / "other.json").symlink_to(elsewhere)
+    report_folder.write(str(folder), report_folder.current(rope_patch.status()))
+    assert precious.read_text() == "untouched"
+    found, wrong = report_folder.read(str(folder))
+    assert len(found) == 1
+    assert [words.split(":")[0] for words in wrong] == ["other.json"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"process": {}, "status": {}}', "[" * 100_000, "x" * (report_folder.LARGEST + 1)]
+)
+def test_what_is_no_report_is_named_and_left(folder: Path, content: str) -> None:
+    folder.mkdir()
+    report_folder.write(str(folder), report_folder.current(rope_patch.status()))
+    (folder / "broken.json").write_text(content)
+    os.mkfifo(folder / "pipe.json")
+    found, wrong = report_folder.read(str(folder))
+    assert len(found) == 1
+    assert [words.split(":")[0] for words in wrong] == ["broken.json", "pipe.json"]
+
+
+def mangled(report: Any, *place: str, value: Any) -> Any:
+    """The report with another value at a place in it."""
+    inner = report = json.loads(json.dumps(report))
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    return report
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((), []),
+        (("process",), None),
+        (("process", "pid"), "1"),
+        (("process", "pid"), 10**400),
+        (("process", "rank"), True),
+        (("process", "role"), ["worker"]),
+        (("process", "host"), 1),
+        (("written",), {}),
+        (("status", "calls"), []),
+        (("status", "calls"), {"eager": None}),
+        (("status", "capable"), "yes"),
+        (("status", "targets"), {"rotary_embedding": 1}),
+        (("status", "signatures"), {"neox": 5}),
+        (("status", "signatures"), {"neox": {**SIGNATURE, "check": None}}),
+        (("status", "fallbacks"), "none"),
+    ],
+)
+def test_a_report_of_other_types_is_named_and_left_with_what_was_expected(
+    folder: Path, capsys: pytest.CaptureFixture[str], place: tuple[str, ...], value: Any
+) -> None:
+    mine = report_folder.current(rope_patch.status())
+    mine["status"]["signatures"]["neox"] = SIGNATURE  # type: ignore[assignment]
+    report_folder.write(str(folder), mine)
+    junk = mangled({"": mine}, "", *place, value=value)[""]
+    (folder / "junk.json").write_text(json.dumps(junk))
+    found, (wrong,) = report_folder.read(str(folder))
+    assert [one["process"]["pid"] for one in found] == [os.getpid()]
+    assert wrong.startswith(f"junk.json: {'.'.join(('report', *place))}")
+    assert "expected" in wrong
+    assert len(wrong) < 300
+    assert main(["status", str(folder)]) == 1
+    assert f"cannot read {wrong}" in capsys.readouterr().out
+
+
+def test_a_report_that_lacks_something_is_of_another_version(folder: Path) -> None:
+    mine: Any = report_folder.current(rope_patch.status())
+    del mine["status"]["note"]
+    folder.mkdir()
+    (folder / "older.json").write_text(json.dumps(mine))
+    assert report_folder.read(str(folder)) == ([], ["older.json: a report of another version: no report.status.note"])
+
+
+def test_a_process_is_told_from_one_that_had_its_number_before() -> None:
+    assert process.started(os.getpid()) == process.this()["started"]
+    assert process.started(2**22 + 1) is None

@@ -1,0 +1,1 @@
+"""The contract of a rotation, the dispatch and the op."""

@@ -1,0 +1,457 @@
+"""Trust: a wrong kernel is found out before it serves, whatever the live positions are."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the check needs torch")
+triton = pytest.importorskip("triton", reason="the check needs triton")
+
+from rope_patch import settings  # noqa: E402
+from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
+from rope_patch.kernels.planning import plans_of  # noqa: E402
+from rope_patch.patching import hooks  # noqa: E402
+from rope_patch.reporting import counts, log  # noqa: E402
+from rope_patch.rotation import dispatch, rotary  # noqa: E402
+from rope_patch.trust import (  # noqa: E402
+    first_use,
+    reference,
+    trial,
+)
+from tests.conftest import Run  # noqa: E402
+from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+
+Outs = tuple[torch.Tensor | None, torch.Tensor | None]
+
+
+@pytest.fixture(autouse=True)
+def unchecked() -> Iterator[None]:
+    dispatch.forget()
+    counts.calls.clear()
+    counts.fallbacks.clear()
+    log._warned.clear()
+    yield
+    dispatch.forget()
+
+
+def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
+    """A rotation with a seeded mistake, in fp32 and rounded once like the kernel's."""
+    cache, half = call.cos_sin_cache, call.rotary_dim // 2
+    tensor = heads.tensor.view(-1, heads.num_heads, call.head_size)
+    if mistake == "sin at the padded offset":  # upstream's defect for rotary dims that are not powers of two
+        padded = 1 << (call.rotary_dim - 1).bit_length()
+        cache = torch.cat((cache[:, :half], cache.roll(half - padded // 2, 1)[:, half:]), -1)
+    if mistake == "halves swapped":
+        cache = torch.cat((cache[:, :half], -cache[:, half:]), -1)
+    if mistake == "position ignored":
+        cache = cache[:1].expand_as(cache)
+    out = reference.rotate(call.positions, tensor, cache, call.rotary_dim, call.is_neox_style)
+    if mistake == "one lane off":
+        out[..., : call.rotary_dim] = out[..., : call.rotary_dim].roll(1, -1)
+    if mistake == "one lane of one head of the last token":
+        out[-1, -1, 0] *= 1.05
+    if mistake == "a pass-through lane changed":
+        out[0, 0, -1] += 1
+    if mistake == "not written":
+        out[1] = float("nan")
+    return out
+
+
+MISTAKES = (
+    "sin at the padded offset", "halves swapped", "position ignored", "one lane off",
+    "one lane of one head of the last token", "a pass-through lane changed", "not written",
+)  # fmt: skip
+
+
+def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+    def launch(work: Launch, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> None:
+        for heads, out in ((call.query, query_out), (call.key, key_out)):
+            if heads is not None:
+                target = heads.tensor if out is None else out
+                target.copy_(rotated(call, heads, mistake).view(target.shape))
+
+    monkeypatch.setattr(Launch, "on", launch)
+
+
+def rotated_by_zero(strided: bool = True, seed: int = 0) -> Rotation:
+    case = rotation(5, 4, 2, 64, 40, strided=strided, seed=seed)
+    case.positions[:] = 0  # what the engine's warm-up sends: a rotation by zero proves nothing
+    return case
+
+
+def serve(strided: bool = True, seed: int = 0) -> Any:
+    return served(rotated_by_zero(strided, seed))
+
+
+def served(case: Rotation) -> Any:
+    return rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True)
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_wrong_kernel_never_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mistake: str, strided: bool
+) -> None:
+    seed(monkeypatch, mistake)
+    assert serve(strided) is None
+    assert serve(strided, seed=1) is None
+    assert not counts.calls
+    assert sum(counts.fallbacks.values()) == 2
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1, "one WARNING, not one per call"
+    assert "rotary_dim 40" in warnings[0]
+    assert "first-use check failed" in warnings[0]
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_the_double_of_those_tests_without_a_mistake_serves(monkeypatch: pytest.MonkeyPatch, strided: bool) -> None:
+    seed(monkeypatch, "none")
+    assert serve(strided) is not None
+
+
+def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def launch(*arguments: Any) -> None:
+        raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
+
+    monkeypatch.setattr(Launch, "on", launch)
+    assert serve() is None
+    assert "ub overflow" in caplog.text
+    (fault,) = counts.signatures.values()
+    assert "RuntimeError: ub overflow" in str(fault)
+
+
+def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    examine = first_use._examine
+    monkeypatch.setattr(first_use, "_examine", lambda *a: (seen.append(a), examine(*a))[1])
+    for seed_ in range(4):
+        assert serve(seed=seed_) is not None
+    assert len(seen) == 1
+    assert serve(strided=False) is not None  # in place is another kernel
+    assert len(seen) == 2
+
+
+def test_a_signature_first_seen_during_capture_is_native_then_and_checked_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(first_use, "_capturing", lambda device: True)
+    assert serve() is None
+    assert counts.fallbacks == {"first seen during graph capture": 1}
+    monkeypatch.setattr(first_use, "_capturing", lambda device: False)
+    assert serve() is not None
+    monkeypatch.setattr(first_use, "_capturing", lambda device: True)
+    assert serve() is not None  # checked before: served in the capture too
+
+
+def test_the_check_allocates_little_and_keeps_nothing() -> None:
+    """Scratch on the device is at most 1 MiB at once, so that vLLM's memory profiling counts what it counted."""
+    import gc
+    import weakref
+
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Allocations(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.storages: dict[int, tuple[Any, int]] = {}
+            self.peak = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            if func._schema.name in ("aten::empty", "aten::full"):  # how device scratch is made
+                storage = result.untyped_storage()
+                self.storages[storage.data_ptr()] = (weakref.ref(result), storage.nbytes())
+                self.peak = max(self.peak, sum(size for ref, size in self.storages.values() if ref() is not None))
+            return result
+
+    case = rotation(3, 32, 8, 128, 128)
+    out, key_out = (torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (case.query, case.key))
+    with Allocations() as allocations:
+        assert isinstance(first_use.launch_trusted(case.call(), out, key_out), first_use.Trusted)
+    gc.collect()
+    assert 0 < allocations.peak <= trial.SCRATCH_BYTES
+    assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
+
+
+def test_a_tile_too_large_to_check_in_the_scratch_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "SCRATCH_BYTES", 1000)
+    assert serve() is None
+    assert "more than the 1000 bytes" in str(next(iter(counts.signatures.values())))
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_a_kernel_that_fails_to_start_later_is_retired(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
+) -> None:
+    assert serve(strided) is not None
+    dispatch.forget_ways()  # not by the kernel's own launcher: rotation/test_dispatch.py
+
+    def launch(*arguments: Any) -> None:
+        raise RuntimeError("no such kernel any more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Launch, "on", launch)
+        assert serve(strided) is None
+    assert serve(strided) is None, "once retired, it stays native"
+    assert "no such kernel any more" in caplog.text
+
+
+def out_of_memory(*arguments: Any, **named: Any) -> Any:
+    raise torch.OutOfMemoryError("NPU out of memory. Tried to allocate 2.00 MiB")
+
+
+def test_no_memory_for_the_check_is_not_the_kernels_fault(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place in ((torch, "full"), (Launch, "on")):  # the scratch, and what Triton allocates for a launch
+        with monkeypatch.context() as patched:
+            patched.setattr(*place, out_of_memory)
+            assert serve() is None
+            assert serve(seed=1) is None
+        assert not counts.signatures
+    assert caplog.text.count("will be tried again") == 1
+    assert serve() is not None
+
+
+def test_no_memory_for_a_later_launch_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve() is not None
+    dispatch.forget_ways()
+    with monkeypatch.context() as patched:
+        patched.setattr(Launch, "on", out_of_memory)
+        assert serve() is None
+    assert serve() is not None
+
+
+def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kernel of somebody else's: whatever is called next raises, waiting for the device too."""
+
+    def failed(*arguments: Any) -> None:
+        raise RuntimeError("507015: an asynchronous error of another kernel")
+
+    assert serve() is not None
+    dispatch.forget_ways()
+    case = rotated_by_zero()  # the host CANN waits for the device when it makes a tensor
+    with monkeypatch.context() as patched:
+        patched.setattr(Launch, "on", failed)
+        patched.setattr(getattr(torch, torch.device(DEVICE).type), "synchronize", failed)
+        assert served(case) is None
+    assert serve() is not None
+
+
+def test_a_hook_that_raises_after_an_in_place_launch_leaves_nothing_rotated_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Triton calls such hooks, of profilers, when the kernel has been started."""
+    assert serve(strided=False) is not None
+    dispatch.forget_ways()
+    right = Launch.on
+
+    def launch(*arguments: Any) -> None:
+        right(*arguments)
+        raise ValueError("the profiler's")
+
+    monkeypatch.setattr(Launch, "on", launch)
+    if hasattr(triton, "knobs"):
+        monkeypatch.setattr(triton.knobs.runtime.launch_exit_hook, "calls", [print])
+    else:
+        monkeypatch.setattr(triton.compiler.CompiledKernel, "launch_exit_hook", print)
+    case = rotation(5, 4, 2, 64, 40, strided=False)
+    before = case.query.clone(), case.key.clone()
+    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True) is None
+    assert torch.equal(case.query, before[0]), "the original will rotate it"
+    assert torch.equal(case.key, before[1])
+
+
+# Tokens, and lanes from head to head and from token to token. Multiples of 16 may make another kernel, and where rows
+# are very far apart fewer of them are in a tile.
+NEAR, EVEN, ODD, FAR = (3, 40, 200), (3, 48, 192), (3, 40, 201), (3, 40, 2**22)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="rows that far apart take memory, but on a CPU")
+@pytest.mark.parametrize(
+    ("stride_unit", "order"), [(16, (NEAR, EVEN, ODD)), (1, (NEAR, FAR)), (1, (FAR, NEAR))], ids=["even", "far", "near"]
+)
+def test_every_kernel_that_serves_was_checked(
+    monkeypatch: pytest.MonkeyPatch, stride_unit: int, order: tuple[tuple[int, int, int], ...]
+) -> None:
+    # Large tiles, for any number of tokens: so that not only gigabytes of them are far apart.
+    facts = device_facts(torch.device(DEVICE))
+    facts = replace(facts, stride_unit=stride_unit, busy_programs=0, tile_bytes=2**21)
+    monkeypatch.setattr(first_use, "device_facts", lambda device: facts)
+    checking: list[bool] = []
+    checked, served = set(), []
+    run, right = trial.run, Launch.on
+    monkeypatch.setattr(trial, "run", lambda *given: (checking.append(True), run(*given), checking.pop())[1])
+
+    def launch(work: Launch, *rest: Any) -> object:
+        checked.add(work.kernel) if checking else served.append(work.kernel)
+        return right(work, *rest)
+
+    monkeypatch.setattr(Launch, "on", launch)
+    for num_tokens, lanes, apart in order:
+        query = torch.empty(num_tokens * apart, dtype=torch.bfloat16).as_strided((num_tokens, 4, 40), (apart, lanes, 1))
+        before = query.normal_().clone()
+        case = rotation(num_tokens, 4, 0, 40, 32)
+        rotated = rotary.serve(case.positions, query, None, case.cache, 40, 32, True)
+        assert rotated is not None, counts.fallbacks
+        assert_rotated(replace(case, query=query), before, rotated[0])
+    assert len(served) == len(order)
+    assert checked.issuperset(served)
+
+
+def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few tokens, wide rows: what is checked is what the plan would run on many."""
+    seen = set()
+    right = Launch.on
+
+    def launch(work: Launch, call: Call, *outputs: Any) -> object:
+        seen.add((work.constants["BLOCK_T"], call.positions.numel()))
+        return right(work, call, *outputs)
+
+    monkeypatch.setattr(Launch, "on", launch)
+    wide = torch.zeros(3, 20_000, dtype=torch.bfloat16, device=DEVICE)
+    case = rotation(3, 4, 1, 64, 64)
+    query, key = wide[:, :256], wide[:, 256:320]
+    assert rotary.serve(case.positions, query, key, case.cache, 64, 64, True) is not None
+    shape = case.call()._replace(query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
+    for plan in plans_of(shape, device_facts(torch.device(DEVICE))):
+        assert any(block == plan.block_tokens <= num_tokens for block, num_tokens in seen)
+
+
+def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def serve_tokens(num_tokens: int) -> Any:
+        case = rotation(num_tokens, 4, 2, 64, 64)
+        return rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True)
+
+    largest = 10**9
+    tried = []
+    right = Launch.on
+
+    def launch(work: Launch, *arguments: Any) -> object:
+        tile = work.constants["BLOCK_T"] * work.constants["BLOCK_Q"]
+        tried.append(tile)
+        if tile > largest:
+            raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
+        return right(work, *arguments)
+
+    monkeypatch.setattr(Launch, "on", launch)
+    caplog.set_level("INFO")
+    assert serve_tokens(5) is not None
+    largest = max(tried) - 1
+    dispatch.forget()
+    assert serve_tokens(5) is not None
+    assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
+    assert set(counts.signatures.values()) == {None}
+    tried.clear()
+    dispatch.forget_ways()
+    assert serve_tokens(3000) is not None
+    assert len(tried) == 1, "not checked again"
+    assert tried[0] <= largest, "many tokens, in the smaller tiles"
+
+
+def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_not_show() -> None:
+    """Of one token the strides mean nothing, whatever they are; later calls of the signature are judged rightly."""
+    for num_tokens in (1, 5):
+        case = rotation(num_tokens, 4, 0, 32, 32)
+        wide = torch.randn(num_tokens, 4, 80).to(DEVICE, torch.bfloat16)
+        case.query = wide[:, :, :32]
+        before = case.query.clone()
+        rotated = rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)
+        assert rotated is not None
+        assert_rotated(case, before, rotated[0])
+    assert set(counts.signatures.values()) == {None}
+
+
+def test_the_first_use_says_what_was_replaced_and_later_calls_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(hooks, "announce", lambda: asked.append(True))
+    for _ in range(3):
+        assert serve() is not None
+    assert asked == [True]
+
+
+def test_unaligned_memory_is_another_signature() -> None:
+    for offset in (0, 1):
+        case = rotation(5, 4, 0, 32, 32)
+        memory = torch.randn(5 * 200 + 1).to(DEVICE, torch.bfloat16)
+        case.query = memory.as_strided((5, 128), (200, 1), offset)
+        before = case.query.clone()
+        assert_rotated(case, before, rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)[0])
+    assert sorted("unaligned" in words for words in counts.signatures) == [False, True]
+
+
+def test_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "current", lambda: settings.parse({settings.CHECK: "0"}))
+    seed(monkeypatch, "halves swapped")
+    monkeypatch.setattr(trial, "run", lambda *arguments: pytest.fail("checked"))
+    assert serve() is not None
+    (entry,) = counts.of_signatures(settings.current().check).values()
+    assert (entry["path"], entry["check"], entry["calls"]) == ("kernel", "switched off", 1)
+
+
+def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        assert serve() is not None
+    with monkeypatch.context() as patched:
+        patched.setattr(first_use, "_capturing", lambda device: True)
+        assert serve(strided=False) is None
+    assert serve(strided=False) is not None
+    seed(monkeypatch, "halves swapped")
+    case = rotation(5, 4, 2, 64, 64)
+    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True) is None
+    found = counts.of_signatures(True)
+    which = {"wrong": "rotary_dim 64", "in place": "query in place", "fresh": "rotary_dim 40 query fresh"}
+    entries = {name: found[next(words for words in found if part in words)] for name, part in which.items()}
+    assert len(found) == 3
+    assert entries["fresh"]["calls"] == 3
+    heights = [plan["block_tokens"] for plan in entries["fresh"]["plans"]]
+    assert heights == sorted(heights)
+    assert len(heights) >= 2
+    assert entries["in place"]["fallbacks"] == {"first seen during graph capture": 1}
+    assert entries["in place"]["calls"] == 1
+    assert entries["wrong"]["path"] == "native"
+    assert entries["wrong"]["calls"] == 0
+    ((reason, count),) = entries["wrong"]["fallbacks"].items()
+    assert (reason, count) == (entries["wrong"]["check"], 1)
+
+
+FORK = """
+import os, signal, threading
+import torch
+from rope_patch.rotation import rotary
+from rope_patch.trust import trial
+from tests.rotations import rotation
+begun, right = threading.Event(), trial.run
+def slow(*given):
+    begun.set()
+    threading.Event().wait()
+trial.run = slow
+cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made here: a child may hang in PyTorch
+def serve(heads):
+    case = cases[heads]
+    return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
+threading.Thread(target=serve, args=(1,), daemon=True).start()
+begun.wait()
+print(serve(1) is None)  # nobody waits for another thread's check
+torch.set_num_threads(2)
+(torch.ones(10**6) + 1).sum()  # PyTorch's threads have been at work
+child = os.fork()
+if not child:
+    signal.alarm(120)  # for a child that waits for what is not there
+    trial.run = right
+    print(serve(1) is not None, serve(64) is not None, torch.get_num_threads(), flush=True)
+    os._exit(0)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="a forked process cannot use its parent's device")
+def test_a_forked_process_checks_for_itself_whatever_its_parents_threads_were_at(python: Run) -> None:
+    assert python(FORK, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]
