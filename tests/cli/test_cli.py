@@ -154,7 +154,7 @@ def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, cha
     assert any(named in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize("state", [ledger.LOST, "half taken back, disable() again finishes it: OSError: no"])
+@pytest.mark.parametrize("state", [outcomes.LOST, "half taken back, disable() again finishes it: OSError: no"])
 def test_status_names_a_target_that_is_not_as_asked(tmp_path: Path, capsys: Said, state: str) -> None:
     found = of(0, targets={"rotary_embedding": state})
     found["process"]["pid"] = os.getpid()
