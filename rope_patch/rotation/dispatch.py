@@ -158,7 +158,7 @@ def _way(
 ) -> Way:
     """How to serve calls of the form of ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
     device, dtype, index = query.device, query.dtype, query.device.index
-    current_device, current_stream = device_getter(device.type), stream_getter(device.type)
+    current_device, current_stream = device_getter(device.type), stream_getter(device.type, launcher.queued)
     programs, run, before, after = work.programs, launcher.run, launcher.before, (*work.numbers, *launcher.after)
     shape, strides = tuple(query.shape), _contiguous(query)
     key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)
