@@ -65,7 +65,7 @@ static int64_t now_ms(void) {
 }
 
 void host_cann_hold_copies(int ms) { held_until = now_ms() + ms; }
-bool host_cann_holds_copies(void) { return now_ms() < held_until; }
+int host_cann_holds_copies(void) { return now_ms() < held_until; } /* an int: what ctypes takes a result for */
 void host_release_copies(void) { held_until = 0; }
 
 /* Pageable host memory may be gone when the stream gets here: a source is staged at once, and a copy into it waits,
