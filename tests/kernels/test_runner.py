@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from rope_patch.kernels.launcher import recorded
+from rope_patch.kernels.runner import recorded
 
 
 class Compiled:
