@@ -3,14 +3,14 @@
     scripts/ascend.sh python -m scripts.host_cost
     .venvs/stack-0.23.0/bin/python -m tests.host_cann.run python -m scripts.host_cost    # and vLLM's forward_oot
 
-TRITON_ENABLE_TASKQUEUE=false: launches not through torch-npu's queue. Processor time of the calling thread, the median
-of rounds side by side; ratios are what it is for, on a machine of its own. The runtime's launch entry returns at once:
-nothing of a driver or an NPU is in it.
+TRITON_ENABLE_TASKQUEUE=false: launches not through torch-npu's queue. The calling thread's processor time and, beside
+it, the time that passed, in which a wait for the queue's thread shows; medians of rounds side by side. Ratios are what
+it is for, on a machine of its own. The runtime's launch entry returns at once: nothing of a driver or an NPU is in it.
 """
 
-import statistics
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import rope_patch  # noqa: F401  before vLLM, so that it is patched where there is one
@@ -29,20 +29,22 @@ from rope_patch.rotation.arguments import parse  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
 
 CALLS, ROUNDS = 200, 15
+CLOCKS = time.thread_time, time.perf_counter
 HEADS, KV_HEADS, HEAD_SIZE = 32, 8, 128
 
 
-def microseconds(works: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Of each, a call's median; a round runs all of them, so that all see the same machine."""
-    times: dict[str, list[float]] = {name: [] for name in works}
+def microseconds(works: dict[str, Callable[[], object]]) -> dict[str, tuple[float, float]]:
+    """Of each, a call's medians by both clocks; a round runs all of them, so that all see the same machine."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():
             torch.npu.synchronize()
-            begin = time.thread_time()
+            begin = [clock() for clock in CLOCKS]
             for _ in range(CALLS):
                 work()
-            times[name].append((time.thread_time() - begin) / CALLS * 1e6)
-    return {name: statistics.median(found) for name, found in times.items()}
+            processor, passed = ((clock() - at) / CALLS * 1e6 for clock, at in zip(CLOCKS, begin, strict=True))
+            times[name].append((processor, passed))
+    return {name: (median(at[0] for at in found), median(at[1] for at in found)) for name, found in times.items()}
 
 
 def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
@@ -53,7 +55,7 @@ def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
         begin = time.thread_time()
         rotary.serve(positions, two[0], two[1], *arguments)
         times.append((time.thread_time() - begin) * 1e3)
-    return statistics.median(times[1:])
+    return median(times[1:])
 
 
 def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Callable[[], object]]:
@@ -108,9 +110,11 @@ def main() -> None:
         found = microseconds(works)
     assert not ledger.fallbacks(), ledger.fallbacks()
     print(f"first-use check of a signature, compiled before: {first_use_ms(two, at_two, arguments):.0f} ms")
-    for name, us in found.items():
+    print(f"{'':24}{'processor':>12}{'passed':>12}   of kernel[grid] by each")
+    for name, times in found.items():
         base = found["kernel[grid], in place" if "in place" in name else "kernel[grid], fresh"]
-        print(f"{name:24}{us:8.1f} us  {us / base:5.2f} of kernel[grid]")
+        parts = "".join(f"{us / whole:6.2f}" for us, whole in zip(times, base, strict=True))
+        print(f"{name:24}{times[0]:9.1f} us{times[1]:9.1f} us  {parts}")
 
 
 if __name__ == "__main__":

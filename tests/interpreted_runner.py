@@ -39,7 +39,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "recorded", recorded)
     monkeypatch.setattr(cached_launch, "device_getter", lambda kind: lambda: None)
     for module in (cached_launch, trial):
-        monkeypatch.setattr(module, "stream_getter", lambda kind: lambda index: 0)
+        monkeypatch.setattr(module, "stream_getter", lambda kind, queued: lambda index: 0)
 
 
 def _pointer(address: int, dtype: torch.dtype) -> torch.Tensor:

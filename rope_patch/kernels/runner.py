@@ -11,8 +11,10 @@ While hooks are set no launcher is recorded, so that they see every launch.
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+QUEUES = b"OpCommand3RunEv"  # at_npu::native::OpCommand::Run(), as linkers call it
 Argument = Any  # a tensor, its address, an integer, or None
 
 
@@ -23,6 +25,7 @@ class Runner(NamedTuple):
     before: tuple[Any, ...]
     after: tuple[Any, ...]
     kernel: object  # kept alive: unloading it would leave ``run`` a dangling function
+    queued: bool = False  # whether it launches by way of torch-npu's queue, and not on the stream at once
 
     def start(self, programs: int, stream: int, arguments: tuple[Argument, ...]) -> None:
         """Enqueue the kernel on ``stream``, which must be of the current device."""
@@ -73,8 +76,21 @@ def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument,
             if handed[:3] == (programs, 1, 1) and all(_same(a, b) for a, b in zip(found, arguments, strict=True)):
                 places = hooks()  # empty chains would call what is added to them later
                 before = tuple(None if any(a is place for place in places) else a for a in handed[4:begin])
-                return Runner(run, before, handed[begin + len(arguments) :], kernel)
+                return Runner(run, before, handed[begin + len(arguments) :], kernel, is_queued(run))
     return None
+
+
+def is_queued(run: Callable[..., object]) -> bool:
+    """Whether triton-ascend's launcher hands its launches to torch-npu's queue: it is compiled to do so, or not to.
+
+    The variable that chooses (``TRITON_ENABLE_TASKQUEUE``) may have changed since. So the launcher's library is asked:
+    only one that uses the queue refers to torch-npu's command. False wherever that is not certain.
+    """
+    path = getattr(getattr(getattr(run, "launch", None), "__self__", None), "__file__", None)
+    try:
+        return path is not None and QUEUES in Path(path).read_bytes()
+    except OSError:  # cleaned away since it was loaded
+        return False
 
 
 def _same(handed: Any, argument: Argument) -> bool:

@@ -20,18 +20,20 @@ def device_getter(device_type: str) -> Callable[[], int]:
 
 
 @functools.cache
-def stream_getter(device_type: str) -> Callable[[int], int]:
-    """What gives the current stream of a device, by its index, as Triton would launch on it."""
-    if device_type == "npu":
-        try:  # what triton-ascend's driver calls, after two imports each time
-            from torch_npu._C import _npu_getCurrentRawStream
-        except ImportError:
-            pass
-        else:
-            getter: Callable[[int], int] = _npu_getCurrentRawStream
-            return getter
-    getter = triton.runtime.driver.active.get_current_stream
-    return getter
+def stream_getter(device_type: str, queued: bool = False) -> Callable[[int], int]:
+    """What gives the current stream of a device, by its index, for a launch that is ``queued`` or goes to it at once.
+
+    torch-npu hands its operators to a queue, which a thread of its own empties into the stream. What goes to the stream
+    at once has to wait until that queue is empty, or it would overtake them. What goes through the queue itself is in
+    order as it is, and to wait would cost each layer what the queue is there to save.
+    """
+    getter: Callable[[int], int] | None = None
+    if device_type == "npu":  # the second is what triton-ascend's driver calls, after two imports each time
+        module = sys.modules.get("torch_npu._C")
+        names = ["_npu_getCurrentRawStreamNoWait"] if queued else []  # since torch-npu 26.0.0
+        names.append("_npu_getCurrentRawStream")
+        getter = next((getattr(module, name) for name in names if hasattr(module, name)), None)
+    return getter or triton.runtime.driver.active.get_current_stream
 
 
 Allocator = Callable[[tuple[int, ...], tuple[int, ...], torch.dtype], torch.Tensor]

@@ -26,7 +26,7 @@ def cached_launch(
 ) -> CachedLaunch:
     """How to serve calls laid out as ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
     device, dtype, index = query.device, query.dtype, query.device.index
-    current_device, current_stream = device_getter(device.type), stream_getter(device.type)
+    current_device, current_stream = device_getter(device.type), stream_getter(device.type, runner.queued)
     programs, run, before, after = launch.programs, runner.run, runner.before, (*launch.numbers, *runner.after)
     shape, strides = tuple(query.shape), _contiguous(query)
     key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)

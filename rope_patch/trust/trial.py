@@ -92,7 +92,7 @@ def _is_right(
     arguments = memory(call, query.out, key and key.out)
     addresses = [tensor if tensor is None else tensor.data_ptr() for tensor in arguments]
     device = call.query.tensor.device
-    stream = stream_getter(device.type)(device.index)
+    stream = stream_getter(device.type, found.queued)(device.index)
     try:
         return not _fault(
             call, cache_rows, query, key, lambda: found.start(work.programs, stream, (*addresses, *work.numbers))

@@ -26,7 +26,8 @@ class Server:
         import openai
 
         self.process, self.log, self.reports = process, log, reports
-        self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=300, max_retries=0)
+        # No limit of its own: a first request compiles, for as long as the machine takes; pytest's limit ends it.
+        self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=None, max_retries=0)
 
     def wait(self) -> None:
         """Until it answers; fails with the log if it ends. If it does neither, pytest's limit ends it."""

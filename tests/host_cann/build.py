@@ -3,17 +3,21 @@
     python -m tests.host_cann.build      # prints the folder
 
 The folder's name is a hash of everything that went in (these sources, the wheels' versions, where they lie), so a
-change builds anew and an unchanged one costs milliseconds. Nothing is written outside the checkout.
+change builds anew and an unchanged one costs milliseconds. Once another is made, builds that no process uses are
+deleted. Nothing is written outside the checkout.
 """
 
 import fcntl
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
 from . import environment, library
 from .hivmc import library as vector_library
@@ -31,9 +35,13 @@ TOOLS = {  # program -> Debian package
     "llvm-dis-19": "llvm-19",
     "opt-19": "llvm-19",
 }
+USERS = "users"  # a file in each build; whoever uses the build keeps it locked
 VERSION = "1.2.0"  # of the vendor's library that kernels run with, whichever version of the compiler made them
 PACKAGES = {"torch": "torch", "torch_npu": "torch-npu", "triton": "triton-ascend", "pybind11": "pybind11"}
 PACKAGES["ascendnpuir"] = f"ascendnpu-ir=={VERSION}"
+
+
+_held: dict[Path, TextIO] = {}
 
 
 class Missing(RuntimeError):
@@ -118,25 +126,50 @@ def first_launches(out: Path) -> None:
         raise RuntimeError("the first launch on the host CANN failed:\n" + "\n".join(said))
 
 
+def make(out: Path) -> None:
+    """Build into ``out``, which does not exist."""
+    for folder in ("opp", "runtime", "compiler", "include"):  # torch-npu looks whether they exist
+        (out / folder).mkdir(parents=True)
+    build_programs(out)
+    build_headers(out)
+    build_vector_core(out)
+    library.build(out, site())
+    first_launches(out)
+
+
+def hold(out: Path) -> None:
+    """Keep others from deleting the build at ``out`` as long as this process lives, or what it becomes by ``exec``."""
+    if out in _held:
+        return
+    _held[out] = open(out / USERS, "a")  # noqa: SIM115  closed with the process
+    os.set_inheritable(_held[out].fileno(), True)
+    fcntl.flock(_held[out], fcntl.LOCK_SH)
+
+
+def delete_unused(builds: Iterable[Path]) -> None:
+    """Delete those that no living process holds: each has hundreds of MiB of compiled headers."""
+    for out in builds:
+        with open(out / USERS, "a") as users:
+            try:
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(out)
+
+
 def ensure() -> Path:
-    """The built folder; builds it first if there is none for these sources and this environment."""
+    """The built folder, held; builds it first if there is none for these sources and this environment."""
     check()
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE.parent / ".gitignore").write_text("*\n")
-    with open(CACHE / "lock", "w") as lock:  # test processes may start together
+    with open(CACHE / "lock", "w") as lock:  # test processes may start together; builds are held and deleted under it
         fcntl.flock(lock, fcntl.LOCK_EX)
         out = CACHE / key()
         if not (out / "complete").exists():
-            for stale in CACHE.glob(f"{key().split('-')[0]}-*"):  # each holds hundreds of MiB of compiled headers
-                shutil.rmtree(stale)
-            for folder in ("opp", "runtime", "compiler", "include"):  # torch-npu looks whether they exist
-                (out / folder).mkdir(parents=True)
-            build_programs(out)
-            build_headers(out)
-            build_vector_core(out)
-            library.build(out, site())
-            first_launches(out)
+            delete_unused(CACHE.glob(f"{key().split('-')[0]}-*"))
+            make(out)
             (out / "complete").touch()
+        hold(out)
         return out
 
 

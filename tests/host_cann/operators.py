@@ -67,10 +67,15 @@ def host_view(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def to_device(value: Any) -> Any:
-    """A CPU result, at home on the device with the same strides; what is no tensor stays as it is."""
+    """A CPU result, at home on the device with the same strides; what is no tensor stays as it is.
+
+    The memory may be what another thread freed a moment ago, with a kernel that reads it still in torch-npu's queue. An
+    operator of CANN's would come after that kernel; the host, which writes at once, has to wait for it.
+    """
     if not isinstance(value, torch.Tensor):
         return value
     result = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="npu")
+    torch.npu.synchronize()
     host_view(result).copy_(value)
     return result
 

@@ -5,6 +5,8 @@ import fcntl
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -48,9 +50,50 @@ def test_a_build_waits_for_one_that_is_under_way():
     with open(build.CACHE / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = subprocess.Popen([sys.executable, "-m", "tests.host_cann.build"], cwd=ROOT, stdout=subprocess.PIPE)
-        with pytest.raises(subprocess.TimeoutExpired):
-            second.wait(3)  # were it slower than that to come to the lock, this would show less, and pass
+        waits = re.compile(rf"-> FLOCK .* {second.pid} ")  # as the kernel lists who waits for a lock
+        while not waits.search(Path("/proc/locks").read_text()):
+            assert second.poll() is None, "it did not wait"
+            time.sleep(0.05)
     assert second.communicate()[0].decode().strip() == str(build.ensure())
+
+
+IN_USE = """
+import sys
+from pathlib import Path
+from tests.host_cann import build
+build.hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_build_that_a_process_uses_outlasts_a_newer_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "check", lambda: None)
+    monkeypatch.setattr(build, "CACHE", tmp_path)
+    monkeypatch.setattr(build, "make", lambda out: out.mkdir())
+    for name in ("mine-used", "mine-unused", "others-unused"):
+        (tmp_path / name).mkdir()
+    user = subprocess.Popen(
+        [sys.executable, "-c", IN_USE, tmp_path / "mine-used"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert user.stdout.readline() == "held\n"
+    monkeypatch.setattr(build, "key", lambda: "mine-new")
+    build.ensure()
+    assert {path.name for path in tmp_path.glob("*-*")} == {"mine-used", "mine-new", "others-unused"}
+    user.communicate()
+    monkeypatch.setattr(build, "key", lambda: "mine-newer")
+    build.ensure()
+    kept = {path.name for path in tmp_path.glob("*-*")}
+    assert kept == {"mine-new", "mine-newer", "others-unused"}, "this process still uses the one before"
+
+
+@needs_build
+def test_a_command_on_the_host_cann_holds_its_build():
+    links = "import glob, os; print(*map(os.path.realpath, glob.glob('/proc/self/fd/*')))"
+    command = [sys.executable, "-m", "tests.host_cann.run", "python", "-c", links]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert str(build.ensure() / build.USERS) in done.stdout.split()
 
 
 @needs_build

@@ -87,3 +87,27 @@ def test_an_operator_sees_the_launches_before_it(npu):
 def test_what_is_not_implemented_raises_naming_itself(npu, call, name):
     with pytest.raises(NotImplementedError, match=f"host CANN does not implement {name}"):
         call(npu, npu.ones(2, 4).npu())
+
+
+def test_a_result_in_memory_that_a_queued_kernel_still_reads_comes_after_it(npu, monkeypatch):
+    """As by threads: once the operator has waited for the device, another starts a kernel and frees what that reads.
+    CANN's operators are queued behind it; the host, which computes here, writes at once."""
+    from tests.host_cann.sample_kernels import copy_rows
+
+    values, copied, source = npu.randn(8, 64), npu.zeros(8, 64).npu(), npu.zeros(8, 64).npu()
+    read = [values.npu()]
+    address = read[0].data_ptr()
+    wait = npu.npu.synchronize
+
+    def wait_and_be_overtaken():
+        wait()
+        if read:
+            copy_rows[(1,)](read[0], copied, 8, 64, ROWS=8, WIDTH=64)
+            read.clear()
+
+    copy_rows[(1,)](source, copied, 8, 64, ROWS=8, WIDTH=64)  # compiles
+    monkeypatch.setattr(npu.npu, "synchronize", wait_and_be_overtaken)
+    result = source.clone()
+    assert result.data_ptr() == address, "or nothing was shown"
+    assert npu.equal(copied.cpu(), values)
+    assert npu.equal(result.cpu(), npu.zeros(8, 64))

@@ -1,10 +1,12 @@
 """The kernel's own launcher is what Triton was seen to call, or there is none."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from rope_patch.kernels.runner import recorded
+from rope_patch.kernels.runner import QUEUES, is_queued, recorded
 
 
 class Compiled:
@@ -69,3 +71,17 @@ def test_what_watched_is_gone_after_a_failure_too() -> None:
     with pytest.raises(StopIteration):
         recorded(start, 3, arguments)
     assert vars(kernel)["run"] == kernel.run_it
+
+
+def test_a_launcher_goes_through_the_queue_only_if_its_library_says_so(tmp_path: Path) -> None:
+    def launcher(content: bytes | None) -> Any:
+        library = tmp_path / "launcher.so"
+        library.unlink(missing_ok=True)
+        if content is not None:
+            library.write_bytes(content)
+        return SimpleNamespace(launch=SimpleNamespace(__self__=SimpleNamespace(__file__=str(library))))
+
+    assert is_queued(launcher(b"\0_ZN6at_npu6native9" + QUEUES + b"\0"))
+    assert not is_queued(launcher(b"\0rtKernelLaunch\0"))
+    assert not is_queued(launcher(None)), "cleaned away"
+    assert not is_queued(lambda *handed: None), "another version's, of which nothing is known"

@@ -152,7 +152,7 @@ print(dict(ledger.calls()))
 
 
 def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_given_back(vllm: Run, python: Run) -> None:
-    late = PRELUDE.replace("import rope_patch\nfrom rope_patch import report\n", "")
+    late = PRELUDE.replace("import rope_patch\nfrom rope_patch.reporting import counts\n", "")
     code = """
 embedding, (positions, query, key) = rope(), inputs()
 native = embedding._forward_method.__func__

@@ -3,6 +3,7 @@
 import copy
 import os
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ def of(rank: int, **status: Any) -> Any:
     defaults = {"mode": "on", "enabled": True, "capable": True, "targets": {"rotary_embedding": "applied"}}
     report["status"].update(defaults | {"signatures": {f"{NAME}{rank}": entry}} | status)
     return report
+
+
+AN_HOUR = 3600.0  # by which another host's clock is ahead: its report is new, however slow this machine is
+
+
+def touched(folder: Path, pid: int, seconds: float) -> None:
+    """Let the process of that number on another host have touched its report so many seconds from now."""
+    (file,) = folder.glob(f"elsewhere-{pid}-*.json")
+    at = time.time() + seconds
+    os.utime(file, (at, at))
 
 
 OFF = {"mode": "off", "capable": None, "reason": "switched off by VLLM_ASCEND_TRITON_ROPE=0"}
@@ -77,9 +88,8 @@ def test_only_living_processes_are_compared(tmp_path: Path, monkeypatch: pytest.
         report["process"].update(host="elsewhere", started="1")
     for report in mine, dead, silent, foreign:
         report_folder.write(str(tmp_path), report)
-    (old,) = tmp_path.glob("elsewhere-1002-*.json")
-    long_ago = old.stat().st_mtime - report_folder.SILENT
-    os.utime(old, (long_ago, long_ago))
+    touched(tmp_path, 1002, -report_folder.SILENT)
+    touched(tmp_path, 1003, AN_HOUR)
     opened: list[Any] = []
     real = os.open
 
@@ -120,6 +130,8 @@ def test_a_rank_started_again_at_the_same_address_does_not_warn_of_those_before_
     other = of(1, **OFF)
     other["process"].update({"pid": 2**22 + 1} if there == "gone" else {"host": "elsewhere"})
     report_folder.write(str(tmp_path), other)
+    if there != "gone":
+        touched(tmp_path, 1001, AN_HOUR)
     printed = with_doubles(ALONE, VLLM_ASCEND_TRITON_ROPE_REPORT=str(tmp_path))
     assert printed.count("ranks disagree: rank 0, this one") == (there != "gone")
 

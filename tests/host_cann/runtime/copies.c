@@ -1,8 +1,11 @@
 /* Copies and fills, checked against the allocation table when they are submitted. */
 #include "host.h"
 #include <runtime/runtime/rt.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 typedef struct { host_task task; void *to; const void *from; size_t size; void *staged; } copy_task;
 typedef struct { host_task task; void *to; int value; size_t size; } fill_task;
@@ -51,9 +54,24 @@ rtError_t rtMemcpy(void *to, uint64_t room, const void *from, uint64_t size, rtM
   return copy_now(to, room, from, size, kind);
 }
 
+/* For so long at most, or until a kernel is launched, whoever submits an asynchronous copy is kept waiting, and nobody
+ * else: torch-npu's queue stands still behind one, and what does not go through the queue has its chance to overtake. */
+static _Atomic int64_t held_until;
+
+static int64_t now_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000ll + now.tv_nsec / 1000000;
+}
+
+void host_cann_hold_copies(int ms) { held_until = now_ms() + ms; }
+bool host_cann_holds_copies(void) { return now_ms() < held_until; }
+void host_release_copies(void) { held_until = 0; }
+
 /* Pageable host memory may be gone when the stream gets here: a source is staged at once, and a copy into it waits,
  * as the driver does for memory it has not pinned. */
 aclError aclrtMemcpyAsync(void *to, size_t room, const void *from, size_t size, aclrtMemcpyKind kind, aclrtStream stream) {
+  while (host_cann_holds_copies()) usleep(1000);
   HOST_LOCKED;
   int bad = check(to, room, from, size, kind);
   host_stream *s = host_stream_of(stream);

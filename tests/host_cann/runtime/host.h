@@ -57,6 +57,9 @@ void host_set_device_fault(int code);
 void host_note_launch(const char *key, const int32_t grid[3]);
 bool host_discards_launches(void);
 
+/* --- copies.c --- */
+void host_release_copies(void);
+
 /* --- capture.c --- */
 void host_record(host_graph *graph, host_task *task);
 int host_refuse_in_capture(const char *what);

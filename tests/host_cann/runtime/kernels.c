@@ -142,6 +142,7 @@ static void drop_launch(host_task *task) { free(((launch_task *)task)->args); }
 
 rtError_t rtKernelLaunch(const void *stub, uint32_t blocks, void *args, uint32_t size, void *desc, rtStream_t stream) {
   (void)desc;
+  host_release_copies();
   if (host_discards_launches()) return 0;
   launch_task *l = host_new_task(sizeof *l, run_launch);
   *l = (launch_task){l->task, stub, blocks, size, memcpy(malloc(size), args, size)};
