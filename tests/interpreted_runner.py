@@ -1,6 +1,6 @@
 """A double of a compiled kernel's launcher for Triton's interpreter, which has none.
 
-With it the short way of ``rope_patch.rotation.dispatch`` is walked on a CPU too: addresses are handed over as integers,
+With it ``rope_patch.rotation.dispatch`` caches launches on a CPU too: addresses are handed over as integers,
 and read as far as they lead.
 """
 

@@ -142,7 +142,7 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> "Iterator[Com
         positions = positions.to(device)
         for strided in (True, False):
             query, key = inputs(shape, num_tokens, strided, generator, kind, device)
-            before = [tensor.cpu().clone().view(num_tokens, -1, shape.head_size) for tensor in (query, key)]
+            before = [tensor.cpu().clone().reshape(num_tokens, -1, shape.head_size) for tensor in (query, key)]
             handed_back = ledger.fallbacks()
             rotated = rotary.serve(positions, query, key, cache, *numbers)
             if rotated is None:
