@@ -15,8 +15,8 @@ def register() -> None:
     if hooks is None:
         return
     _heed_late_kill_switch()
-    if hooks.refused is not None:
-        raise hooks.refused
+    if hooks.not_capable is not None:
+        raise hooks.not_capable
 
 
 def _heed_late_kill_switch() -> None:

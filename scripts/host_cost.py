@@ -23,9 +23,9 @@ torch = stack.torch if stack else fixture.initialise()
 
 from rope_patch.kernels.launch import device_facts, memory, planned  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
-from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
-from rope_patch.rotation.arguments import call_of  # noqa: E402
+from rope_patch.rotation.arguments import parse  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
 
 CALLS, ROUNDS = 200, 15
@@ -71,8 +71,8 @@ def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Ca
 
 def own_launcher(launch: Any, arguments: tuple[Any, ...]) -> Callable[[], object]:
     """The launcher that was found for a launch's kernel, alone: what no call can cost less than."""
-    kept = [found.launchers for found in first_use._found.values() if not isinstance(found, str)]
-    launcher = next(launchers[launch.kernel] for launchers in kept if launch.kernel in launchers)
+    kept = [found.runners for found in first_use._found.values() if not isinstance(found, str)]
+    launcher = next(runners[launch.kernel] for runners in kept if launch.kernel in runners)
     addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in arguments)
     return lambda: launcher.start(launch.programs, 0, (*addresses, *launch.numbers))
 
@@ -86,10 +86,11 @@ def main() -> None:
     q, k = one[0].contiguous(), one[1].contiguous()
     arguments = cache, HEAD_SIZE, HEAD_SIZE, True
     device = device_facts(q.device)
-    in_place, fresh = call_of(at_one, q, k, *arguments), call_of(at_two, two[0], two[1], *arguments)
+    in_place, fresh = parse(at_one, q, k, *arguments), parse(at_two, two[0], two[1], *arguments)
     outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
-    launch = planned(in_place, make_plan(in_place.shape(False), 1, device), device)
-    launch_fresh = planned(fresh, make_plan(fresh.shape(True), 2, device), device)
+    shape, shape_fresh = in_place.shape(False), fresh.shape(True)
+    launch = planned(in_place, shape, make_plan(shape, 1, device), device)
+    launch_fresh = planned(fresh, shape_fresh, make_plan(shape_fresh, 2, device), device)
     op = torch.ops.rope_patch.rotary_embedding
     works: dict[str, Callable[[], object]] = {
         "kernel[grid], in place": lambda: launch.on(in_place, None, None),
@@ -107,7 +108,7 @@ def main() -> None:
     works["launcher, fresh"] = own_launcher(launch_fresh, memory(fresh, *outputs))
     with discard.launches(torch):  # the stand-in's own work is no measure of a driver's
         found = microseconds(works)
-    assert not counts.fallbacks, counts.fallbacks
+    assert not ledger.fallbacks(), ledger.fallbacks()
     print(f"first-use check of a signature, compiled before: {first_use_ms(two, at_two, arguments):.0f} ms")
     print(f"{'':24}{'processor':>12}{'passed':>12}   of kernel[grid] by each")
     for name, times in found.items():

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.kernels.launch import INTERPRETED, Call
-from rope_patch.rotation.arguments import call_of
+from rope_patch.kernels.launch import INTERPRETED, Call, device_facts, planned
+from rope_patch.kernels.plan import Plan
+from rope_patch.kernels.planning import make_plan
+from rope_patch.rotation.arguments import parse
 from rope_patch.trust import reference
 from tests.host_cann import environment as host_cann
 from tests.host_cann import fixture
@@ -34,7 +36,7 @@ class Rotation:
     storage: torch.Tensor
 
     def call(self) -> Call:
-        call = call_of(
+        call = parse(
             self.positions, self.query, self.key, self.cache, self.head_size, self.rotary_dim, self.is_neox_style
         )
         assert isinstance(call, Call), call
@@ -78,10 +80,21 @@ def rotation(
 def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) -> None:
     """Every lane of ``after`` is ``before`` rotated, within rounding; pass-through lanes are bit-identical."""
     rows = case.cache[case.positions.flatten()].cpu()  # gathered first: a cache may be too long to copy
-    arguments = (torch.arange(len(rows)), case.heads(before), rows, case.rotary_dim, case.is_neox_style)
-    exact, bound = reference.expected(*arguments)
-    error = (case.heads(after).double() - exact).abs()
-    excess = error - bound
+    arguments = case.heads(before), case.heads(after), rows, case.rotary_dim, case.is_neox_style
+    found = reference.compared(*arguments)
+    error, excess = found.error, found.error - found.bound
     assert not excess.isnan().any(), "some lanes were not written"
     worst = int(excess.argmax())
     assert excess.max() <= 0, f"lane {worst}: off by {error.flatten()[worst]:.3g}, {excess.max():.3g} too much"
+
+
+def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
+    """Rotate q and k by the kernel, through Triton, into the contiguous ``*_out`` tensors, or in place for None.
+
+    Zero tokens start nothing. ``plan`` is the one for the call's shape unless given.
+    """
+    num_tokens = call.positions.numel()
+    if num_tokens:
+        device, shape = device_facts(call.positions.device), call.shape(query_out is not None or key_out is not None)
+        plan = plan or make_plan(shape, num_tokens, device)
+        planned(call, shape, plan, device).on(call, query_out, key_out)

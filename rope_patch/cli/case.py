@@ -11,7 +11,7 @@ from rope_patch.cli import timing, verify
 from rope_patch.cli.answer import Fault
 from rope_patch.cli.shapes import Shape
 from rope_patch.cli.worker import Embedding
-from rope_patch.reporting import counts
+from rope_patch.reporting import ledger
 from rope_patch.rotation import rotary
 from rope_patch.trust import reference
 
@@ -53,14 +53,14 @@ def examine(case: Case, shape: Shape, embedding: Embedding) -> None:
         return rotary.serve(*arguments, module.head_size, module.rotary_dim, module.is_neox_style)
 
     rope_patch.disable()
-    before = counts.calls.copy()
+    before = ledger.calls()
     try:
         wrong, lanes = _wrong(case, shape, module, through_module, exactly=False)
         case.remarks += [f"native differs in {wrong} of {lanes} lanes"] if wrong else []
         case.works["native"] = through_module
     except Exception as error:
         case.remarks.append(f"native cannot be run: {_said(error)}")
-    if counts.calls != before:
+    if ledger.calls() != before:
         raise Fault("rope_patch cannot be taken back here, so native cannot be measured; see rope-patch status")
 
     rope_patch.enable()
@@ -69,33 +69,33 @@ def examine(case: Case, shape: Shape, embedding: Embedding) -> None:
     else:
         case.reason = embedding.remark
     work = through_module if case.serves == "kernel" else directly
-    refused = counts.fallbacks.copy()
+    handed_back = ledger.fallbacks()
     try:
         wrong, lanes = _wrong(case, shape, module, work, exactly=True)
         case.fault = f"WRONG: {wrong} of {lanes} lanes" if wrong else None
         case.works["patched"] = work
     except Exception as error:
-        case.fault = "; ".join(counts.fallbacks - refused) or _said(error)
+        case.fault = "; ".join(ledger.fallbacks() - handed_back) or _said(error)
     if case.fault:
         case.works.pop("patched", None)
 
 
 def _who_serves(case: Case, through_module: timing.Work) -> None:
     """What becomes of a call under the setting: of the second, since vLLM matches a cache's dtype in the first."""
-    calls, refused = Counter[str](), Counter[str]()
+    calls, handed_back = Counter[str](), Counter[str]()
     for _ in range(2):
-        calls, refused = counts.calls.copy(), counts.fallbacks.copy()
+        calls, handed_back = ledger.calls(), ledger.fallbacks()
         try:
             through_module()
         except Exception as error:
             case.reason = _said(error)
             return
-    case.serves = "kernel" if counts.calls != calls else "native"
+    case.serves = "kernel" if ledger.calls() != calls else "native"
     if case.serves == "native":
         status = rope_patch.status()
         applied = "applied" in status["targets"].values()
-        case.reason = "; ".join(counts.fallbacks - refused) or ("not a place of rope_patch's" if applied else None)
-        case.reason = case.reason or status["reason"]
+        reasons = "; ".join(ledger.fallbacks() - handed_back)
+        case.reason = reasons or ("not a place of rope_patch's" if applied else status["reason"])
 
 
 def _wrong(case: Case, shape: Shape, module: Any, work: timing.Work, exactly: bool) -> tuple[int, int]:
@@ -109,15 +109,13 @@ def _wrong(case: Case, shape: Shape, module: Any, work: timing.Work, exactly: bo
 
     before = [heads(tensor) for tensor in tensors]
     rotated: Any = work()
-    cache = module.cos_sin_cache[case.positions[some.to(case.positions.device)]].cpu()
+    rows = module.cos_sin_cache[case.positions[some.to(case.positions.device)]]
     wrong = lanes = 0
     for was, now in zip(before, rotated, strict=True):
-        arguments = (torch.arange(len(some)), was, cache, shape.rotary_dim, module.is_neox_style)
-        exact, bound = reference.expected(*arguments)
-        if not exactly:
-            bound = NATIVE_ULP * verify.ulp(exact, shape, torch.finfo(was.dtype))
-        wrong += int((~((heads(now).double() - exact).abs() <= bound)).sum())  # NaN is wrong
-        lanes += exact.numel()
+        found = reference.compared(was, heads(now), rows, shape.rotary_dim, module.is_neox_style)
+        loose = None if exactly else NATIVE_ULP * verify.ulp(found.exact, shape, torch.finfo(was.dtype))
+        wrong += found.wrong(loose)
+        lanes += found.error.numel()
     return wrong, lanes
 
 

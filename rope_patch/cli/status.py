@@ -29,7 +29,7 @@ def act(options: argparse.Namespace) -> Answer:
         reports, unreadable = report_folder.read(folder)
     except OSError as error:
         raise Fault(f"{short(folder)} cannot be read: {error.strerror}") from error
-    except report_folder.Refused as error:
+    except report_folder.NotOurs as error:
         raise Fault(str(error)) from error
     reports.sort(key=lambda one: (_life(one) == "gone", one["process"]["role"], one["process"]["rank"] or 0))
     live = [one for one in reports if _life(one) != "gone"]

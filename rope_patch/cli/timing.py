@@ -1,4 +1,7 @@
-"""How long a call takes: the host by the clock, the device by events around the replay of a captured graph."""
+"""How long a call takes: the host by ``torch.utils.benchmark``, the device by events around a captured graph's replay.
+
+``triton.testing`` replays graphs on CUDA only, and elsewhere times short kernels with the host's launch in it.
+"""
 
 import statistics
 import time
@@ -30,16 +33,14 @@ def over(rounds: list[float]) -> Time | None:
 
 def host_us(work: Work, calls: int, device: "torch.device") -> float:
     """Microseconds of host time a call: the device is waited for before and after, not between."""
+    from torch.utils import benchmark
+
     synchronise = _of(device).synchronize
-    if calls > 1:  # a step's first call may do more than the others
-        work()
     synchronise()
-    begin = time.perf_counter()
-    for _ in range(calls):
-        work()
-    took = time.perf_counter() - begin
+    # Its own timer would wait for CUDA. It calls twice and more before it measures: a step's first call may do more.
+    took = benchmark.Timer("work()", globals={"work": work}, timer=time.perf_counter).timeit(calls)
     synchronise()
-    return took / calls * 1e6
+    return took.mean * 1e6
 
 
 def device_us(repeated: Work, calls: int, device: "torch.device") -> float:

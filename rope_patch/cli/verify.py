@@ -18,6 +18,8 @@ from rope_patch.cli.shapes import Shape
 if TYPE_CHECKING:
     import torch
 
+    from rope_patch.trust.reference import Compared
+
 TOKENS = (1, 2, 19)  # where layouts differ (of one token, a slice of qkv is contiguous), and a few rows more
 
 
@@ -37,7 +39,7 @@ class Result(NamedTuple):
     max_ulp: float  # largest error, in units in the last place of the rotated pair
     wrong: int  # lanes further off than rounding explains
     lanes: int
-    fault: str | None  # why it could not be run
+    fault: str | None  # why the kernel does not serve it
 
 
 def act(options: argparse.Namespace) -> Answer:
@@ -100,50 +102,54 @@ def described(device: "torch.device") -> str:
 
 
 def examine(shape: Shape, dtype: str, device: "torch.device") -> Result:
-    """Run the kernel on every layout and number of tokens of one shape, and compare every lane."""
+    """Rotate every layout and number of tokens of one shape, as it is served, and compare every lane."""
+    import torch
+
     max_ulp, wrong, lanes = 0.0, 0, 0
     try:
-        for errors, bounds, ulps in _compared(shape, dtype, device):
-            max_ulp = max(max_ulp, float((errors / ulps).nan_to_num(float("inf")).max()))
-            wrong += int((~(errors <= bounds)).sum())  # NaN is wrong
-            lanes += errors.numel()
-    except Exception as error:  # a compile failure, say: an answer, not a crash
+        for found in _compared(shape, dtype, device):
+            ulps = found.error / ulp(found.exact, shape, torch.finfo(getattr(torch, dtype)))
+            max_ulp = max(max_ulp, float(ulps.nan_to_num(float("inf")).max()))
+            wrong += found.wrong()
+            lanes += found.error.numel()
+    except NotServed as why:
+        return Result(shape, dtype, max_ulp, wrong, lanes, str(why))
+    except Exception as error:  # an answer, not a crash
         return Result(shape, dtype, max_ulp, wrong, lanes, f"{type(error).__name__}: {str(error).strip()[-200:]}")
     return Result(shape, dtype, max_ulp, wrong, lanes, None)
 
 
-def _compared(shape: Shape, dtype: str, device: "torch.device") -> Iterator[tuple[Any, Any, Any]]:
-    """(error, bound on it, unit in the last place), of each lane of q and k, call by call."""
+class NotServed(Exception):
+    """The kernel does not serve the call, and why."""
+
+
+def _compared(shape: Shape, dtype: str, device: "torch.device") -> "Iterator[Compared]":
+    """q and then k, call by call."""
     import torch
 
-    from rope_patch.kernels.launch import launch
-    from rope_patch.rotation.arguments import Refusal, call_of, refusal_of
+    from rope_patch.reporting import ledger
+    from rope_patch.rotation import rotary
     from rope_patch.trust import reference
 
     generator = torch.Generator("cpu").manual_seed(0)
     kind = getattr(torch, dtype)
     rows = min(shape.max_position, 65_536)
     cache = _cache(shape, rows).to(device, kind)
-    head, rope, neox = shape.head_size, shape.rotary_dim, shape.is_neox_style
+    numbers = shape.head_size, shape.rotary_dim, shape.is_neox_style
     for num_tokens in TOKENS:
         positions = torch.randint(0, rows, (num_tokens,), generator=generator)
         positions[-1] = rows - 1
+        positions = positions.to(device)
         for strided in (True, False):
             query, key = inputs(shape, num_tokens, strided, generator, kind, device)
-            before = query.cpu().clone(), key.cpu().clone()
-            arguments = positions.to(device), query, key, cache, head, rope
-            call = refusal_of(*arguments) or call_of(*arguments, neox)  # no kernel reads beyond its tensors
-            if isinstance(call, Refusal):
-                raise call.raised(query=query, key=key)
-            outs = (torch.full_like(query, float("nan")), torch.full_like(key, float("nan"))) if strided else None
-            outs = outs and (outs[0].contiguous(), outs[1].contiguous())
-            launch(call, outs and outs[0], outs and outs[1])
-            for was, now in zip(before, outs or (query, key), strict=True):
-                was = was.reshape(num_tokens, -1, head)
-                rows_read = cache[positions.to(device)].cpu()
-                exact, bound = reference.expected(torch.arange(num_tokens), was, rows_read, rope, neox)
-                error = (now.cpu().reshape(was.shape).double() - exact).abs()
-                yield error, bound, ulp(exact, shape, torch.finfo(kind))
+            before = [tensor.cpu().clone().reshape(num_tokens, -1, shape.head_size) for tensor in (query, key)]
+            handed_back = ledger.fallbacks()
+            rotated = rotary.serve(positions, query, key, cache, *numbers)
+            if rotated is None:
+                raise NotServed("; ".join(ledger.fallbacks() - handed_back))
+            for was, now in zip(before, rotated, strict=True):
+                assert now is not None  # there was a key
+                yield reference.compared(was, now, cache[positions], *numbers[1:])
 
 
 def inputs(

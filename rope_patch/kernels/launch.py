@@ -9,7 +9,6 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape
-from rope_patch.kernels.planning import make_plan
 from rope_patch.kernels.rope import rotary_kernel
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
@@ -168,7 +167,7 @@ def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
     return (call.query.tensor, call.key and call.key.tensor, query_out, key_out, call.cos_sin_cache, call.positions)
 
 
-def planned(call: Call, plan: Plan, device: Device) -> Launch:
+def planned(call: Call, shape: Shape, plan: Plan, device: Device) -> Launch:
     """The launch of at least one token by ``plan``."""
     cache, num_tokens = call.cos_sin_cache, call.positions.numel()
     strides, unit = call.strides, stride_unit(call, device)
@@ -177,17 +176,4 @@ def planned(call: Call, plan: Plan, device: Device) -> Launch:
     numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
     dtype = call.query.tensor.dtype
     truncating = INTERPRETED and dtype == torch.bfloat16
-    # In place or fresh is told by pointers, so the shape's ``fresh`` does not matter here.
-    return Launch(programs, numbers, constants(call.shape(True), plan, unit, is_big(cache), truncating, dtype))
-
-
-def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
-    """Rotate q and k into the contiguous ``*_out`` tensors, or in place where those are None.
-
-    Zero tokens start nothing. ``plan`` is the one for the call's shape unless given.
-    """
-    num_tokens = call.positions.numel()
-    if num_tokens:
-        device = device_facts(call.positions.device)
-        plan = plan or make_plan(call.shape(query_out is not None or key_out is not None), num_tokens, device)
-        planned(call, plan, device).on(call, query_out, key_out)
+    return Launch(programs, numbers, constants(shape, plan, unit, is_big(cache), truncating, dtype))

@@ -9,9 +9,9 @@ from types import ModuleType
 from rope_patch import capability
 from rope_patch.environment import VERSION
 from rope_patch.patching import import_watch, outcomes
-from rope_patch.patching.replace import Undo
+from rope_patch.patching.replace import Undo, stale_bindings
 from rope_patch.patching.targets import TARGETS, NotApplicable, Target, environment_variable, executed_again, remember
-from rope_patch.reporting import announcement, counts, log
+from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.status import Status
 from rope_patch.settings import VARIABLE, Mode, Settings, current
 
@@ -23,7 +23,7 @@ _enabled = True
 _verdict: capability.Verdict | None = None  # None until the first target's module is imported
 _forget_variable: Undo | None = None
 _announced_by: int | None = None  # the process, since a fork of it is one that has said nothing yet
-refused: capability.NotCapable | None = None  # what ``force`` demanded in vain
+not_capable: capability.NotCapable | None = None  # what ``force`` demanded in vain
 
 
 def arm(settings: Settings) -> None:
@@ -62,12 +62,12 @@ def enable() -> None:
 
 def disable() -> None:
     """See ``rope_patch.disable``."""
-    global _enabled, _forget_variable, refused
+    global _enabled, _forget_variable, not_capable
     with _lock:
         _enabled = False
         _forget_lost()
-        refused = None
-        for finder in [finder for finder in sys.meta_path if isinstance(finder, _Refusing)]:
+        not_capable = None
+        for finder in [finder for finder in sys.meta_path if isinstance(finder, _FailingImport)]:
             sys.meta_path.remove(finder)
         for name in list(outcomes.undo):
             outcomes.take_back(name)
@@ -96,10 +96,10 @@ def status() -> Status:
         capable=_verdict.capable if _verdict else None,
         reason=_reason(settings),
         targets=outcomes.states(),
-        calls=dict(counts.calls),
-        fallbacks=dict(counts.fallbacks),
-        signatures=counts.of_signatures(settings.check),
-        stale={place: names for place, names in counts.stale.items() if names},
+        calls=dict(ledger.calls()),
+        fallbacks=dict(ledger.fallbacks()),
+        signatures=ledger.signatures(),
+        stale={place: names for place, names in stale_bindings.items() if names},
         environment=dict(settings.environment),
         note="Counts are what the host saw: replayed graphs run without it.",
     )
@@ -137,11 +137,11 @@ def _at_import(target: Target, module: ModuleType) -> None:
         _apply(target, module)
     except capability.NotCapable as error:
         sys.modules.pop(target.module, None)
-        sys.meta_path.insert(0, _Refusing(target.module, error))
+        sys.meta_path.insert(0, _FailingImport(target.module, error))
         raise
 
 
-class _Refusing:
+class _FailingImport:
     """Makes every later import of a module fail as the first did, under ``force``."""
 
     def __init__(self, name: str, error: Exception) -> None:
@@ -154,7 +154,7 @@ class _Refusing:
 
 def _apply(target: Target, module: ModuleType) -> None:
     """Apply. Whatever goes wrong stays here, but for what ``force`` asks for."""
-    global _verdict, refused
+    global _verdict, not_capable
     if not _enabled or target.name in outcomes.undo:
         return
     verdict = _verdict or capability.examine()
@@ -171,8 +171,8 @@ def _apply(target: Target, module: ModuleType) -> None:
         if not verdict.capable:
             outcomes.state[target.name] = f"native: {verdict.reason}"
             if _settings and _settings.mode is Mode.FORCE:
-                refused = capability.NotCapable(f"{VARIABLE}=force, but {verdict.reason}")
-                raise refused
+                not_capable = capability.NotCapable(f"{VARIABLE}=force, but {verdict.reason}")
+                raise not_capable
         else:
             try:
                 if failure:

@@ -11,9 +11,10 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from rope_patch.reporting import counts
-
 Undo = Callable[[], None]
+
+# By what was replaced: globals elsewhere (``from module import name``) that go on calling the original.
+stale_bindings: dict[str, list[str]] = {}
 
 
 class SomebodyElses(RuntimeError):
@@ -53,7 +54,7 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
         with contextlib.suppress(Exception):
             undo()
         raise
-    counts.stale[f"{module.__name__}.{path}"] = [name for name in stale if name != f"{module.__name__}.{path}"]
+    stale_bindings[f"{module.__name__}.{path}"] = [name for name in stale if name != f"{module.__name__}.{path}"]
     return undo
 
 

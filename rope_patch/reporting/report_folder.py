@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from rope_patch.reporting import counts, log, process, ranks
+from rope_patch.reporting import ledger, log, process, ranks
 from rope_patch.reporting.status import Found, Report, Status, expect
 
 SECONDS = 2.0  # between two looks at whether something changed
@@ -24,7 +24,7 @@ SILENT = 3 * PULSE  # seconds without that after which it counts as gone on anot
 LARGEST = 2**20  # bytes of a report worth reading
 
 
-class Refused(Exception):
+class NotOurs(Exception):
     """The folder is not one to write into or to believe."""
 
 
@@ -39,10 +39,7 @@ def keep(folder: str, status: Callable[[], Status]) -> None:
 
 def _forked(folder: str, status: Callable[[], Status]) -> None:
     """Threads are not forked, counts are; and what the parent served is not the child's."""
-    for counted in (counts.calls, counts.fallbacks, counts.declined):
-        counted.clear()
-    for count in counts.served.values():
-        count[0] = 0
+    ledger.reset()
     threading.Thread(target=_keep, args=(folder, status), name="rope_patch-report", daemon=True).start()
 
 
@@ -90,7 +87,7 @@ def write(folder: str, mine: Report) -> None:
     """Write ``mine`` into ``folder``, which is made if it is not there.
 
     Raises:
-        Refused: somebody else owns the folder.
+        NotOurs: somebody else owns the folder.
         OSError: it cannot be written.
     """
     with contextlib.suppress(FileExistsError):
@@ -120,7 +117,7 @@ def read(folder: str) -> tuple[list[Found], list[str]]:
     """Every report in ``folder``, and what is wrong with files that are none.
 
     Raises:
-        Refused: somebody else owns the folder.
+        NotOurs: somebody else owns the folder.
         OSError: it cannot be read.
     """
     found, wrong = [], []
@@ -130,7 +127,7 @@ def read(folder: str) -> tuple[list[Found], list[str]]:
                 found.append(_read_one(directory, name))
             except FileNotFoundError:
                 pass  # gone since it was listed
-            except (OSError, ValueError, RecursionError, Refused) as error:
+            except (OSError, ValueError, RecursionError, NotOurs) as error:
                 wrong.append(f"{name}: {error}")
     return found, wrong
 
@@ -143,7 +140,7 @@ def living(folder: str, known: dict[str, Found]) -> list[Found]:
     found: dict[str, Found] = {}
     with _opened(folder) as directory:
         for name in _listed(directory):
-            with contextlib.suppress(OSError, ValueError, RecursionError, Refused):  # rope-patch status names them
+            with contextlib.suppress(OSError, ValueError, RecursionError, NotOurs):  # rope-patch status names them
                 host, pid, started = name.removesuffix(".json").rsplit("-", 2)
                 heartbeat = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
                 if _lives(host, int(pid), started, heartbeat):
@@ -177,7 +174,7 @@ def _opened(folder: str) -> Iterator[int]:
     try:
         owner = os.fstat(directory).st_uid
         if owner != os.geteuid():
-            raise Refused(f"{folder} belongs to user {owner}, and this process runs as {os.geteuid()}")
+            raise NotOurs(f"{folder} belongs to user {owner}, and this process runs as {os.geteuid()}")
         yield directory
     finally:
         os.close(directory)
@@ -188,7 +185,7 @@ def _read_one(directory: int, name: str) -> Found:
     with os.fdopen(file, "rb") as stream:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise Refused("not a file of this user's")
+            raise NotOurs("not a file of this user's")
         loaded = json.loads(stream.read(LARGEST))  # a longer one is cut, and then no JSON
     expect(loaded, Report, "report")
     found: Found = loaded | {"heartbeat": facts.st_mtime}

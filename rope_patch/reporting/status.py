@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 from rope_patch.reporting import process
 
 
-class Signature(TypedDict):
-    """One combination of shape, dtypes and layout."""
+class SignatureStatus(TypedDict):
+    """Calls of one combination of shape, dtypes and layout."""
 
     path: str  # "kernel", or "native" once a fault retired it
     check: str  # "passed", "switched off", "not run yet" (met in a graph capture), or what was wrong
@@ -30,7 +30,7 @@ class Status(TypedDict):
     targets: dict[str, str]
     calls: dict[str, int]
     fallbacks: dict[str, int]
-    signatures: dict[str, Signature]
+    signatures: dict[str, SignatureStatus]
     stale: dict[str, list[str]]  # by what was replaced: globals elsewhere that still hold the original
     environment: dict[str, str]  # rope_patch's own variables
     note: str

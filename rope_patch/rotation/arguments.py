@@ -17,7 +17,7 @@ DEVICES = ("cpu",) if INTERPRETED else ("npu", "cuda")
 
 
 @dataclass
-class Refusal:
+class Unsupported:
     """Why a call is not one for the kernel: the error it would be, and what was expected."""
 
     error: type[Exception]
@@ -29,51 +29,16 @@ class Refusal:
         return self.error(f"expected {self.expected}; got {values}")
 
 
+NO_MEMORY = Unsupported(TypeError, "tensors with memory of their own, not sparse ones or those of a transform")
+
+
 def _kind(value: object) -> object:
     if not isinstance(value, torch.Tensor):
         return value
     return f"{value.dtype}{list(value.shape)} strides {value.stride()} on {value.device}"
 
 
-def refusal_of(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-) -> Refusal | None:
-    """Why the kernel cannot take these arguments, as far as dtypes, devices and head dimensions tell; None if it can.
-
-    Looks at nothing that is symbolic while tracing: sizes of token dimensions and strides are ``call_of``'s.
-    """
-    if query.dtype not in FLOATS:
-        return Refusal(TypeError, "query of float16, bfloat16 or float32")
-    if key is not None and key.dtype != query.dtype:
-        return Refusal(TypeError, "key of query's dtype")
-    if cos_sin_cache.dtype not in (query.dtype, torch.float32):
-        return Refusal(TypeError, "cos_sin_cache of query's dtype or float32")
-    if positions.dtype not in INTEGERS:
-        return Refusal(TypeError, "positions of int32 or int64")
-    if query.device.type not in DEVICES:
-        return Refusal(ValueError, f"tensors on {' or '.join(DEVICES)}")
-    for tensor in (positions, cos_sin_cache, query if key is None else key):
-        if tensor.device != query.device:
-            return Refusal(ValueError, "all tensors on query's device")
-    if rotary_dim < 2 or rotary_dim % 2 or rotary_dim > head_size:
-        return Refusal(ValueError, "an even rotary_dim from 2 to head_size")
-    if cos_sin_cache.dim() != 2 or cos_sin_cache.shape[1] != rotary_dim or cos_sin_cache.shape[0] == 0:
-        return Refusal(ValueError, "cos_sin_cache of shape [max_position >= 1, rotary_dim]")
-    for tensor in (query, query if key is None else key):
-        split = tensor.dim() == positions.dim() + 2  # [..., num_heads, head_size]
-        if not split and tensor.dim() != positions.dim() + 1:
-            return Refusal(ValueError, "query and key with one or two dimensions more than positions")
-        if tensor.shape[-1] != head_size if split else tensor.shape[-1] % head_size:
-            return Refusal(ValueError, "query and key of [..., num_heads * head_size] or [..., num_heads, head_size]")
-    return None
-
-
-def call_of(
+def parse(
     positions: torch.Tensor,
     query: torch.Tensor,
     key: torch.Tensor | None,
@@ -81,25 +46,80 @@ def call_of(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
-) -> Call | Refusal:
-    """The call as the kernel sees it, for arguments that ``refusal_of`` passed."""
+) -> Call | Unsupported:
+    """The call as the kernel sees it, or why the kernel cannot take it."""
+    arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
+    return unsupported(*arguments) or _laid_out(*arguments, is_neox_style)
+
+
+def unsupported(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+) -> Unsupported | None:
+    """Why the kernel cannot take these arguments, as far as dtypes, devices and head dimensions tell; None if it can.
+
+    Looks at nothing that is symbolic while tracing: sizes of token dimensions and strides are for ``parse``.
+    """
+    if query.dtype not in FLOATS:
+        return Unsupported(TypeError, "query of float16, bfloat16 or float32")
+    if key is not None and key.dtype != query.dtype:
+        return Unsupported(TypeError, "key of query's dtype")
+    if cos_sin_cache.dtype not in (query.dtype, torch.float32):
+        return Unsupported(TypeError, "cos_sin_cache of query's dtype or float32")
+    if positions.dtype not in INTEGERS:
+        return Unsupported(TypeError, "positions of int32 or int64")
+    if query.device.type not in DEVICES:
+        return Unsupported(ValueError, f"tensors on {' or '.join(DEVICES)}")
+    for tensor in (positions, cos_sin_cache, query if key is None else key):
+        if tensor.device != query.device:
+            return Unsupported(ValueError, "all tensors on query's device")
+    if rotary_dim < 2 or rotary_dim % 2 or rotary_dim > head_size:
+        return Unsupported(ValueError, "an even rotary_dim from 2 to head_size")
+    if cos_sin_cache.dim() != 2 or cos_sin_cache.shape[1] != rotary_dim or cos_sin_cache.shape[0] == 0:
+        return Unsupported(ValueError, "cos_sin_cache of shape [max_position >= 1, rotary_dim]")
+    for tensor in (query, query if key is None else key):
+        split = tensor.dim() == positions.dim() + 2  # [..., num_heads, head_size]
+        if not split and tensor.dim() != positions.dim() + 1:
+            return Unsupported(ValueError, "query and key with one or two dimensions more than positions")
+        if tensor.shape[-1] != head_size if split else tensor.shape[-1] % head_size:
+            layouts = "[..., num_heads * head_size] or [..., num_heads, head_size]"
+            return Unsupported(ValueError, f"query and key of {layouts}")
+    return None
+
+
+def _laid_out(
+    positions: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    cos_sin_cache: torch.Tensor,
+    head_size: int,
+    rotary_dim: int,
+    is_neox_style: bool,
+) -> Call | Unsupported:
+    """The call as the kernel sees it, for arguments that ``unsupported`` has nothing against."""
     for tensor in (query, query if key is None else key):
         if tensor.shape[: positions.dim()] != positions.shape:
-            return Refusal(ValueError, "as many tokens in query and key as in positions")
+            return Unsupported(ValueError, "as many tokens in query and key as in positions")
     if not positions.is_contiguous() or cos_sin_cache.stride(1) != 1:
-        return Refusal(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
+        return Unsupported(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
     if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # a number of 64 bits makes another kernel
-        return Refusal(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
+        return Unsupported(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
     q = heads_of(query, positions.dim(), head_size)
     k = None if key is None else heads_of(key, positions.dim(), head_size)
     if q is None or (k is None and key is not None):
-        return Refusal(ValueError, "query and key whose lanes are contiguous and whose tokens are evenly spaced")
+        return Unsupported(ValueError, "query and key whose lanes are contiguous and whose tokens are evenly spaced")
     for heads in (q, k or q):
         row = (heads.num_heads - 1) * heads.head_stride + head_size
         if heads.head_stride < head_size or heads.token_stride < row:
-            return Refusal(ValueError, "query and key whose heads lie beside each other within their token's row")
+            return Unsupported(ValueError, "query and key whose heads lie beside each other within their token's row")
         if heads.token_stride > MAX_TILE_OFFSET:
-            return Refusal(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
+            return Unsupported(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
+    if any(tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)):
+        return NO_MEMORY
     return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style)
 
 

@@ -1,38 +1,36 @@
-"""A call, from vLLM's tensors to a launch; and, for calls of a form that was served before, the short way there.
+"""From vLLM's tensors to a launch: a cached one, or a new one that is then cached.
 
-In eager mode a layer calls with the same shapes and strides as the one before it, so what was worked out for a form is
-kept: a call of a known form takes one comparison, its output tensors, and the kernel's own launcher. A form has all
-that a launch depends on but the addresses, read anew at every call: the same tensor object may have become another
+In eager mode a layer calls with the same shapes and strides as the one before it, so what was worked out for a layout
+is kept: a call of a known layout takes one comparison, its output tensors, and the kernel's own launcher. A layout has
+all that a launch depends on but the addresses, read anew at every call: the same tensor object may have become another
 piece of memory (``tensor.data = other``, ``resize_``).
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from rope_patch.kernels.launch import Call, Launch, planned
-from rope_patch.kernels.launcher import Launcher
+from rope_patch.kernels.launch import Call, Launch, device_facts, planned
 from rope_patch.kernels.planning import make_plan
-from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
-from rope_patch.rotation.arguments import Refusal, call_of, refusal_of
+from rope_patch.kernels.runner import hooked
+from rope_patch.reporting import ledger
+from rope_patch.rotation.arguments import NO_MEMORY, Unsupported, parse
+from rope_patch.rotation.cached_launch import CachedLaunch, Rotated, cached_launch
+from rope_patch.rotation.outputs import Outputs, outputs_of
 from rope_patch.trust import first_use
+from rope_patch.trust.signature import signature_of
 from rope_patch.trust.trial import ALIGNMENT
 
-Rotated = tuple[torch.Tensor, torch.Tensor | None]
-# Serves query and key, given their addresses, the cache's and the positions'; None, with nothing done, where that is
-# for the long way to decide.
-Way = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
-Form = tuple[object, ...]
-NO_MEMORY = Refusal(TypeError, "tensors with memory of their own, not sparse ones or those of a transform")
+Layout = tuple[object, ...]
 SHARED = "query and key share memory that would be rotated in place"
-KEPT = 1024  # forms, and as many older ones; token counts differ without end, and a step needs a few of them
+UNCHECKED = "its kernel is not among those that were checked"
+KEPT = 1024  # layouts, and as many older ones; token counts differ without end, and a step needs a few of them
 
-_ways: dict[Form, Way] = {}
-_older: dict[Form, Way] = {}  # what was kept before that; whoever is still in use is taken back from here
-# The last call's form, which is mostly the next one's: comparing is sooner done than hashing. One tuple, so that
+_cached: dict[Layout, CachedLaunch] = {}
+_older: dict[Layout, CachedLaunch] = {}  # what was kept before that; whoever is still in use is taken back from here
+# The last call's layout, which is mostly the next one's: comparing is sooner done than hashing. One tuple, so that
 # threads see all of it or none.
-_last: tuple[Form, Way | None] = ((), None)
+_last: tuple[Layout, CachedLaunch | None] = ((), None)
 
 
 def rotate(
@@ -44,21 +42,22 @@ def rotate(
     rotary_dim: int,
     is_neox_style: bool,
     always_fresh: bool,
-) -> Rotated | Refusal | str:
+) -> Rotated | Unsupported | None:
     """Rotate plain tensors; arguments as ``rotary.serve``'s.
 
     Outputs are new contiguous tensors where the inputs are strided or ``always_fresh`` is set, else the inputs, rotated
-    in place. A ``Refusal`` or a string says why nothing was done: what is wrong with the arguments, or with the kernel.
+    in place. Otherwise nothing was done: an ``Unsupported`` says what is wrong with the arguments, for the caller to
+    count; None that the kernel is not to be used, and the ledger why.
     """
     try:
         q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
         k = None if key is None else key.data_ptr()
     except RuntimeError:  # sparse, or wrapped by a transform such as torch.vmap
         return NO_MEMORY
-    form: Form
+    layout: Layout
     if key is None:
         low = q | c | p
-        form = (
+        layout = (
             query.shape, query.stride(), query.dtype, query.get_device(),
             positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
             cos_sin_cache.shape, cos_sin_cache.is_contiguous() or cos_sin_cache.stride(),
@@ -67,7 +66,7 @@ def rotate(
         )  # fmt: skip
     else:
         low = q | (k or 0) | c | p
-        form = (
+        layout = (
             query.shape, query.stride(), query.dtype, query.get_device(),
             key.shape, key.stride(), key.dtype, key.get_device(),
             positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
@@ -76,128 +75,101 @@ def rotate(
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
     if low % ALIGNMENT:
-        form += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
-    last, way = _last
-    if form != last:
-        way = _known(form)
-    if way is not None and q and k != 0 and c and p:
+        layout += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
+    last, cached = _last
+    if layout != last:
+        cached = _known(layout)
+    if cached is not None and q and k != 0 and c and p:
         try:
-            rotated = way(query, key, q, k, c, p)
+            rotated = cached(query, key, q, k, c, p)
             if rotated is not None:
                 return rotated
         except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
-            _keep(form, None)
+            _keep(layout, None)
     with _current(query.device):
-        arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
-        call = refusal_of(*arguments) or call_of(*arguments, is_neox_style)
-        if isinstance(call, Refusal):
-            return call
-        if any(
-            tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)
-        ):
-            return NO_MEMORY
-        return _rotate(form, call, key, always_fresh)
+        call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        return call if isinstance(call, Unsupported) else _rotate(layout, call, always_fresh)
 
 
-def _known(form: Form) -> Way | None:
-    """The way for calls of that form, if there is one; then it is the last call's from now on."""
+def _known(layout: Layout) -> CachedLaunch | None:
+    """The launch for calls of that layout, if one is cached; then it is the last call's from now on."""
     global _last
-    way = _ways.get(form)
-    if way is not None:
-        _last = form, way
-    elif form in _older:
-        way = _older.get(form)
-        _keep(form, way)
-    return way
+    cached = _cached.get(layout)
+    if cached is not None:
+        _last = layout, cached
+    elif layout in _older:
+        cached = _older.get(layout)
+        _keep(layout, cached)
+    return cached
 
 
-def _keep(form: Form, way: Way | None) -> None:
-    """Keep a way, or None instead of it. Two threads at once may lose a way, which is worked out once more then."""
-    global _ways, _older, _last
-    if len(_ways) >= KEPT:
-        _ways, _older = {}, _ways
-    _last = form, way
-    if way is not None:
-        _ways[form] = way
+def _keep(layout: Layout, cached: CachedLaunch | None) -> None:
+    """Cache a launch, or None instead of it. Two threads at once may lose one, which is worked out once more then."""
+    global _cached, _older, _last
+    if len(_cached) >= KEPT:
+        _cached, _older = {}, _cached
+    _last = layout, cached
+    if cached is not None:
+        _cached[layout] = cached
     else:
-        _ways.pop(form, None)
-        _older.pop(form, None)
+        _cached.pop(layout, None)
+        _older.pop(layout, None)
 
 
-def _rotate(form: Form, call: Call, key: torch.Tensor | None, always_fresh: bool) -> Rotated | str:
-    query = call.query.tensor
-    query_fresh = always_fresh or not query.is_contiguous()
-    key_fresh = key is not None and (always_fresh or not key.is_contiguous())
-    spans = (0, 0) if key is None or (query_fresh and key_fresh) else (_span(query), _span(key))
-    q, k = query.data_ptr(), 0 if key is None else key.data_ptr()
-    if q < k + spans[1] and k < q + spans[0]:
-        return SHARED
-    query_out = _fresh(query) if query_fresh else None
-    key_out = _fresh(key) if key is not None and key_fresh else None
-    if call.positions.numel() > 0 and (call.query.num_heads or (call.key and call.key.num_heads)):
-        found = first_use.launch_trusted(call, query_out, key_out)
-        if isinstance(found, str):
-            return found
-        plan = make_plan(call.shape(query_out is not None or key_out is not None), call.positions.numel(), found.device)
-        work = planned(call, plan, found.device)
-        launcher = found.launchers.get(work.kernel)
-        if launcher:
-            _keep(form, _way(launcher, work, query, key, query_fresh, key_fresh, spans, found.served))
-    return query if query_out is None else query_out, key if key_out is None else key_out
+def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
+    """A call without a cached launch: ask for trust, plan, launch, and cache that."""
+    path = "op" if always_fresh else "eager"
+    query, key = call.query.tensor, call.key.tensor if call.key else None
+    out = outputs_of(query, key, always_fresh)
+    if out is None:
+        return _hand_back(ledger.page(), SHARED)
+    rotated = query if out.query is None else out.query, key if out.key is None else out.key
+    num_tokens = call.positions.numel()
+    if not num_tokens or not (call.query.num_heads or (call.key and call.key.num_heads)):
+        ledger.page().served[path][0] += 1
+        return rotated
+    in_place = out.query is None, out.key is None
+    shape = call.shape(fresh=not all(in_place))
+    signature = signature_of(call, shape, device_facts(query.device), *in_place)
+    page = ledger.page(signature)
+    trusted = first_use.trusted(signature, call, shape, *in_place)
+    if isinstance(trusted, str):
+        return _hand_back(page, trusted)
+    launch = planned(call, shape, make_plan(shape, num_tokens, trusted.device), trusted.device)
+    if not trusted.includes(launch.kernel):
+        return _hand_back(page, UNCHECKED)
+    error = _start(launch, call, out)
+    if error:
+        return _hand_back(page, first_use.judged(signature, error, query.device))
+    page.served[path][0] += 1
+    runner = trusted.runners.get(launch.kernel)
+    if runner:
+        fresh = not in_place[0], key is not None and not in_place[1]
+        _keep(layout, cached_launch(runner, launch, query, key, *fresh, out.spans, page.served[path]))
+    return rotated
 
 
-def _way(
-    launcher: Launcher,
-    work: Launch,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    query_fresh: bool,
-    key_fresh: bool,
-    spans: tuple[int, int],
-    served: list[int],
-) -> Way:
-    """How to serve calls of the form of ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
-    device, dtype, index = query.device, query.dtype, query.device.index
-    current_device, current_stream = device_getter(device.type), stream_getter(device.type, launcher.queued)
-    programs, run, before, after = work.programs, launcher.run, launcher.before, (*work.numbers, *launcher.after)
-    shape, strides = tuple(query.shape), _contiguous(query)
-    key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)
-    empty = allocator(device)
-    q_span, k_span = spans
-
-    # The default keeps the kernel loaded.
-    def way(
-        query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = launcher
-    ) -> Rotated | None:
-        if current_device() != index or (k_span and k is not None and q < k + k_span and k < q + q_span):
-            return None
-        q_out = k_out = None
-        if query_fresh:
-            query = empty(shape, strides, dtype)
-            q_out = query.data_ptr()
-        if key_fresh:
-            key = empty(key_shape, key_strides, dtype)
-            k_out = key.data_ptr()
-        run(programs, 1, 1, current_stream(index), *before, q, k, q_out, k_out, c, p, *after)
-        served[0] += 1
-        return query, key
-
-    return way
+def _hand_back(page: ledger.Page, reason: str) -> Rotated | None:
+    page.fallbacks[reason] += 1
+    return None
 
 
-def _contiguous(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides of a contiguous tensor of that shape."""
-    return torch.empty(tensor.shape, device="meta").stride()
+def _start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
+    """Start it through Triton; after an error, which is returned, the tensors are as they were.
 
-
-def _span(tensor: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to behind its last; 0 if it has none."""
-    apart = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (1 + apart) * tensor.element_size() if tensor.numel() else 0
-
-
-def _fresh(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.new_empty(tensor.shape)  # contiguous; torch-npu warns of empty_like with a memory format
+    A hook of Triton's may raise when the kernel runs already, so what would be rotated in place is copied if there are
+    any. Without hooks nothing is raised after a launch.
+    """
+    in_place = [call.query.tensor] if out.query is None else []
+    in_place += [call.key.tensor] if out.key is None and call.key else []
+    copies = [tensor.clone() for tensor in in_place] if hooked() else []
+    try:
+        launch.on(call, out.query, out.key)
+    except Exception as error:
+        for tensor, before in zip(in_place, copies, strict=False):
+            tensor.copy_(before)
+        return error
+    return None
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
@@ -208,13 +180,13 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 def forget() -> None:
     """Work everything out anew, for tests and after a kernel cache was cleared."""
-    forget_ways()
+    forget_launches()
     first_use.forget()
 
 
-def forget_ways() -> None:
-    """Take the long way once more for every form."""
+def forget_launches() -> None:
+    """Launch through Triton once more for every layout."""
     global _last
-    _ways.clear()
+    _cached.clear()
     _older.clear()
     _last = (), None

@@ -6,9 +6,8 @@ clones by the compilers that vllm-ascend uses, and one that returns its inputs b
 
 import torch
 
-from rope_patch.reporting import counts
 from rope_patch.rotation import dispatch
-from rope_patch.rotation.arguments import Refusal
+from rope_patch.rotation.arguments import Unsupported
 from rope_patch.trust import reference
 
 _library = torch.library.Library("rope_patch", "DEF")
@@ -34,20 +33,16 @@ def _rotary_embedding(
     """
     numbers = head_size, rotary_dim, is_neox_style
     rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
-    if not isinstance(rotated, tuple):
-        if isinstance(rotated, Refusal):
-            # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
-            positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
-            rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
-        if isinstance(rotated, Refusal):
-            named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
-            raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
-        if isinstance(rotated, str):
-            # The kernel is not to be trusted, and from inside a graph the original is out of reach.
-            counts.fallbacks[rotated] += 1
-            rotated_key = query.new_empty(0) if key is None else _reference(positions, key, cos_sin_cache, *numbers)
-            return _reference(positions, query, cos_sin_cache, *numbers), rotated_key
-    counts.calls["op"] += 1
+    if isinstance(rotated, Unsupported):
+        # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
+        positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
+        rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+    if isinstance(rotated, Unsupported):
+        named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
+        raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
+    if rotated is None:  # the kernel is not to be trusted, and from inside a graph the original is out of reach
+        rotated_key = None if key is None else _reference(positions, key, cos_sin_cache, *numbers)
+        rotated = _reference(positions, query, cos_sin_cache, *numbers), rotated_key
     return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
 
 

@@ -5,10 +5,10 @@ from torch import is_grad_enabled
 from torch.autograd import forward_ad
 from torch.compiler import is_compiling
 
-from rope_patch.reporting import counts, log
+from rope_patch.reporting import ledger, log
 from rope_patch.rotation import dispatch, ops
-from rope_patch.rotation.arguments import Refusal, refusal_of
-from rope_patch.rotation.dispatch import Rotated
+from rope_patch.rotation.arguments import Unsupported, unsupported
+from rope_patch.rotation.cached_launch import Rotated
 
 # A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
 PLAIN = torch.Tensor, torch.nn.Parameter
@@ -40,30 +40,29 @@ def serve(
     """
     if is_compiling():
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
-            return _refuse("gradients wanted")
+            return _hand_back("gradients wanted")
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     try:
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
-            return _refuse("gradients wanted")
+            return _hand_back("gradients wanted")
         if not (
             type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
             and (key is None or type(key) in PLAIN)
         ):  # fmt: skip
             return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
         if forward_ad._current_level >= 0:
-            return _refuse("in a level of forward-mode differentiation")
+            return _hand_back("in a level of forward-mode differentiation")
         if _dispatch_modes() or _is_tracing():
-            return _refuse("under a dispatch mode or a tracer, which would not see the kernel")
+            return _hand_back("under a dispatch mode or a tracer, which would not see the kernel")
         rotated = dispatch.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
     except Exception as error:  # nothing was started: what is given is of a kind that nobody thought of
         reason = f"arguments of another kind: {type(error).__name__}"
         log.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
         log.logger.debug("rope_patch: a call goes to the original", exc_info=True)
-        return _refuse(reason)
-    if isinstance(rotated, tuple):
-        counts.calls["eager"] += 1
-        return rotated
-    return _refuse(f"not {rotated.expected}" if isinstance(rotated, Refusal) else rotated)
+        return _hand_back(reason)
+    if isinstance(rotated, Unsupported):
+        return _hand_back(f"not {rotated.expected}")
+    return rotated
 
 
 def _wants_gradients(query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor) -> bool:
@@ -79,9 +78,9 @@ def _traced(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> Rotated | None:
-    refusal = refusal_of(positions, query, key, cos_sin_cache, head_size, rotary_dim)
-    if refusal is not None:
-        return _refuse(f"not {refusal.expected}")
+    fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim)
+    if fault is not None:
+        return _hand_back(f"not {fault.expected}")
     _count_trace()
     rotated, rotated_key = ops.rotary_embedding(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
@@ -91,15 +90,15 @@ def _traced(
 
 def stand_down(reason: str) -> None:
     """Count a call that is the original's by a target's own decision, so that ``status()`` says why."""
-    _refuse(reason)
+    _hand_back(reason)
 
 
 # While it traces, Dynamo runs these and puts nothing of them into the graph.
 @torch.compiler.assume_constant_result
 def _count_trace() -> None:
-    counts.calls["traced"] += 1
+    ledger.page().served["traced"][0] += 1
 
 
 @torch.compiler.assume_constant_result
-def _refuse(reason: str) -> None:
-    counts.fallbacks[reason] += 1
+def _hand_back(reason: str) -> None:
+    ledger.page().fallbacks[reason] += 1

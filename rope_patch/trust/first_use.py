@@ -14,13 +14,13 @@ from typing import NamedTuple
 import torch
 
 from rope_patch import settings
-from rope_patch.kernels.launch import Call, Kernel, device_facts, planned
-from rope_patch.kernels.launcher import Launcher, hooked
-from rope_patch.kernels.plan import Device
-from rope_patch.kernels.planning import make_plan, plans_of
-from rope_patch.reporting import announcement, counts, log
+from rope_patch.kernels.launch import Call, Kernel, device_facts
+from rope_patch.kernels.plan import Device, Shape
+from rope_patch.kernels.planning import plans_of
+from rope_patch.kernels.runner import Runner
+from rope_patch.reporting import announcement, ledger, log
+from rope_patch.reporting.ledger import Signature
 from rope_patch.trust import trial
-from rope_patch.trust.signature import Signature, signature_of
 
 
 class Trusted(NamedTuple):
@@ -28,11 +28,15 @@ class Trusted(NamedTuple):
 
     device: Device
     kernels: frozenset[Kernel] | None  # those that were right; None if nothing was checked, since that is switched off
-    launchers: dict[Kernel, Launcher]  # those that were found; none without a check
-    served: list[int]  # the count of its calls, in ``report``
+    runners: dict[Kernel, Runner]  # those that were found; none without a check
+
+    def includes(self, kernel: Kernel) -> bool:
+        """Whether it was checked; all were where the check is switched off."""
+        return self.kernels is None or kernel in self.kernels
 
 
 CAPTURED = "first seen during graph capture"
+NOT_POSSIBLE = "its first-use check was not possible"
 ELSEWHERE = "its first-use check is going on in another thread"
 
 _found: dict[Signature, Trusted | str] = {}
@@ -43,23 +47,11 @@ _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
-def launch_trusted(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> Trusted | str:
-    """Launch at least one token if the kernel is to be trusted with the call; else return why it was not launched.
-
-    A signature is examined at first sight, and what was found is remembered. A kernel that fails to start after all is
-    retired, unless that is not its fault; the tensors are as they were.
-    """
-    in_place = query_out is None, key_out is None
-    signature = signature_of(call, device_facts(call.query.tensor.device), *in_place)
-    found = _found.get(signature) or _first_use(signature, call, *in_place)
-    if isinstance(found, Trusted):
-        found = _launch(signature, found, call, query_out, key_out)
-    if isinstance(found, str):
-        counts.declined[signature, found] += 1
-    return found
-
-
-def _first_use(signature: Signature, call: Call, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+    """What may serve calls of the signature, examined at the first sight of one; or why nothing may."""
+    found = _found.get(signature)
+    if found is not None:
+        return found
     if _capturing(call.query.tensor.device):
         return CAPTURED
     me = object()
@@ -67,46 +59,26 @@ def _first_use(signature: Signature, call: Call, query_in_place: bool, key_in_pl
         return ELSEWHERE
     try:
         found = _found.get(signature)  # another thread may have been done just before
-        return found or _remember(signature, _examine(signature, call, query_in_place, key_in_place))
+        return found or _remember(signature, _examine(signature, call, shape, query_in_place, key_in_place))
     except trial.NotNow as error:
-        reason = "its first-use check was not possible"
-        if (signature, reason) not in counts.declined:
-            log.warn_once(f"rope_patch: {counts.words(signature)}: {reason}, and will be tried again: {error}")
-        return reason
+        if NOT_POSSIBLE not in ledger.page(signature).fallbacks:
+            words = ledger.words(signature)
+            log.warn_once(f"rope_patch: {words}: {NOT_POSSIBLE}, and will be tried again: {error}")
+        return NOT_POSSIBLE
     finally:
         _examining.pop(signature, None)
 
 
-def _launch(
-    signature: Signature, found: Trusted, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None
-) -> Trusted | str:
-    plan = make_plan(call.shape(query_out is not None or key_out is not None), call.positions.numel(), found.device)
-    work = planned(call, plan, found.device)
-    if found.kernels is not None and work.kernel not in found.kernels:
-        return "its kernel is not among those that were checked"
-    restore = _kept(call, query_out, key_out) if hooked() else []
-    try:
-        work.on(call, query_out, key_out)
-    except Exception as error:
-        for tensor, before in restore:
-            tensor.copy_(before)
-        if _is_blameless(error, call.query.tensor.device):
-            return f"could not be started: {type(error).__name__}"
-        return _remember(signature, _said(error))
-    counts.served[signature][0] += 1
-    return found
+def judged(signature: Signature, error: Exception, device: torch.device) -> str:
+    """What a launch that failed after all says: a reason, and no more of it if the kernel is not to blame.
 
-
-def _kept(
-    call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What would be rotated in place, and a copy: a hook of Triton's may raise when the kernel runs already.
-
-    Without hooks nothing is raised after a launch.
+    A kernel that is to blame is retired.
     """
-    tensors = [call.query.tensor] if query_out is None else []
-    tensors += [call.key.tensor] if key_out is None and call.key else []
-    return [(tensor, tensor.clone()) for tensor in tensors]
+    if _is_blameless(error, device):
+        return f"could not be started: {type(error).__name__}"
+    fault = _said(error)
+    _remember(signature, fault)
+    return fault
 
 
 def _is_blameless(error: Exception, device: torch.device) -> bool:
@@ -126,18 +98,17 @@ def _is_blameless(error: Exception, device: torch.device) -> bool:
 def forget() -> None:
     """Check every signature anew, for tests and after a kernel cache was cleared."""
     _found.clear()
-    counts.signatures.clear()
-    counts.served.clear()
-    counts.declined.clear()
-    counts.plans.clear()
+    ledger.forget()
 
 
 def _remember(signature: Signature, found: Trusted | str) -> Trusted | str:
     _found[signature] = found
-    words = counts.words(signature)
-    counts.signatures[words] = None if isinstance(found, Trusted) else found
+    page = ledger.page(signature)
     if isinstance(found, str):
-        log.warn_once(f"rope_patch: native rotary embedding for {words}: {found}")
+        page.check = found
+        log.warn_once(f"rope_patch: native rotary embedding for {ledger.words(signature)}: {found}")
+    else:
+        page.check = ledger.SWITCHED_OFF if found.kernels is None else ledger.PASSED
     return found
 
 
@@ -151,7 +122,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
-def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
     """Every plan of the call's shape; if one fails, every plan for half of the device's fast memory, once.
 
     Raises:
@@ -162,16 +133,18 @@ def _examine(signature: Signature, call: Call, query_in_place: bool, key_in_plac
     checking = settings.current().check
     fault = ""
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
-        tried: dict[Kernel, Launcher | None] = {}
+        tried: dict[Kernel, Runner | None] = {}
         try:
-            plans = plans_of(call.shape(not (query_in_place and key_in_place)), budget)
-            counts.plans[signature] = [asdict(plan) for plan in plans]
+            plans = plans_of(shape, budget)
+            ledger.page(signature).plans = [asdict(plan) for plan in plans]
             with _one_thread():
-                tried.update(trial.run(call, plan, budget, query_in_place, key_in_place) for plan in plans if checking)
+                for plan in plans if checking else ():
+                    kernel, runner = trial.run(call, shape, plan, budget, query_in_place, key_in_place)
+                    tried[kernel] = runner
             if fault:
                 log.warn_once(f"rope_patch: smaller tiles are used, since {fault}; please report it")
-            launchers = {kernel: launcher for kernel, launcher in tried.items() if launcher}
-            return Trusted(budget, frozenset(tried) if checking else None, launchers, counts.served[signature])
+            runners = {kernel: runner for kernel, runner in tried.items() if runner}
+            return Trusted(budget, frozenset(tried) if checking else None, runners)
         except trial.NotNow:
             raise
         except trial.Wrong as error:

@@ -1,5 +1,7 @@
 """Rotary position embedding in plain PyTorch: the yardstick, and what serves when the kernel may not."""
 
+from typing import NamedTuple
+
 import torch
 
 
@@ -29,6 +31,28 @@ def rotate(
     turned = _joined(x1 * cos - x2 * sin, x2 * cos + x1 * sin, is_neox_style)
     dtype = torch.float64 if compute_dtype == torch.float64 else heads.dtype
     return torch.cat((turned.to(dtype), heads[..., rotary_dim:].to(dtype)), dim=-1)
+
+
+class Compared(NamedTuple):
+    """Every lane of a rotation beside fp64, ``[num_tokens, num_heads, head_size]`` each."""
+
+    exact: torch.Tensor
+    error: torch.Tensor  # NaN where the result is
+    bound: torch.Tensor  # what rounding explains; 0 for lanes that pass through
+
+    def wrong(self, bound: torch.Tensor | None = None) -> int:
+        """Lanes further off than rounding explains, or than ``bound``. NaN is wrong."""
+        return int((~(self.error <= (self.bound if bound is None else bound))).sum())
+
+
+def compared(
+    before: torch.Tensor, after: torch.Tensor, rows: torch.Tensor, rotary_dim: int, is_neox_style: bool
+) -> Compared:
+    """Compare, on the host, ``after`` with the rotation of ``before`` by each token's row of the cache."""
+    heads = before.cpu().reshape(len(rows), -1, before.shape[-1])
+    tokens = torch.arange(len(rows), device="cpu")
+    exact, bound = expected(tokens, heads, rows.cpu(), rotary_dim, is_neox_style)
+    return Compared(exact, (after.cpu().reshape(heads.shape).double() - exact).abs(), bound)
 
 
 def expected(

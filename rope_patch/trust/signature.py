@@ -3,18 +3,17 @@
 from dataclasses import replace
 
 from rope_patch.kernels.launch import Call, is_big, stride_unit
-from rope_patch.kernels.plan import Device
+from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import plans_of
+from rope_patch.reporting.ledger import Signature
 from rope_patch.trust.trial import ALIGNMENT
 
-Signature = tuple[object, ...]
 
-
-def signature_of(call: Call, device: Device, query_in_place: bool, key_in_place: bool) -> Signature:
+def signature_of(call: Call, shape: Shape, device: Device, query_in_place: bool, key_in_place: bool) -> Signature:
     """All that the compiled kernel depends on, but for the number of tokens, whose classes are examined together."""
     query, key = call.query, call.key
     itemsize = query.tensor.element_size()
-    unit, shape = stride_unit(call, device), call.shape(not (query_in_place and key_in_place))
+    unit = stride_unit(call, device)
     plans = plans_of(shape, device)
     far = plans != plans_of(replace(shape, token_stride=0), device)
     return (

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import torch
 
-from rope_patch.kernels import launcher
+from rope_patch.kernels import runner
 from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stride_unit
-from rope_patch.kernels.launcher import Launcher
-from rope_patch.kernels.plan import Device, Plan
+from rope_patch.kernels.plan import Device, Plan, Shape
+from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.trust import reference
 
@@ -41,8 +41,8 @@ class Trial(NamedTuple):
 
 
 def run(
-    call: Call, plan: Plan, device: Device, query_in_place: bool, key_in_place: bool
-) -> tuple[Kernel, Launcher | None]:
+    call: Call, shape: Shape, plan: Plan, device: Device, query_in_place: bool, key_in_place: bool
+) -> tuple[Kernel, Runner | None]:
     """Run ``plan`` on synthetic tensors: two full tiles and a tail where the scratch allows, one full tile at least.
 
     Returns which kernel it is that was right, and the kernel's own launcher, if that starts it rightly too.
@@ -67,17 +67,17 @@ def run(
         spread = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu")
         positions = _placed(spread.long().to(call.positions.dtype), (1,), call.positions)
         apart = head_stride + (unit < device.stride_unit)
-        shape = num_tokens, call.head_size
-        query = _trial("query", call.query, shape, head_stride, 0 if query_in_place else apart, generator)
-        key = call.key and _trial("key", call.key, shape, head_stride, 0 if key_in_place else apart, generator)
+        size = num_tokens, call.head_size
+        query = _trial("query", call.query, size, head_stride, 0 if query_in_place else apart, generator)
+        key = call.key and _trial("key", call.key, size, head_stride, 0 if key_in_place else apart, generator)
         # Copying to the host waits for the device: what failed there before is not the kernel's fault.
         cache_rows = call.cos_sin_cache.index_select(0, positions).cpu()
     except Exception as error:
         raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
     call = call._replace(positions=positions, query=query.heads, key=key and key.heads)
-    work, outputs = planned(call, plan, device), (query.out, key and key.out)
+    work, outputs = planned(call, shape, plan, device), (query.out, key and key.out)
     arguments = *memory(call, *outputs), *work.numbers
-    found = launcher.recorded(lambda: work.on(call, *outputs), work.programs, arguments)
+    found = runner.recorded(lambda: work.on(call, *outputs), work.programs, arguments)
     if found and _is_right(found, call, work, cache_rows, query, key):
         return work.kernel, found
     fault = _fault(call, cache_rows, query, key, lambda: work.on(call, *outputs))
@@ -87,7 +87,7 @@ def run(
 
 
 def _is_right(
-    found: Launcher, call: Call, work: Launch, cache_rows: torch.Tensor, query: Trial, key: Trial | None
+    found: Runner, call: Call, work: Launch, cache_rows: torch.Tensor, query: Trial, key: Trial | None
 ) -> bool:
     arguments = memory(call, query.out, key and key.out)
     addresses = [tensor if tensor is None else tensor.data_ptr() for tensor in arguments]
@@ -109,12 +109,10 @@ def _fault(
         trial.renew()
     start()
     for trial in filter(None, (query, key)):
-        rotated = (trial.heads.tensor if trial.out is None else trial.out).cpu().double()
-        tokens = torch.arange(len(cache_rows), device="cpu")
-        exact, bound = reference.expected(tokens, trial.before, cache_rows, call.rotary_dim, call.is_neox_style)
-        wrong = ~((rotated - exact).abs() <= bound)  # NaN is wrong, and so is a pass-through lane that moved
-        if wrong.any():
-            return f"first-use check failed: {int(wrong.sum())} of {wrong.numel()} {trial.name} lanes wrong"
+        after = trial.heads.tensor if trial.out is None else trial.out
+        found = reference.compared(trial.before, after, cache_rows, call.rotary_dim, call.is_neox_style)
+        if wrong := found.wrong():
+            return f"first-use check failed: {wrong} of {found.error.numel()} {trial.name} lanes wrong"
     return None
 
 

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 import triton
 
-from rope_patch.kernels.launch import device_facts, launch, planned
+from rope_patch.kernels.launch import device_facts, planned
 from rope_patch.kernels.planning import make_plan
 from rope_patch.rotation import dispatch, ops, rotary
-from rope_patch.rotation.arguments import call_of
+from rope_patch.rotation.arguments import parse
 from rope_patch.trust import reference
 from scripts.bench_gpu import peers, report, timing
 from scripts.bench_gpu.peers import Case
+from tests.rotations import launch
 
 # As one tensor-parallel rank sees them: q heads, kv heads, head_size, rotary_dim, NeoX.
 SHAPES = {
@@ -56,7 +57,7 @@ def case(shape: tuple[int, int, int, int, bool], num_tokens: int, dtype: torch.d
 
 def ours(fresh: bool) -> Callable[[Case], peers.Work]:
     def peer(c: Case) -> peers.Work:
-        call = call_of(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
+        call = parse(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
 
         def work() -> tuple[torch.Tensor, torch.Tensor]:
             outputs = (c.query.new_empty(c.query.shape), c.key.new_empty(c.key.shape)) if fresh else (None, None)
@@ -122,15 +123,14 @@ def measure(name: str, dtype: torch.dtype, tokens: tuple[int, ...], contenders: 
 def host_costs() -> dict[str, float]:
     """Microseconds of host time of one call on one token, which the device needs less for."""
     c = case(SHAPES["Llama-3-8B"], 1, torch.bfloat16)
-    call = call_of(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
+    call = parse(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
     device = device_facts(c.query.device)
     outputs = torch.empty_like(c.query), torch.empty_like(c.key)
     two = case(SHAPES["Llama-3-8B"], 2, torch.bfloat16)
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
     strided = two.positions, two.query, two.key, two.cos_sin_cache, two.head_size, two.rotary_dim, True
     in_place, fresh = (
-        planned(call, make_plan(call.shape(False), 1, device), device),
-        planned(call, make_plan(call.shape(True), 1, device), device),
+        planned(call, shape, make_plan(shape, 1, device), device) for shape in (call.shape(False), call.shape(True))
     )
     found = {
         "kernel[grid], in place": timing.host_us(lambda: in_place.on(call, None, None)),

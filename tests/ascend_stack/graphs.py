@@ -173,11 +173,11 @@ def complaints() -> Iterator[list[str]]:
 
 
 def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> Observation:
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate
 
     torch = stack.torch
-    counts.fallbacks.clear()
+    ledger.reset()
     kind, parameters, head_size, rotary_dim, is_neox_style = CASES[case]
     embedding = stack.build(kind, head_size, rotary_dim, is_neox_style=is_neox_style, **parameters)
     torch.manual_seed(0)
@@ -203,7 +203,7 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
                 chain.append(inner)
             passes.seen["raised"] = f"{type(chain[-1]).__name__}: {chain[-1]}"[:300]
             after = ()
-    passes.seen["complaints"], passes.seen["fallbacks"] = sorted(set(found)), dict(counts.fallbacks)
+    passes.seen["complaints"], passes.seen["fallbacks"] = sorted(set(found)), dict(ledger.fallbacks())
     for rotated, width, weight in zip(after, (0, HEADS), weights, strict=False):
         heads = qkv.unflatten(-1, (-1, head_size))[:, width:][:, : rotated.shape[-1] // head_size]
         normed = torch.nn.functional.rms_norm(heads.float(), (head_size,), weight.float(), 1e-6).bfloat16()

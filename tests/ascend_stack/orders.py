@@ -23,15 +23,15 @@ def functions(stack: harness.Stack, models: list[Any]) -> list[Any]:
 
 def counts(stack: harness.Stack, models: list[Any]) -> list[int]:
     """How many calls the kernel served of one to each model."""
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
     torch = stack.torch
     served = []
     for model in models:
-        counts.calls.clear()
+        ledger.reset()
         query = torch.randn(3, 4 * 128, generator=torch.Generator().manual_seed(0)).bfloat16()
         stack.rotate(model, torch.arange(3).npu(), query.npu(), query[:, :128].contiguous().npu())
-        served.append(sum(counts.calls.values()))
+        served.append(sum(ledger.calls().values()))
     return served
 
 

@@ -53,7 +53,7 @@ def test_where_all_is_there_one_line_names_all_that_is_replaced(stack: Stack) ->
 
 
 def test_an_operator_that_vllm_was_told_to_disable_is_native(stack: Stack) -> None:
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
     custom_ops = stack.config.compilation_config.custom_ops
     before = list(custom_ops)
@@ -64,6 +64,6 @@ def test_an_operator_that_vllm_was_told_to_disable_is_native(stack: Stack) -> No
         custom_ops[:] = before
     assert embedding._forward_method.__name__ == "forward_native"
     query = stack.torch.randn(5, 4 * 64).bfloat16().npu()
-    counts.calls.clear()
+    ledger.reset()
     stack.rotate(embedding, stack.torch.arange(5).npu(), query, query)
-    assert not counts.calls
+    assert not ledger.calls()

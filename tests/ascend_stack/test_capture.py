@@ -36,7 +36,7 @@ def inputs(stack: Stack, seed: int, contiguous: bool) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("contiguous", [False, True], ids=["views of qkv", "contiguous"])
 @pytest.mark.parametrize("case", CASES)
 def test_a_replay_gives_what_eager_mode_gives(stack: Stack, case: str, contiguous: bool) -> None:
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
     torch = stack.torch
     kind, parameters, rotary_dim = CASES[case]
@@ -46,12 +46,11 @@ def test_a_replay_gives_what_eager_mode_gives(stack: Stack, case: str, contiguou
     with stack.step(embedding, static[0]):
         embedding(*embedding_is_warm)  # as vLLM's warm-up does, before it captures
         torch.npu.synchronize()
-        counts.calls.clear()
-        counts.fallbacks.clear()
+        ledger.reset()
         graph = torch.npu.NPUGraph()
         with torch.npu.graph(graph):
             rotated = embedding(*static)
-    assert (counts.calls, counts.fallbacks) == (Counter(eager=1), Counter())
+    assert (ledger.calls(), ledger.fallbacks()) == (Counter(eager=1), Counter())
     for seed in (2, 3):
         fresh = inputs(stack, seed, contiguous)
         for place, value in zip(static, fresh, strict=True):

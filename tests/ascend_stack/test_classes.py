@@ -105,15 +105,15 @@ def test_natively_a_shape_is_right_or_wrong_as_recorded(stack, native, shape, dt
 @pytest.mark.parametrize("num_tokens", [1, 2, 67])
 def test_the_base_target_serves_classes_that_vllm_ascend_does_not_register(stack, kind, parameters, num_tokens):
     import rope_patch
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
     from tests import rotations
 
     embedding = stack.build(kind, **parameters)
     case = rotations.rotation(num_tokens, 8, 2, 128, 128)
     case = dataclasses.replace(case, cache=embedding.cos_sin_cache)
     before = [tensor.clone() for tensor in (case.query, case.key)]
-    counts.calls.clear()
+    ledger.reset()
     after = stack.rotate(embedding, case.positions, case.query, case.key)
-    assert counts.calls["eager"] > 0, rope_patch.status()
+    assert ledger.calls()["eager"] > 0, rope_patch.status()
     for tensor, rotated in zip(before, after, strict=True):
         rotations.assert_rotated(case, tensor, rotated)

@@ -61,7 +61,7 @@ def has(name: str) -> bool:
 
 def path(stack: Stack, name: str, rotary: str) -> str:
     """What serves one call to the class that vLLM makes for the name: our kernel, or the native code."""
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
     if not has(name):
         return ABSENT
@@ -75,10 +75,10 @@ def path(stack: Stack, name: str, rotary: str) -> str:
     if kind != "deepseek_yarn":
         query = query.flatten(1)
     positions = torch.arange(3).npu()
-    counts.calls.clear()
+    ledger.reset()
     with stack.step(embedding, positions):
         embedding(positions.expand(3, 3).contiguous() if "mrope_section" in parameters else positions, query, query + 0)
-    return "kernel" if counts.calls else "native"
+    return "kernel" if ledger.calls() else "native"
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: "-".join(row[:2]))

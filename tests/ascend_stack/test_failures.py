@@ -49,13 +49,12 @@ def warned() -> Iterator[list[str]]:
 
 def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
     """Rotate ``num_heads`` and one key head; assert the result; return (calls served, calls handed back)."""
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate as reference
 
     torch = stack.torch
     embedding = stack.build("llama3", 64, **LLAMA3)
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
     positions = torch.arange(5)
     for turn in range(times):
         query = torch.randn(5, num_heads * 64, generator=torch.Generator().manual_seed(turn)).bfloat16()
@@ -64,7 +63,7 @@ def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
             heads = before.unflatten(-1, (-1, 64))
             wanted = reference(positions, heads, embedding.cos_sin_cache.cpu(), 64, True).flatten(-2)
             torch.testing.assert_close(after.cpu(), wanted, atol=2**-5, rtol=2**-6)
-    return sum(counts.calls.values()), sum(counts.fallbacks.values())
+    return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
 
 def test_a_wrong_result_at_first_use_is_found_and_only_that_signature_is_native(
@@ -137,13 +136,15 @@ def test_tiles_too_large_for_the_unified_buffer_are_tried_smaller_once(
 ) -> None:
     """As if the device had more of it than it has; half of twice as much is right, half of eight times is not."""
     from rope_patch.kernels import launch
+    from rope_patch.rotation import dispatch
     from rope_patch.trust import first_use
 
     def device_facts(device: Any) -> Any:
         return dataclasses.replace(facts(device), tile_bytes=times_too_large * launch.UNIFIED_BUFFER)
 
     facts = launch.device_facts
-    monkeypatch.setattr(first_use, "device_facts", device_facts)
+    for module in (first_use, dispatch):
+        monkeypatch.setattr(module, "device_facts", device_facts)
     if times_too_large == 2:
         assert rotate(stack, 40, times=2) == (2, 0)
         assert len(warned) == 1, warned
@@ -177,14 +178,14 @@ WORKER = """
 import sys
 from tests.host_cann import fixture
 torch = fixture.initialise()
-from rope_patch.reporting import counts, log
+from rope_patch.reporting import ledger, log
 from rope_patch.rotation import rotary
 q, k = torch.randn(5, 9 * 64).bfloat16().npu(), torch.randn(5, 64).bfloat16().npu()
 cache = torch.rand(64, 64).bfloat16().npu()
 print("ready", flush=True)
 sys.stdin.readline()
 rotated = rotary.serve(torch.arange(5).npu(), q, k, cache, 64, 64, True)
-print(rotated is not None, dict(counts.calls), dict(counts.fallbacks))
+print(rotated is not None, dict(ledger.calls()), dict(ledger.fallbacks()))
 """
 
 

@@ -25,15 +25,14 @@ def stack() -> Stack:
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> None:
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
 
 
 def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: Any) -> tuple[int, int]:
     """Rotate strided views; assert the reference's result; return (calls the kernel served, calls handed back)."""
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate as reference
 
     torch = stack.torch
@@ -50,7 +49,7 @@ def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: An
         wanted = reference(positions, heads, cache, shape.rotary_dim, embedding.is_neox_style).flatten(-2)
         tolerance = 4 * torch.finfo(dtype).eps  # vendor operators and PyTorch's own round more than once
         torch.testing.assert_close(new.cpu().view(wanted.shape), wanted, atol=tolerance, rtol=tolerance)
-    return sum(counts.calls.values()), sum(counts.fallbacks.values())
+    return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
 
 def served(stack: Stack, shape: Shape) -> tuple[int, int]:

@@ -26,9 +26,9 @@ def stack() -> Stack:
 
 
 def calls() -> int:
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
-    return sum(counts.calls.values())
+    return sum(ledger.calls().values())
 
 
 def heads(stack: Stack, num_heads: int, head_size: int, seed: int = 0, num_tokens: int = NUM_TOKENS) -> Any:

@@ -42,8 +42,9 @@ def wrong(*arguments):
 dispatch.rotate = wrong
 """
 FAILING = """
+from rope_patch.reporting import ledger
 def fails(*arguments):
-    return "ub overflow"
+    ledger.page().fallbacks["ub overflow"] += 1
 dispatch.rotate = fails
 """
 

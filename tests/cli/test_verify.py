@@ -1,6 +1,7 @@
 """``rope-patch verify``: right where the kernel is right, and exit status 1 where it is not."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ torch = pytest.importorskip("torch", reason="verify needs torch")
 pytest.importorskip("triton", reason="verify needs triton")
 
 from rope_patch.cli import main, shapes, verify  # noqa: E402
-from rope_patch.kernels import launch as launching  # noqa: E402
+from rope_patch.kernels.launch import Launch  # noqa: E402
+from rope_patch.rotation import dispatch  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
 
 CONFIG = {
@@ -24,10 +26,12 @@ CONFIG = {
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    dispatch.forget()
     monkeypatch.setattr(verify, "choose_device", lambda: torch.device(DEVICE))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    return str(tmp_path)
+    yield str(tmp_path)
+    dispatch.forget()  # what a test's broken kernel was found to be
 
 
 def verified(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], int]:
@@ -46,21 +50,23 @@ def test_the_kernel_is_right_for_a_models_shape_in_every_dtype(model: str, capsy
 
 
 MISTAKES = {
-    "a lane": lambda call, out: out.flatten()[3].mul_(1.01),
-    "not written": lambda call, out: out.flatten()[-1].fill_(float("nan")),
-    "pass-through": lambda call, out: out.view(-1, 80)[0, 79].add_(0.25),
+    "a lane": lambda out: out.flatten()[3].mul_(1.01),
+    "not written": lambda out: out.flatten()[-1].fill_(float("nan")),
+    "pass-through": lambda out: out.view(-1, 80)[0, 79].add_(0.25),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    right = launching.launch
+    """Behind the back of the first-use check."""
+    right = dispatch.rotate
 
-    def wrong(call: Any, query_out: Any, key_out: Any, plan: Any = None) -> None:
-        right(call, query_out, key_out, plan)
-        MISTAKES[mistake](call, call.query.tensor if query_out is None else query_out)
+    def wrong(*arguments: Any) -> Any:
+        rotated: Any = right(*arguments)
+        MISTAKES[mistake](rotated[0])
+        return rotated
 
-    monkeypatch.setattr(launching, "launch", wrong)
+    monkeypatch.setattr(dispatch, "rotate", wrong)
     said, status = verified(capsys, model, "--dtype", "bfloat16")
     assert status == 1
     (result,) = said["results"]
@@ -70,11 +76,27 @@ def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.Mo
     assert "WRONG" in capsys.readouterr().out
 
 
+def test_a_kernel_that_the_first_use_check_rejects_is_an_answer(
+    model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Launch.on
+
+    def wrong(launch: Launch, call: Any, query_out: Any, key_out: Any) -> Any:
+        started = right(launch, call, query_out, key_out)
+        (call.query.tensor if query_out is None else query_out).flatten()[-1:].fill_(float("nan"))
+        return started
+
+    monkeypatch.setattr(Launch, "on", wrong)
+    said, status = verified(capsys, model, "--dtype", "float16")
+    assert status == 1
+    assert "first-use check failed" in said["results"][0]["fault"]
+
+
 def test_a_kernel_that_does_not_compile_is_an_answer(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*arguments: Any) -> None:
         raise RuntimeError("ub overflow")
 
-    monkeypatch.setattr(launching, "launch", fails)
+    monkeypatch.setattr(Launch, "on", fails)
     said, status = verified(capsys, model, "--dtype", "float16")
     assert status == 1
     assert "ub overflow" in said["results"][0]["fault"]
@@ -90,7 +112,7 @@ def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(py
     """Both by the command, before torch is there, and by what it calls."""
     wide = shapes.Shape("wide", 64, 2**16, 2, 1, max_position=128)
     result = verify.examine(wide, "float32", torch.device(DEVICE))
-    assert "expected an even rotary_dim from 2 to head_size" in str(result.fault)
+    assert "not an even rotary_dim from 2 to head_size" in str(result.fault)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
     printed = python(f"from rope_patch.cli import main\nprint(main(['verify', {str(tmp_path)!r}]))")
     assert printed.splitlines() == ["rope-patch: rotary_dim is 1048576, expected an even number from 2 to 80", "2"]

@@ -60,10 +60,9 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
 def forget_counts(worker: Any) -> None:
     """Runs in the worker: count from zero, so that each step's counts are its own."""
     if "rope_patch.reporting.report" in sys.modules:
-        from rope_patch.reporting import counts
+        from rope_patch.reporting import ledger
 
-        counts.calls.clear()
-        counts.fallbacks.clear()
+        ledger.reset()
 
 
 def switch(worker: Any, on: bool) -> None:

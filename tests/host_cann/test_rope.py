@@ -25,11 +25,11 @@ SHAPES = [
 
 @pytest.fixture
 def op(npu):
-    from rope_patch.reporting import counts
+    from rope_patch.reporting import ledger
 
-    counts.fallbacks.clear()
+    ledger.reset()
     yield npu.ops.rope_patch.rotary_embedding
-    assert not counts.fallbacks, "the reference answered, not the kernel"
+    assert not ledger.fallbacks(), "the reference answered, not the kernel"
 
 
 def case(torch, shape, dtype, tokens, strided):
@@ -108,10 +108,9 @@ CHIP = Device(chips.current().vector_cores, chips.current().ub_bytes, powers_of_
 @pytest.mark.parametrize("shape", IN_THE_WILD, ids=[shape.model for shape in IN_THE_WILD])
 def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(npu, shape, number, fresh):
     """Two full tiles and a tail, or three tokens by blocks of heads; the unified buffer holds what the plan says."""
-    from rope_patch.kernels.launch import launch
     from rope_patch.kernels.planning import plans_of
     from tests.host_cann import facts
-    from tests.rotations import rotation
+    from tests.rotations import launch, rotation
 
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim
 
@@ -143,10 +142,9 @@ def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(npu, shape, nu
 @pytest.mark.parametrize("num_tokens", [1, 39, 5000])
 def test_the_grid_is_at_most_the_chips_vector_cores(npu, num_tokens):
     """As the runtime saw it. Tokens enough for every core keep at least eight of ten at work."""
-    from rope_patch.kernels.launch import launch
     from rope_patch.kernels.planning import make_plan
     from tests.host_cann import facts
-    from tests.rotations import rotation
+    from tests.rotations import launch, rotation
 
     call = rotation(num_tokens, 8, 2, 128, 64).call()
     outputs = [npu.empty(num_tokens, heads * 128, dtype=npu.bfloat16, device="npu") for heads in (8, 2)]

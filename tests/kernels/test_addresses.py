@@ -11,9 +11,9 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
 from rope_patch.kernels import heads  # noqa: E402
-from rope_patch.kernels.launch import INTERPRETED, device_facts, launch  # noqa: E402
+from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
-from tests.rotations import DEVICE, assert_rotated, rotation  # noqa: E402
+from tests.rotations import DEVICE, assert_rotated, launch, rotation  # noqa: E402
 
 on_the_host = pytest.mark.skipif(not INTERPRETED, reason="guards host memory; needs TRITON_INTERPRET=1")
 BEYOND = [-1, -(2**31), -(2**63), 97, 2**31 - 1, 2**31, 2**32 + 200, 2**63 - 1]

@@ -8,9 +8,9 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rope_patch.kernels.launch import INTERPRETED, device_facts, launch  # noqa: E402
+from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
-from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import DEVICE, Rotation, assert_rotated, launch, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 VARIANTS = tuple(zip(DTYPES, (True, False, True), strict=True))  # and whether in place

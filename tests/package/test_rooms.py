@@ -133,7 +133,7 @@ def test_every_module_has_a_floor() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "named"),
     [
-        ("reporting/counts.py", "from rope_patch.patching import hooks", "reporting.counts imports patching.hooks"),
+        ("reporting/ledger.py", "from rope_patch.patching import hooks", "reporting.ledger imports patching.hooks"),
         ("settings.py", "def late():\n    import rope_patch.capability", "settings imports capability"),
         ("trust/trial.py", "from rope_patch.trust.first_use import forget", "trust.trial imports trust.first_use"),
     ],

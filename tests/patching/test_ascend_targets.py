@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
 from rope_patch.patching.targets import NotApplicable, ascend_rope_kernel, ascend_rotary_class  # noqa: E402
-from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import rotary  # noqa: E402
 from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
@@ -22,8 +22,7 @@ ON, ALL = parse({VARIABLE: "1"}), parse({VARIABLE: "all"})
 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> None:
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
 
 
 def newer() -> ModuleType:
@@ -86,7 +85,7 @@ def test_the_newer_kernel_is_ours_with_its_contract(rotary_dim: int, strided: bo
     before = case.query.clone(), case.key.clone()
     ascend_rope_kernel.install(module, ON)
     q, k = module.rope_forward_oot(case)
-    assert counts.calls == {"eager": 1}
+    assert ledger.calls() == {"eager": 1}
     assert_rotated(case, before[0], q)
     assert_rotated(case, before[1], k)
     assert q.is_contiguous()
@@ -99,7 +98,7 @@ def test_the_newer_kernel_stays_upstreams_where_cos_and_sin_are_given_or_ours_ca
     assert module.rope_forward_triton(case.query, case.key, "cos", "sin", rope_dim=7) == ("upstream", 7)
     case.cache = case.cache.half()
     assert module.rope_forward_oot(case)[0] == "upstream"
-    assert sum(counts.fallbacks.values()) == 1
+    assert sum(ledger.fallbacks().values()) == 1
 
 
 @pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])

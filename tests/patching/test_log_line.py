@@ -24,7 +24,7 @@ def stand_in(name, error=None):
 from rope_patch.patching.targets import NotApplicable
 """
 ROTARY = "import vllm_ascend.ops.rotary_embedding\n"
-USE = "from rope_patch.patching import hooks; hooks.announce()\n"  # what the first-use check does
+USE = "from rope_patch.reporting import announcement; announcement.say()\n"  # what the first-use check does
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 import torch
 import rope_patch
-from rope_patch.reporting import counts
+from rope_patch.reporting import ledger
 from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.rotary_embedding import get_rope
 from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
@@ -63,9 +63,9 @@ for name, arguments in kinds.items():
     assert type(embedding).__name__ == name, (name, type(embedding))
     positions, query, key = inputs()
     want = embedding.forward_native(positions, query.clone(), key.clone())
-    counts.calls.clear()
+    ledger.reset()
     got = embedding(positions, query, key)
-    assert counts.calls == {{"eager": 1}}, (name, counts.calls, counts.fallbacks)
+    assert ledger.calls() == {{"eager": 1}}, (name, ledger.calls(), ledger.fallbacks())
     for a, b in zip(got, want):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
 print("all served")
@@ -98,7 +98,7 @@ mrope = MRotaryEmbedding(64, 64, 128, 10000.0, True, torch.float32, mrope_sectio
 positions, query, key = inputs()
 mrope(positions.expand(3, -1), query, key)
 assert "forward_oot" not in vars(MRotaryEmbedding)
-print(dict(counts.calls))
+print(dict(ledger.calls()))
 """
     assert vllm(code) == "{}"
 
@@ -111,7 +111,7 @@ for change in "embedding.is_neox_style = False", "embedding.cos_sin_cache = embe
     want = embedding.forward_native(positions, query.clone(), key.clone())
     for a, b in zip(embedding(positions, query, key), want):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
-print(dict(counts.calls))
+print(dict(ledger.calls()))
 """
     assert vllm(code) == "{'eager': 2}"
 
@@ -121,9 +121,9 @@ def test_a_cache_that_the_kernel_does_not_take_is_matched_by_the_original_first(
 embedding, (positions, query, key) = rope(), inputs()
 embedding.cos_sin_cache = embedding.cos_sin_cache.half()
 embedding(positions, query, key)
-assert sum(counts.fallbacks.values()) == 1 and not counts.calls
+assert sum(ledger.fallbacks().values()) == 1 and not ledger.calls()
 embedding(positions, query, key)
-print(dict(counts.calls))
+print(dict(ledger.calls()))
 """
     assert vllm(code) == "{'eager': 1}"
 
@@ -134,7 +134,7 @@ embedding, (positions, query, _) = rope(), inputs()
 want = embedding.forward_native(positions, query.clone())
 got = embedding(positions, query)
 torch.testing.assert_close(got[0], want[0], atol=2e-6, rtol=2e-6)
-print(got[1], dict(counts.calls))
+print(got[1], dict(ledger.calls()))
 """
     assert vllm(code) == "None {'eager': 1}"
 
@@ -146,7 +146,7 @@ embedding, (positions, query, key) = rope(), inputs()
 for other in copy.deepcopy(embedding), pickle.loads(pickle.dumps(embedding)):
     for a, b in zip(other(positions, query, key), embedding(positions, query, key)):
         assert torch.equal(a, b)
-print(dict(counts.calls))
+print(dict(ledger.calls()))
 """
     assert vllm(code) == "{'eager': 4}"
 
@@ -158,17 +158,17 @@ embedding, (positions, query, key) = rope(), inputs()
 native = embedding._forward_method.__func__
 attributes = {c: dict(vars(c)) for c in (RotaryEmbedding, CustomOp)}
 import rope_patch
-from rope_patch.reporting import counts
+from rope_patch.reporting import ledger
 embedding(positions, query.clone(), key.clone())
-assert counts.calls == {"eager": 1}, rope_patch.status()
+assert ledger.calls() == {"eager": 1}, rope_patch.status()
 rope_patch.disable()
 assert embedding._forward_method.__func__ is native
 assert attributes == {c: dict(vars(c)) for c in (RotaryEmbedding, CustomOp)}
 embedding(positions, query.clone(), key.clone())
-assert counts.calls == {"eager": 1}
+assert ledger.calls() == {"eager": 1}
 rope_patch.enable()
 embedding(positions, query.clone(), key.clone())
-print(dict(counts.calls))
+print(dict(ledger.calls()))
 """
     assert python(late + code, **ENVIRONMENT).splitlines()[-1] == "{'eager': 2}"
 
@@ -219,7 +219,7 @@ want = embedding.forward_native(positions, query.clone(), key.clone())
 got = torch.compile(embedding, fullgraph=True, dynamic=True, backend=keep)(positions, query, key)
 for a, b in zip(got, want):
     torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
-print(sum(node.target is ops.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(counts.calls))
+print(sum(node.target is ops.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(ledger.calls()))
 """
     for ci in ("", "true"):
         assert vllm(code, CI=ci) == "1 {'traced': 1, 'op': 1}"

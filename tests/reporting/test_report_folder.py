@@ -86,12 +86,12 @@ def test_what_changes_later_is_written_too_and_a_fork_has_a_report_and_counts_of
         START
         + WAIT
         + """
-from rope_patch.reporting import counts
-counts.calls["eager"] += 7
+from rope_patch.reporting import ledger
+ledger.page().served["eager"][0] += 7
 reports(lambda found: found and found[0]["status"]["calls"] == {"eager": 7})
 child = os.fork()
 if not child:
-    counts.calls["eager"] += 2
+    ledger.page().served["eager"][0] += 2
     reports(lambda found: (os.getpid(), {"eager": 2}) in [(r["process"]["pid"], r["status"]["calls"]) for r in found])
     os._exit(0)
 print(os.waitpid(child, 0)[1], len(reports()))
@@ -152,10 +152,10 @@ def test_a_folder_that_goes_away_is_made_again(with_doubles: Run, folder: Path) 
         + START
         + WAIT
         + """
-from rope_patch.reporting import counts
+from rope_patch.reporting import ledger
 reports()
 os.rename(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"], "elsewhere")  # at once, whatever is just being written there
-counts.calls["eager"] += 1
+ledger.page().served["eager"][0] += 1
 print(reports(lambda found: found and found[0]["status"]["calls"])[0]["status"]["calls"])
 """
     )
@@ -167,7 +167,7 @@ def test_a_folder_of_somebody_elses_is_refused(folder: Path, monkeypatch: pytest
     mine = report_folder.current(rope_patch.status())
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     for act in (lambda: report_folder.write(str(folder), mine), lambda: report_folder.read(str(folder))):
-        with pytest.raises(report_folder.Refused, match="belongs to user"):
+        with pytest.raises(report_folder.NotOurs, match="belongs to user"):
             act()
     assert not written(folder)
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch.kernels.launch import INTERPRETED, Launch  # noqa: E402
-from rope_patch.reporting import counts  # noqa: E402
-from rope_patch.rotation import dispatch, rotary  # noqa: E402
+from rope_patch.reporting import ledger  # noqa: E402
+from rope_patch.rotation import cached_launch, dispatch, rotary  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
-from tests import interpreted_launcher  # noqa: E402
+from tests import interpreted_runner  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 compiled = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no compiled kernel, hence no launcher")
@@ -28,8 +28,7 @@ compiled = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no compile
 @pytest.fixture(autouse=True)
 def fresh_start() -> Iterator[None]:
     dispatch.forget()
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
     yield
     dispatch.forget()
 
@@ -37,7 +36,7 @@ def fresh_start() -> Iterator[None]:
 def check(case: Rotation) -> None:
     before = case.query.clone(), case.key.clone()
     rotated = rotary.serve(*arguments(case))
-    assert rotated is not None, counts.fallbacks
+    assert rotated is not None, ledger.fallbacks()
     assert_rotated(case, before[0], rotated[0])
     assert_rotated(case, before[1], rotated[1])
 
@@ -63,7 +62,7 @@ def test_from_the_second_call_on_the_kernels_own_launcher_serves(strided: bool, 
     for seed in range(1, 4):
         check(rotation(5, 4, 2, 64, 64, strided=strided, seed=seed, max_position=97))
     assert not through_triton
-    assert counts.calls == {"eager": 4}
+    assert ledger.calls() == {"eager": 4}
 
 
 @compiled
@@ -81,9 +80,9 @@ def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., obj
     """Put ``instead(run)`` in the place of each launcher's ``run`` that was found so far."""
     for found in first_use._found.values():
         assert not isinstance(found, str)
-        for kernel, launcher in found.launchers.items():
-            found.launchers[kernel] = launcher._replace(run=instead(launcher.run))
-    dispatch.forget_ways()
+        for kernel, launcher in found.runners.items():
+            found.runners[kernel] = launcher._replace(run=instead(launcher.run))
+    dispatch.forget_launches()
 
 
 @compiled
@@ -100,8 +99,8 @@ def test_a_launcher_that_fails_is_left_for_tritons_way(through_triton: list[Laun
     for seed in range(1, 4):
         check(rotation(5, 4, 2, 64, 64, seed=seed))
     assert len(through_triton) == 3
-    assert counts.calls == {"eager": 4}
-    assert counts.fallbacks == {}
+    assert ledger.calls() == {"eager": 4}
+    assert ledger.fallbacks() == {}
 
 
 @compiled
@@ -130,7 +129,7 @@ def test_while_another_device_is_current_the_short_way_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]
 ) -> None:
     """There is one device here: the getter is a double that names another."""
-    monkeypatch.setattr(dispatch, "device_getter", lambda kind: lambda: 1)
+    monkeypatch.setattr(cached_launch, "device_getter", lambda kind: lambda: 1)
     check(rotation(5, 4, 2, 64, 64))
     through_triton.clear()
     check(rotation(5, 4, 2, 64, 64, seed=1))
@@ -143,7 +142,7 @@ def test_threads_get_their_own_rotations() -> None:
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(check, rotation(5, 4, 2, 64, 64, seed=seed)) for seed in range(40)]:
             done.result()
-    assert counts.fallbacks == {}
+    assert ledger.fallbacks() == {}
 
 
 @compiled
@@ -164,13 +163,13 @@ def test_however_many_tokens_at_most_three_kernels_are_compiled(strided: bool, m
         assert rotary.serve(whole.positions[:num_tokens], query, key, whole.cache, 64, 64, True) is not None
     # One token's slice is contiguous, hence rotated in place, which is another signature.
     assert 2 <= len(kernels) <= (6 if strided else 3)
-    assert len(counts.signatures) == (2 if strided else 1)
+    assert len(ledger.signatures()) == (2 if strided else 1)
 
 
 @pytest.fixture
 def short_way(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> list[Launch]:
     """What has to go through Triton although calls of its kind take the short way, in the interpreter too."""
-    interpreted_launcher.install(monkeypatch)
+    interpreted_runner.install(monkeypatch)
     check(rotation(5, 4, 2, 32, 32))
     through_triton.clear()
     check(rotation(5, 4, 2, 32, 32, seed=1))
@@ -182,7 +181,7 @@ def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch, sh
     monkeypatch.setattr(dispatch, "KEPT", 2)
     for num_tokens in range(1, 7):
         check(rotation(num_tokens, 4, 2, 32, 32))
-        assert len(dispatch._ways) + len(dispatch._older) <= 4
+        assert len(dispatch._cached) + len(dispatch._older) <= 4
 
 
 def layers(case: Rotation, count: int) -> list[Rotation]:
@@ -257,7 +256,7 @@ def test_whatever_the_memory_of_positions_and_cache_became_is_noticed(short_way:
         change(case)
         case.positions.copy_(torch.linspace(0, len(case.cache) - 1, 5))
         check(replace(rotation(5, 4, 2, 32, 32, seed=1), positions=case.positions, cache=case.cache))
-    assert counts.calls == {"eager": 2 + 2 * len(CHANGES)}
+    assert ledger.calls() == {"eager": 2 + 2 * len(CHANGES)}
 
 
 # And what it may become and is no call for the kernel any more: the original will say what it thinks of it.
@@ -276,7 +275,7 @@ def test_memory_that_is_none_for_the_kernel_any_more_goes_back(short_way: list[L
         check(case)
         change(case)
         assert rotary.serve(*arguments(case)) is None, name
-    assert sum(counts.fallbacks.values()) == len(SPOILT)
+    assert sum(ledger.fallbacks().values()) == len(SPOILT)
 
 
 def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(short_way: list[Launch]) -> None:
@@ -354,7 +353,7 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     case = rotation(5, 4, 2, 64, 64)
     case.positions = case.positions[:4]
     assert rotary.serve(*arguments(case)) is None
-    assert counts.fallbacks == {"not as many tokens in query and key as in positions": 1}
+    assert ledger.fallbacks() == {"not as many tokens in query and key as in positions": 1}
 
 
 def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(short_way: list[Launch]) -> None:
@@ -373,5 +372,5 @@ def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew
             assert old() is None
         embedding.cos_sin_cache.data.copy_(saved)
         check(replace(rotation(5, 4, 2, 32, 32, seed=seed + 9), cache=embedding.cos_sin_cache))
-    assert not counts.fallbacks
+    assert not ledger.fallbacks()
     assert not short_way

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the op needs torch")
 pytest.importorskip("triton", reason="the op needs triton")
 
-from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
@@ -100,7 +100,7 @@ def test_one_graph_serves_any_number_of_tokens() -> None:
 
 
 def test_a_refused_call_is_traced_natively_and_counted_once() -> None:
-    counts.fallbacks.clear()
+    ledger.reset()
 
     def call(*args: Any) -> Any:
         rotated = rotary.serve(*args)
@@ -109,7 +109,7 @@ def test_a_refused_call_is_traced_natively_and_counted_once() -> None:
     case = rotation(5, 4, 2, 64, 64)
     changed = (case.positions, case.query, case.key, case.cache.half(), 64, 64, True)
     assert torch.compile(call, fullgraph=True, backend="eager")(*changed) == "original"
-    assert sum(counts.fallbacks.values()) == 1
+    assert sum(ledger.fallbacks().values()) == 1
 
 
 def test_strides_that_the_kernel_does_not_take_are_copied_first() -> None:
@@ -122,14 +122,14 @@ def test_strides_that_the_kernel_does_not_take_are_copied_first() -> None:
 
 def test_a_kernel_that_is_not_trusted_is_replaced_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     dispatch.forget()
-    monkeypatch.setattr(first_use, "launch_trusted", lambda *args: "as the test says")
-    counts.fallbacks.clear()
+    monkeypatch.setattr(first_use, "trusted", lambda *args: "as the test says")
+    ledger.reset()
     for case in CASES.values():
         query, key = ops.rotary_embedding(*arguments(case))
         assert_rotated(case, case.query, query)
         if case.key is not None:
             assert_rotated(case, case.key, key)
-    assert counts.fallbacks == {"as the test says": len(CASES)}
+    assert ledger.fallbacks() == {"as the test says": len(CASES)}
 
 
 WRONG = {

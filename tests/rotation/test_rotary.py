@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
-from rope_patch.reporting import counts  # noqa: E402
+from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, rotary  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
@@ -19,8 +19,7 @@ from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: 
 @pytest.fixture(autouse=True)
 def fresh_counts() -> Iterator[None]:
     dispatch.forget()
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
     yield
     dispatch.forget()
 
@@ -121,8 +120,8 @@ def test_what_the_kernel_cannot_do_is_handed_back_counted_and_untouched(changed:
     before = case.query.clone(), case.key.clone()
     changed = {n: v.to(DEVICE) if isinstance(v, torch.Tensor) and not v.is_meta else v for n, v in changed.items()}
     assert serve(case, **changed) is None
-    assert sum(counts.fallbacks.values()) == 1
-    assert not counts.calls
+    assert sum(ledger.fallbacks().values()) == 1
+    assert not ledger.calls()
     assert torch.equal(case.query, before[0])
     assert torch.equal(case.key, before[1])
 
@@ -131,7 +130,7 @@ def test_sequences_that_are_not_evenly_spaced_are_handed_back() -> None:
     case = rotation(6, 4, 2, 64, 64)
     padded = torch.zeros(2, 4, 256, dtype=torch.bfloat16, device=DEVICE)
     assert serve(case, positions=case.positions.view(2, 3), query=padded[:, :3], key=None) is None
-    assert sum(counts.fallbacks.values()) == 1
+    assert sum(ledger.fallbacks().values()) == 1
 
 
 @pytest.mark.parametrize("wanted", ["query", "key", "cos_sin_cache"])
@@ -140,7 +139,7 @@ def test_gradients_are_the_originals(wanted: str) -> None:
     given = {"query": case.query, "key": case.key, "cos_sin_cache": case.cache}[wanted]
     assert serve(case, **{wanted: given.clone().requires_grad_()}) is None
     assert serve(case, query=torch.nn.Parameter(case.query.clone())) is None
-    assert counts.fallbacks == {"gradients wanted": 2}
+    assert ledger.fallbacks() == {"gradients wanted": 2}
 
 
 # On a CPU only: these are about PyTorch, and not every device has them.
@@ -175,9 +174,9 @@ def test_tensors_that_are_no_memory_of_their_own_are_handed_back_untouched(
     case = plain()
     before = case.query.clone()
     assert serve(case, **changed(case)) is None
-    assert sum(counts.fallbacks.values()) == 1
+    assert sum(ledger.fallbacks().values()) == 1
     assert torch.equal(case.query, before)
-    assert not counts.signatures, "nothing was judged by it"
+    assert not ledger.signatures(), "nothing was judged by it"
 
 
 def dual(call: Call, query: torch.Tensor) -> torch.Tensor:
@@ -212,7 +211,7 @@ def test_transforms_get_the_original_and_no_kernel_is_judged_by_them(
     query = case.query.clone()
     assert torch.equal(transform(call, query), case.query * 2)
     assert torch.equal(query, case.query)
-    assert not counts.signatures
+    assert not ledger.signatures()
 
 
 def test_a_mode_that_replaces_operators_gets_the_original_and_nothing_is_held_against_the_kernel() -> None:
@@ -229,7 +228,7 @@ def test_a_parameter_is_plain_memory_where_no_gradient_is_wanted() -> None:
     with torch.no_grad():
         query, _ = serve(case, query=torch.nn.Parameter(case.query))
     assert_rotated(case, before, query)
-    assert counts.calls == {"eager": 1}
+    assert ledger.calls() == {"eager": 1}
 
 
 LAYOUTS = {
@@ -242,7 +241,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("query", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_layout_that_is_not_rows_of_heads_is_handed_back(query: torch.Tensor) -> None:
     assert serve(rotation(5, 4, 2, 64, 64), query=query, key=None) is None
-    assert not counts.signatures, "nothing was judged by it"
+    assert not ledger.signatures(), "nothing was judged by it"
 
 
 def test_no_heads_are_served() -> None:
@@ -258,13 +257,13 @@ def test_no_heads_at_all_are_no_work() -> None:
     query, key = serve(case, query=case.query[:, :0], key=case.key[:, :0])
     assert (query.shape, key.shape) == ((5, 0), (5, 0))
     assert serve(case, query=case.query[:, :0], key=None)[1] is None
-    assert not counts.signatures
+    assert not ledger.signatures()
 
 
 def test_calls_are_counted() -> None:
     for _ in range(3):
         serve(rotation(5, 4, 2, 64, 64))
-    assert counts.calls == {"eager": 3}
+    assert ledger.calls() == {"eager": 3}
 
 
 def test_the_models_random_numbers_are_not_disturbed() -> None:

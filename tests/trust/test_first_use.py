@@ -12,14 +12,10 @@ triton = pytest.importorskip("triton", reason="the check needs triton")
 from rope_patch import settings  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
-from rope_patch.patching import hooks  # noqa: E402
-from rope_patch.reporting import counts, log  # noqa: E402
+from rope_patch.reporting import announcement, ledger, log  # noqa: E402
 from rope_patch.rotation import dispatch, rotary  # noqa: E402
-from rope_patch.trust import (  # noqa: E402
-    first_use,
-    reference,
-    trial,
-)
+from rope_patch.trust import first_use, reference, trial  # noqa: E402
+from rope_patch.trust.signature import signature_of  # noqa: E402
 from tests.conftest import Run  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
@@ -29,8 +25,7 @@ Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 @pytest.fixture(autouse=True)
 def unchecked() -> Iterator[None]:
     dispatch.forget()
-    counts.calls.clear()
-    counts.fallbacks.clear()
+    ledger.reset()
     log._warned.clear()
     yield
     dispatch.forget()
@@ -81,6 +76,10 @@ def rotated_by_zero(strided: bool = True, seed: int = 0) -> Rotation:
     return case
 
 
+def checks() -> list[str]:
+    return [entry["check"] for entry in ledger.signatures().values()]
+
+
 def serve(strided: bool = True, seed: int = 0) -> Any:
     return served(rotated_by_zero(strided, seed))
 
@@ -97,8 +96,8 @@ def test_a_wrong_kernel_never_serves(
     seed(monkeypatch, mistake)
     assert serve(strided) is None
     assert serve(strided, seed=1) is None
-    assert not counts.calls
-    assert sum(counts.fallbacks.values()) == 2
+    assert not ledger.calls()
+    assert sum(ledger.fallbacks().values()) == 2
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1, "one WARNING, not one per call"
     assert "rotary_dim 40" in warnings[0]
@@ -120,7 +119,7 @@ def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
     monkeypatch.setattr(Launch, "on", launch)
     assert serve() is None
     assert "ub overflow" in caplog.text
-    (fault,) = counts.signatures.values()
+    (fault,) = checks()
     assert "RuntimeError: ub overflow" in str(fault)
 
 
@@ -140,7 +139,7 @@ def test_a_signature_first_seen_during_capture_is_native_then_and_checked_later(
 ) -> None:
     monkeypatch.setattr(first_use, "_capturing", lambda device: True)
     assert serve() is None
-    assert counts.fallbacks == {"first seen during graph capture": 1}
+    assert ledger.fallbacks() == {"first seen during graph capture": 1}
     monkeypatch.setattr(first_use, "_capturing", lambda device: False)
     assert serve() is not None
     monkeypatch.setattr(first_use, "_capturing", lambda device: True)
@@ -169,9 +168,11 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
             return result
 
     case = rotation(3, 32, 8, 128, 128)
-    out, key_out = (torch.empty(t.shape, dtype=t.dtype, device=DEVICE) for t in (case.query, case.key))
+    call = case.call()
+    shape, facts = call.shape(fresh=True), device_facts(torch.device(DEVICE))
+    signature = signature_of(call, shape, facts, False, False)
     with Allocations() as allocations:
-        assert isinstance(first_use.launch_trusted(case.call(), out, key_out), first_use.Trusted)
+        assert isinstance(first_use.trusted(signature, call, shape, False, False), first_use.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= trial.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
@@ -180,7 +181,7 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 def test_a_tile_too_large_to_check_in_the_scratch_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "SCRATCH_BYTES", 1000)
     assert serve() is None
-    assert "more than the 1000 bytes" in str(next(iter(counts.signatures.values())))
+    assert "more than the 1000 bytes" in checks()[0]
 
 
 @pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
@@ -188,7 +189,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    dispatch.forget_ways()  # not by the kernel's own launcher: rotation/test_dispatch.py
+    dispatch.forget_launches()  # not by the kernel's own launcher: rotation/test_dispatch.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -212,14 +213,14 @@ def test_no_memory_for_the_check_is_not_the_kernels_fault(
             patched.setattr(*place, out_of_memory)
             assert serve() is None
             assert serve(seed=1) is None
-        assert not counts.signatures
+        assert checks() == ["not run yet"]
     assert caplog.text.count("will be tried again") == 1
     assert serve() is not None
 
 
 def test_no_memory_for_a_later_launch_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serve() is not None
-    dispatch.forget_ways()
+    dispatch.forget_launches()
     with monkeypatch.context() as patched:
         patched.setattr(Launch, "on", out_of_memory)
         assert serve() is None
@@ -233,7 +234,7 @@ def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytes
         raise RuntimeError("507015: an asynchronous error of another kernel")
 
     assert serve() is not None
-    dispatch.forget_ways()
+    dispatch.forget_launches()
     case = rotated_by_zero()  # the host CANN waits for the device when it makes a tensor
     with monkeypatch.context() as patched:
         patched.setattr(Launch, "on", failed)
@@ -247,7 +248,7 @@ def test_a_hook_that_raises_after_an_in_place_launch_leaves_nothing_rotated_twic
 ) -> None:
     """Triton calls such hooks, of profilers, when the kernel has been started."""
     assert serve(strided=False) is not None
-    dispatch.forget_ways()
+    dispatch.forget_launches()
     right = Launch.on
 
     def launch(*arguments: Any) -> None:
@@ -281,7 +282,8 @@ def test_every_kernel_that_serves_was_checked(
     # Large tiles, for any number of tokens: so that not only gigabytes of them are far apart.
     facts = device_facts(torch.device(DEVICE))
     facts = replace(facts, stride_unit=stride_unit, busy_programs=0, tile_bytes=2**21)
-    monkeypatch.setattr(first_use, "device_facts", lambda device: facts)
+    for module in (first_use, dispatch):
+        monkeypatch.setattr(module, "device_facts", lambda device: facts)
     checking: list[bool] = []
     checked, served = set(), []
     run, right = trial.run, Launch.on
@@ -297,7 +299,7 @@ def test_every_kernel_that_serves_was_checked(
         before = query.normal_().clone()
         case = rotation(num_tokens, 4, 0, 40, 32)
         rotated = rotary.serve(case.positions, query, None, case.cache, 40, 32, True)
-        assert rotated is not None, counts.fallbacks
+        assert rotated is not None, ledger.fallbacks()
         assert_rotated(replace(case, query=query), before, rotated[0])
     assert len(served) == len(order)
     assert checked.issuperset(served)
@@ -347,9 +349,9 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     dispatch.forget()
     assert serve_tokens(5) is not None
     assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
-    assert set(counts.signatures.values()) == {None}
+    assert set(checks()) == {"passed"}
     tried.clear()
-    dispatch.forget_ways()
+    dispatch.forget_launches()
     assert serve_tokens(3000) is not None
     assert len(tried) == 1, "not checked again"
     assert tried[0] <= largest, "many tokens, in the smaller tiles"
@@ -365,12 +367,12 @@ def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_no
         rotated = rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)
         assert rotated is not None
         assert_rotated(case, before, rotated[0])
-    assert set(counts.signatures.values()) == {None}
+    assert set(checks()) == {"passed"}
 
 
 def test_the_first_use_says_what_was_replaced_and_later_calls_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(hooks, "announce", lambda: asked.append(True))
+    monkeypatch.setattr(announcement, "say", lambda: asked.append(True))
     for _ in range(3):
         assert serve() is not None
     assert asked == [True]
@@ -383,7 +385,7 @@ def test_unaligned_memory_is_another_signature() -> None:
         case.query = memory.as_strided((5, 128), (200, 1), offset)
         before = case.query.clone()
         assert_rotated(case, before, rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)[0])
-    assert sorted("unaligned" in words for words in counts.signatures) == [False, True]
+    assert sorted("unaligned" in words for words in ledger.signatures()) == [False, True]
 
 
 def test_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,7 +393,7 @@ def test_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pyt
     seed(monkeypatch, "halves swapped")
     monkeypatch.setattr(trial, "run", lambda *arguments: pytest.fail("checked"))
     assert serve() is not None
-    (entry,) = counts.of_signatures(settings.current().check).values()
+    (entry,) = ledger.signatures().values()
     assert (entry["path"], entry["check"], entry["calls"]) == ("kernel", "switched off", 1)
 
 
@@ -405,7 +407,7 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     seed(monkeypatch, "halves swapped")
     case = rotation(5, 4, 2, 64, 64)
     assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True) is None
-    found = counts.of_signatures(True)
+    found = ledger.signatures()
     which = {"wrong": "rotary_dim 64", "in place": "query in place", "fresh": "rotary_dim 40 query fresh"}
     entries = {name: found[next(words for words in found if part in words)] for name, part in which.items()}
     assert len(found) == 3

@@ -1,6 +1,6 @@
 """A double of a compiled kernel's launcher for Triton's interpreter, which has none.
 
-With it the short way of ``rope_patch.rotation.dispatch`` is walked on a CPU too: addresses are handed over as integers,
+With it ``rope_patch.rotation.dispatch`` caches launches on a CPU too: addresses are handed over as integers,
 and read as far as they lead.
 """
 
@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from rope_patch.kernels import launcher
+from rope_patch.kernels import runner
 from rope_patch.kernels.launch import INTERPRETED, Launch
 from rope_patch.kernels.rope import rotary_kernel
-from rope_patch.rotation import dispatch
+from rope_patch.rotation import cached_launch
 from rope_patch.trust import trial
 
 
@@ -26,7 +26,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Launch.on
     monkeypatch.setattr(Launch, "on", lambda work, *rest: (works.append(work), right(work, *rest))[1])
 
-    def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> launcher.Launcher:
+    def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> runner.Runner:
         start()
         constants, dtypes = works[-1].constants, [None if t is None else t.dtype for t in arguments[:6]]
 
@@ -34,11 +34,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
             pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:6], dtypes, strict=True)]
             rotary_kernel[(programs,)](*pointers, *handed[6:], **constants)
 
-        return launcher.Launcher(run, (), (), None)
+        return runner.Runner(run, (), (), None)
 
-    monkeypatch.setattr(launcher, "recorded", recorded)
-    monkeypatch.setattr(dispatch, "device_getter", lambda kind: lambda: None)
-    for module in (dispatch, trial):
+    monkeypatch.setattr(runner, "recorded", recorded)
+    monkeypatch.setattr(cached_launch, "device_getter", lambda kind: lambda: None)
+    for module in (cached_launch, trial):
         monkeypatch.setattr(module, "stream_getter", lambda kind, queued: lambda index: 0)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rope_patch.kernels.launcher import QUEUES, is_queued, recorded
+from rope_patch.kernels.runner import QUEUES, is_queued, recorded
 
 
 class Compiled:

@@ -18,7 +18,7 @@ QUEUES = b"OpCommand3RunEv"  # at_npu::native::OpCommand::Run(), as linkers call
 Argument = Any  # a tensor, its address, an integer, or None
 
 
-class Launcher(NamedTuple):
+class Runner(NamedTuple):
     """What Triton's launcher takes: ``(programs, 1, 1, stream)``, ``before``, the kernel's arguments, ``after``."""
 
     run: Callable[..., object]
@@ -45,7 +45,7 @@ def hooked() -> bool:
     return any(getattr(place, "calls", place) for place in hooks())
 
 
-def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument, ...]) -> Launcher | None:
+def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument, ...]) -> Runner | None:
     """The launcher of the kernel that ``start`` launches on ``arguments``, by watching it.
 
     None if it looks different, or hooks are set.
@@ -76,7 +76,7 @@ def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Argument,
             if handed[:3] == (programs, 1, 1) and all(_same(a, b) for a, b in zip(found, arguments, strict=True)):
                 places = hooks()  # empty chains would call what is added to them later
                 before = tuple(None if any(a is place for place in places) else a for a in handed[4:begin])
-                return Launcher(run, before, handed[begin + len(arguments) :], kernel, is_queued(run))
+                return Runner(run, before, handed[begin + len(arguments) :], kernel, is_queued(run))
     return None
 
 

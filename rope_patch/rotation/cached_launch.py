@@ -1,0 +1,58 @@
+"""A cached launch: all that a call needs whose layout was served before, but for the addresses."""
+
+from collections.abc import Callable
+
+import torch
+
+from rope_patch.kernels.launch import Launch
+from rope_patch.kernels.runner import Runner
+from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
+
+Rotated = tuple[torch.Tensor, torch.Tensor | None]
+# Serves query and key, given their addresses, the cache's and the positions'; None, with nothing done, where that is
+# not for it to decide.
+CachedLaunch = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
+
+
+def cached_launch(
+    runner: Runner,
+    launch: Launch,
+    query: torch.Tensor,
+    key: torch.Tensor | None,
+    query_fresh: bool,
+    key_fresh: bool,
+    spans: tuple[int, int],
+    served: list[int],
+) -> CachedLaunch:
+    """How to serve calls laid out as ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
+    device, dtype, index = query.device, query.dtype, query.device.index
+    current_device, current_stream = device_getter(device.type), stream_getter(device.type, runner.queued)
+    programs, run, before, after = launch.programs, runner.run, runner.before, (*launch.numbers, *runner.after)
+    shape, strides = tuple(query.shape), _contiguous(query)
+    key_shape, key_strides = (tuple(key.shape), _contiguous(key)) if key is not None else (shape, strides)
+    empty = allocator(device)
+    q_span, k_span = spans
+
+    # The default keeps the kernel loaded.
+    def serve(
+        query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = runner
+    ) -> Rotated | None:
+        if current_device() != index or (k_span and k is not None and q < k + k_span and k < q + q_span):
+            return None
+        q_out = k_out = None
+        if query_fresh:
+            query = empty(shape, strides, dtype)
+            q_out = query.data_ptr()
+        if key_fresh:
+            key = empty(key_shape, key_strides, dtype)
+            k_out = key.data_ptr()
+        run(programs, 1, 1, current_stream(index), *before, q, k, q_out, k_out, c, p, *after)
+        served[0] += 1
+        return query, key
+
+    return serve
+
+
+def _contiguous(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The strides of a contiguous tensor of that shape."""
+    return torch.empty(tensor.shape, device="meta").stride()
