@@ -8,10 +8,9 @@ import torch
 from rope_patch.kernels import launcher, reference
 from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stride_unit
 from rope_patch.kernels.launcher import Launcher
-from rope_patch.kernels.plan import Device, Plan
+from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan
 from rope_patch.kernels.shortcuts import stream_getter
 
-SCRATCH_BYTES = 2**20  # at most: vLLM's memory profiling must count what it counted without us
 ALIGNMENT = 16  # bytes; Triton compiles one kernel for pointers that are multiples of it, and another for others
 
 WORD = 4

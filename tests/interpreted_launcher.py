@@ -14,7 +14,6 @@ import torch
 from rope_patch import calls, trial
 from rope_patch.kernels import launcher
 from rope_patch.kernels.launch import INTERPRETED, Launch
-from rope_patch.kernels.rope import rotary_kernel
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,11 +26,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> launcher.Launcher:
         start()
-        constants, dtypes = works[-1].constants, [None if t is None else t.dtype for t in arguments[:6]]
+        function, constants = works[-1].function, works[-1].constants
+        dtypes = [None if t is None else t.dtype for t in arguments[:6]]
 
         def run(programs: int, y: int, z: int, stream: int, *handed: Any) -> None:
             pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:6], dtypes, strict=True)]
-            rotary_kernel[(programs,)](*pointers, *handed[6:], **constants)
+            function[(programs,)](*pointers, *handed[6:], **constants)
 
         return launcher.Launcher(run, (), (), None)
 
