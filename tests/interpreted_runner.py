@@ -13,7 +13,6 @@ import torch
 
 from rope_patch.kernels import runner
 from rope_patch.kernels.launch import INTERPRETED, Launch
-from rope_patch.kernels.rope import rotary_kernel
 from rope_patch.rotation import cached_launch
 from rope_patch.trust import trial
 
@@ -28,11 +27,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> runner.Runner:
         start()
-        constants, dtypes = works[-1].constants, [None if t is None else t.dtype for t in arguments[:6]]
+        function, constants = works[-1].function, works[-1].constants
+        dtypes = [None if t is None else t.dtype for t in arguments[:6]]
 
         def run(programs: int, y: int, z: int, stream: int, *handed: Any) -> None:
             pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:6], dtypes, strict=True)]
-            rotary_kernel[(programs,)](*pointers, *handed[6:], **constants)
+            function[(programs,)](*pointers, *handed[6:], **constants)
 
         return runner.Runner(run, (), (), None)
 

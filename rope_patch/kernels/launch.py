@@ -8,11 +8,11 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
+from rope_patch.kernels import padded, rope
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape
-from rope_patch.kernels.rope import rotary_kernel
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
-INTERPRETED = isinstance(rotary_kernel, InterpretedFunction)
+INTERPRETED = isinstance(rope.rotary_kernel, InterpretedFunction)
 
 KIB = 1024
 UNIFIED_BUFFER = 192 * KIB  # of one vector core, 910B1 to 910B4 and A3 (CANN's platform configuration files)
@@ -30,14 +30,12 @@ class Heads(NamedTuple):
 @functools.cache
 def device_facts(device: torch.device) -> Device:
     """What the plan needs to know of ``device``; asks the driver once, so the device must be initialised."""
-    mainline = "ascend" not in triton.backends.backends
-    if INTERPRETED:  # small enough that ordinary tests cross tiles and programs, large enough for NumPy to be quick
-        most = MAX_TILE_OFFSET if mainline else 8
-        return Device(max_programs=most, tile_bytes=256 * KIB, powers_of_two=mainline, busy_programs=8)
+    if INTERPRETED:  # small enough that ordinary tests cross tiles, large enough for NumPy to be quick
+        return Device(MAX_TILE_OFFSET, tile_bytes=256 * KIB, powers_of_two=True, busy_programs=8)
     if device.type == "npu":
         properties = triton.runtime.driver.active.utils.get_device_properties(device.index)
         cores = properties["num_vectorcore"]
-        return Device(max_programs=cores, tile_bytes=UNIFIED_BUFFER, powers_of_two=False, slices=True)
+        return Device(max_programs=cores, tile_bytes=UNIFIED_BUFFER, powers_of_two=False)
     # A proxy, for measurements only; plan_padded.py says where the numbers come from.
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     return Device(
@@ -97,54 +95,67 @@ def stride_unit(call: Call, device: Device) -> int:
 
 
 def is_big(cos_sin_cache: torch.Tensor) -> bool:
-    """Whether offsets into the cache need 64 bits: ten million positions of rotary_dim 576, say."""
+    """Whether offsets into the cache would need 64 bits: ten million positions of rotary_dim 576, say."""
     return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
 
 
 Constant = int | bool | str
 
 
+def kernel_of(plan: Plan) -> Any:
+    """The Triton kernel that a plan is for."""
+    if plan.padded:
+        return padded.rotary_kernel
+    return rope.rotary_kernel_by_heads if plan.units else rope.rotary_kernel
+
+
 def constants(
     shape: Shape,
     plan: Plan,
     stride_unit: int = 1,
-    big_cache: bool = False,
     truncating_cast: bool = False,
     dtype: torch.dtype = torch.bfloat16,
 ) -> dict[str, Constant]:
-    """The constexpr arguments of ``rotary_kernel``; in place or fresh is told by its output pointers.
+    """The constexpr arguments of a plan's kernel; in place or fresh is told by its output pointers.
 
     Of words, the pointers do not tell the ``dtype`` of q and k.
     """
     words = plan.pairs == "words"
-    return {
+    heads: dict[str, Constant] = {
         "Q_HEADS": shape.num_heads,
         "K_HEADS": shape.num_kv_heads,
         "HEAD_SIZE": shape.head_size // 2 if words else shape.head_size,
         "HALF": shape.rotary_dim // 2,
-        "PAIRS": f"{'bf16' if dtype == torch.bfloat16 else 'fp16'} words" if words else plan.pairs,
-        "HALF_LANES": plan.half_lanes,
-        "REST_LANES": plan.rest_lanes,
-        "BLOCK_T": plan.block_tokens,
-        "BLOCK_Q": plan.block_heads,
-        "BLOCK_K": plan.block_kv_heads,
-        "UNITS": plan.units,
-        "BIG_CACHE": big_cache,
-        "STRIDE_UNIT": stride_unit,
-        "WIDE_HEADS": plan.wide_heads,
-        "WIDE_ROWS": plan.wide_rows,
-        "PADDED": plan.padded,
-        "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # of 16 bytes of pairs, half are first lanes
-        "TRUNCATING_CAST": truncating_cast,
     }
+    if plan.padded:
+        return heads | {
+            "IS_NEOX": shape.is_neox_style,
+            "HALF_LANES": plan.half_lanes,
+            "REST_LANES": plan.rest_lanes,
+            "BLOCK_T": plan.block_tokens,
+            "BLOCK_Q": plan.block_heads,
+            "BLOCK_K": plan.block_kv_heads,
+            "STRIDE_UNIT": stride_unit,
+            "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # half of 16 bytes of pairs: first lanes
+            "TRUNCATING_CAST": truncating_cast,
+        }
+    heads |= {
+        "PAIRS": f"{'bf16' if dtype == torch.bfloat16 else 'fp16'} words" if words else plan.pairs,
+        "WHOLE": plan.whole,
+        "WIDE_ROWS": plan.wide_rows,
+    }
+    if plan.units:
+        return heads | {"BLOCK_Q": plan.block_heads, "BLOCK_K": plan.block_kv_heads}
+    return heads | {"OVERLAP": plan.overlap, "BLOCK_T": plan.block_tokens, "BLOCK_H": plan.block_heads}
 
 
-Kernel = tuple[Constant, ...]  # the values of its constexpr arguments
+Kernel = tuple[Constant, ...]  # its name, and the values of its constexpr arguments
 
 
 class Launch(NamedTuple):
     """A launch worked out: everything but which memory."""
 
+    function: Any  # the Triton kernel
     programs: int
     numbers: tuple[int, ...]  # the kernel's integer arguments
     constants: dict[str, Constant]
@@ -152,14 +163,14 @@ class Launch(NamedTuple):
     @property
     def kernel(self) -> Kernel:
         """Which of the kernels of a signature it is."""
-        return tuple(self.constants.values())
+        return (self.function.__name__, *self.constants.values())
 
     def on(self, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> Any:
         """Start it through Triton; returns Triton's compiled kernel (None from an interpreter)."""
         arguments = memory(call, query_out, key_out)
-        if "words" in str(self.constants["PAIRS"]):
+        if "words" in str(self.constants.get("PAIRS")):
             arguments = (*(x if x is None else triton.reinterpret(x, tl.int32) for x in arguments[:4]), *arguments[4:])
-        return rotary_kernel[(self.programs,)](*arguments, *self.numbers, **self.constants)
+        return self.function[(self.programs,)](*arguments, *self.numbers, **self.constants)
 
 
 def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
@@ -170,10 +181,12 @@ def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
 def planned(call: Call, shape: Shape, plan: Plan, device: Device) -> Launch:
     """The launch of at least one token by ``plan``."""
     cache, num_tokens = call.cos_sin_cache, call.positions.numel()
+    if num_tokens < plan.least_tokens:
+        raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
     strides, unit = call.strides, stride_unit(call, device)
     programs, per_program = plan.grid(num_tokens, device)
     units = (unit, *(4 * [2 if plan.pairs == "words" else unit]))
     numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
     dtype = call.query.tensor.dtype
     truncating = INTERPRETED and dtype == torch.bfloat16
-    return Launch(programs, numbers, constants(shape, plan, unit, is_big(cache), truncating, dtype))
+    return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit, truncating, dtype))

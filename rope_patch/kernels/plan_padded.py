@@ -7,7 +7,7 @@ were within 4% of the best everywhere with many tokens, and half as many within 
 
 import math
 
-from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, units_of
+from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, tried_tokens, units_of
 
 BYTES_PER_HALF_LANE = 32  # two fp32 inputs, their products, and their results: registers, not memory
 MOST_HEADS = 8
@@ -17,7 +17,8 @@ def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
     """See ``planning``: tiles of one token while larger ones would leave the device idle, then the largest."""
     rows = max(1, device.tile_bytes // (BYTES_PER_HALF_LANE * _up(shape.rotary_dim // 2)))
     block_heads = _even_block(shape.num_heads, rows)
-    tokens = min(rows // block_heads, _down(max(1, MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)))
+    most = min(tried_tokens(shape, device), MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)
+    tokens = min(rows // block_heads, _down(max(1, most)))
     full = _plan(shape, tokens, block_heads, _even_block(shape.num_kv_heads, rows // tokens))
     most = max(1, rows // 2)
     few = _plan(shape, 1, _wide_block(shape.num_heads, most), _wide_block(shape.num_kv_heads, most))
@@ -32,7 +33,6 @@ def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int) -> P
         half_lanes=_up(shape.rotary_dim // 2),
         rest_lanes=_up(max(1, shape.head_size - shape.rotary_dim)),
         units=units_of(shape, block_heads, block_kv_heads),
-        pairs="halves" if shape.is_neox_style else "split",
         padded=True,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.kernels.launch import INTERPRETED, Call, Heads
+from rope_patch.kernels.launch import INTERPRETED, Call, Heads, is_big
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -108,6 +108,8 @@ def _laid_out(
         return Unsupported(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
     if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # a number of 64 bits makes another kernel
         return Unsupported(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
+    if is_big(cos_sin_cache):
+        return Unsupported(ValueError, f"cos_sin_cache that ends within {MAX_TILE_OFFSET} elements")
     q = heads_of(query, positions.dim(), head_size)
     k = None if key is None else heads_of(key, positions.dim(), head_size)
     if q is None or (k is None and key is not None):

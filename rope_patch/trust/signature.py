@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from rope_patch.kernels.launch import Call, is_big, stride_unit
+from rope_patch.kernels.launch import Call, stride_unit
 from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import plans_of
 from rope_patch.reporting.ledger import Signature
@@ -24,7 +24,7 @@ def signature_of(call: Call, shape: Shape, device: Device, query_in_place: bool,
         f"rotary_dim {call.rotary_dim}",
         "query in place" if query_in_place else "query fresh",
         "no key" if key is None else "key in place" if key_in_place else "key fresh",
-        f"cache {call.cos_sin_cache.dtype}{' big' if is_big(call.cos_sin_cache) else ''}",
+        f"cache {call.cos_sin_cache.dtype}",
         call.positions.dtype,
         _alignment(call),
         *([f"strides of {unit}"] if unit > 1 else []),

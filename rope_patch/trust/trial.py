@@ -7,12 +7,11 @@ import torch
 
 from rope_patch.kernels import runner
 from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stride_unit
-from rope_patch.kernels.plan import Device, Plan, Shape
+from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan, Shape
 from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.trust import reference
 
-SCRATCH_BYTES = 2**20  # at most: vLLM's memory profiling must count what it counted without us
 ALIGNMENT = 16  # bytes; Triton compiles one kernel for pointers that are multiples of it, and another for others
 
 WORD = 4

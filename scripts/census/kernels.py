@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rope_patch.kernels.launch import UNIFIED_BUFFER, constants
+from rope_patch.kernels import rope
+from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
 from rope_patch.kernels.planning import plans_of
-from rope_patch.kernels.rope import rotary_kernel
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
 from tests.shapes import MORE_SHAPES, SHAPES, Shape
@@ -20,13 +20,15 @@ DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 class Kernel(NamedTuple):
     """Everything that decides a kernel's source."""
 
+    name: str
     dtype: str
     values: tuple[tuple[str, Any], ...]  # of its constexpr arguments, None pointers among them
 
     def linalg(self, **options: Any) -> str:
         values = dict(self.values)
-        signature = {name: self._kind(name) for name in rotary_kernel.arg_names if name not in values}
-        return front_end.linalg(rotary_kernel, signature, values, **options)
+        function = getattr(rope, self.name)
+        signature = {name: self._kind(name) for name in function.arg_names if name not in values}
+        return front_end.linalg(function, signature, values, **options)
 
     def _kind(self, name: str) -> str:
         if name == "positions_ptr":
@@ -66,7 +68,7 @@ def cases(chip: Chip) -> Iterator[Case]:
 def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[Kernel]:
     """One for each plan, planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv,
     tensors that are rotated in place are contiguous."""
-    device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False, slices=True)
+    device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False)
     rows = [shape.num_heads, shape.num_kv_heads, shape.num_heads + 2 * shape.num_kv_heads]
     planned = PlanShape(
         num_heads=shape.num_heads,
@@ -83,5 +85,11 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}
     torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
-    values = [constants(planned, plan, dtype=torch_dtype) for plan in plans_of(planned, device)]
-    return [Kernel(dtype, (*found.items(), *pointers.items())) for found in values]
+    return [
+        Kernel(
+            kernel_of(plan).__name__,
+            dtype,
+            (*constants(planned, plan, dtype=torch_dtype).items(), *pointers.items()),
+        )
+        for plan in plans_of(planned, device)
+    ]

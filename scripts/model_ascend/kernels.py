@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rope_patch.kernels.launch import constants
+from rope_patch.kernels.launch import constants, kernel_of
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
 from rope_patch.kernels.planning import make_plan
-from rope_patch.kernels.rope import rotary_kernel
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
 from tests.host_cann import chips, upstream
@@ -86,7 +85,7 @@ def _tensors(launch: Launch, tokens: Sequence[int]) -> Tensors:
 def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     """As ``kernels/launch.py`` starts it."""
     fresh = case.strided and num_tokens > 1
-    device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False, slices=True)
+    device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False)
     heads = case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style
     rows = (case.row, case.row) if case.strided else (heads[0] * heads[2], heads[1] * heads[2])
     shape = PlanShape(
@@ -99,7 +98,7 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     )
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    types = {name: _kind(name) for name in rotary_kernel.arg_names if name not in values}
+    types = {name: _kind(name) for name in kernel_of(plan).arg_names if name not in values}
     if plan.pairs == "words":
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
     words = 2 if plan.pairs == "words" else 1  # elements in what the kernel counts strides in
@@ -120,7 +119,7 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     alike = {0: count - 1, count - 1: 1} if count > 1 else {0: 1}
     if plan.units:  # few tokens: all programs, so that whole tokens can be compared
         alike = dict.fromkeys(range(count), 1)
-    kernel = programs.compiled(rotary_kernel, types, values, chip)
+    kernel = programs.compiled(kernel_of(plan), types, values, chip)
     return Launch(case, num_tokens, kernel, alike, tokens, 1e-5, arguments, fresh)
 
 

@@ -92,13 +92,15 @@ def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
     from rope_patch.kernels import launch
 
     class Broken:
+        __name__ = "broken"
+
         def __getitem__(self, grid: object) -> Any:
             def run(*arguments: object, **constants: object) -> None:
                 raise RuntimeError("MLIRCompilationError: bishengir-compile failed")
 
             return run
 
-    monkeypatch.setattr(launch, "rotary_kernel", Broken())
+    monkeypatch.setattr(launch, "kernel_of", lambda plan: Broken())
     assert rotate(stack, 3, times=2) == (0, 2)
     assert len(warned) == 1, warned
     assert "heads 3/1" in warned[0]

@@ -4,16 +4,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rope_patch.kernels.launch import constants
+from rope_patch.kernels.launch import constants, kernel_of
 from rope_patch.kernels.plan import Device, Plan, Shape
 from rope_patch.kernels.planning import make_plan
-from rope_patch.kernels.rope import rotary_kernel
 from tests import shapes
 
 from . import chips, front_end
 
 CHIP = chips.current()
-DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False, slices=True)
+DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False)
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
@@ -37,6 +36,7 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     kinds = {"positions_ptr": "*i64"}
     if plan.pairs == "words":
         kinds |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
-    names = [name for name in rotary_kernel.arg_names if name not in values]
+    function = kernel_of(plan)
+    names = [name for name in function.arg_names if name not in values]
     signature = {name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32") for name in names}
-    return Kernel(plan, front_end.linalg(rotary_kernel, signature, values), row)
+    return Kernel(plan, front_end.linalg(function, signature, values), row)

@@ -10,9 +10,10 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
-from rope_patch.kernels import heads  # noqa: E402
+from rope_patch.kernels import padded  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
+from rope_patch.rotation.arguments import Unsupported, call_of  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, launch, rotation  # noqa: E402
 
 on_the_host = pytest.mark.skipif(not INTERPRETED, reason="guards host memory; needs TRITON_INTERPRET=1")
@@ -72,55 +73,26 @@ def test_tokens_more_than_two_to_the_31_elements_apart() -> None:
     assert_rotated(case, before[1], far_key)
 
 
-@on_the_host
-def test_a_cache_of_more_than_two_to_the_31_elements() -> None:
-    rows = 2**27 + 5
-    cache = sparse(rows * 32, torch.bfloat16).view(rows, 32)
+def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
+    """4 GiB of bf16: no model has one, and it would be another kernel."""
     case = rotation(6, 2, 1, 32, 32)
-    where = torch.tensor([0, 7, 2**26 - 1, 2**26, 2**27, rows - 1])
-    cache[where] = case.cache[:6]
-    case.cache, case.positions = cache, where
-    before, out = case.query.clone(), torch.empty_like(case.query, memory_format=torch.contiguous_format)
-    launch(case.call(), out, torch.empty_like(case.key, memory_format=torch.contiguous_format))
-    assert_rotated(case, before, out)
+    arguments = case.positions, case.query, case.key
+    most = sparse(2**31, torch.bfloat16).to(DEVICE) if INTERPRETED else None
+    if most is None:
+        pytest.skip("takes 4 GiB where memory is not sparse")
+    for rows, refused in ((2**26 - 1, False), (2**26, True)):
+        found = call_of(*arguments, most[: rows * 32].view(rows, 32), 32, 32, True)
+        assert isinstance(found, Unsupported) == refused
+    assert "ends within 2147483647 elements" in str(found.raised())
 
 
 @triton.jit
-def one_tile(x, y, cos, sin, token0, stride, HALF: tl.constexpr, LANES: tl.constexpr, REST: tl.constexpr,
-             PADDED: tl.constexpr):  # fmt: skip
-    lanes = tl.arange(0, LANES)[None, None, :]
-    c, s = tl.load(cos + lanes), tl.load(sin + lanes)
+def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: tl.constexpr, REST: tl.constexpr):
     for head in range(2):
-        heads.rotate_heads(
-            x,
-            y,
-            None,
-            None,
-            c,
-            s,
-            head,
-            token0,
-            1,
-            stride,
-            1024,
-            0,
-            0,
-            2,
-            1,
-            1024,
-            HALF,
-            "halves",
-            LANES,
-            REST,
-            1,
-            False,
-            False,
-            False,
-            False,
-            PADDED,
-            1,
-            True,
-        )
+        padded._rotate(
+            x, y, cache, positions, head, token0, token0 + 1, stride, 1024, 97, 2 * HALF,
+            2, 1, 1024, HALF, True, LANES, REST, 1, 1, True,
+        )  # fmt: skip
 
 
 @on_the_host
@@ -133,10 +105,11 @@ def test_fresh_outputs_past_two_to_the_31_elements() -> None:
     out = sparse((token0 + 1) * width, torch.bfloat16).view(-1, width)
     source[token0] = case.query[0]
 
-    cos, sin = case.cache[case.positions[0]].float().chunk(2)
+    positions = sparse(token0 + 1, torch.int64)
+    positions[token0] = case.positions[0]
     one_tile[(1,)](
-        source, out, cos, sin, token0, width, HALF=2, LANES=plan.half_lanes, REST=plan.rest_lanes, PADDED=plan.padded
-    )
+        source, out, case.cache, positions, token0, width, HALF=2, LANES=plan.half_lanes, REST=plan.rest_lanes
+    )  # fmt: skip
     case.positions = case.positions[:1]
     assert_rotated(case, case.query[:1], out[token0:])
     assert not out[0].any()

@@ -1,0 +1,31 @@
+"""The arithmetic that all kernels share: one formula, and which row of the cache a position stands for.
+
+With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd lanes (GPT-J)::
+
+    y1 = x1 * cos - x2 * sin
+    y2 = x2 * cos + x1 * sin
+
+(RoFormer, Su et al. 2021, equation 34, in the real form that vLLM's ``ApplyRotaryEmb`` computes.)
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def turned(x1, x2, cos, sin):
+    """Both lanes of each pair, in fp32. All products come first: Ascend's steps then wait for fewer results."""
+    x1_cos = x1 * cos
+    x2_sin = x2 * sin
+    x2_cos = x2 * cos
+    x1_sin = x1 * sin
+    return x1_cos - x2_sin, x2_cos + x1_sin
+
+
+@triton.jit
+def row_offset(position, cache_rows, cache_stride):
+    """Where a position's row begins, in 32 bits: whatever a position holds, the row is one of the cache's.
+
+    Vectors of int64 are scalar code on Ascend. Larger caches are refused (``launch.is_big``).
+    """
+    return tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1) * cache_stride
