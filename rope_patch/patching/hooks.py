@@ -195,13 +195,8 @@ def announce() -> None:
     global _announced_by  # under no lock: in a forked process, whoever holds it may not exist
     if _announced_by != os.getpid() and _verdict is not None:
         _announced_by = os.getpid()
-        log.logger.info("rope_patch %s: %s", VERSION, _outcome(_verdict))
-
-
-def _outcome(verdict: capability.Verdict) -> str:
-    if not verdict.capable:
-        return f"native: {verdict.reason}"
-    return f"{outcomes.summary()} ({verdict.reason})"
+        outcome = f"{outcomes.summary()} ({_verdict.reason})" if _verdict.capable else f"native: {_verdict.reason}"
+        log.logger.info("rope_patch %s: %s", VERSION, outcome)
 
 
 def _applied() -> list[str]:

@@ -60,7 +60,7 @@ def test_the_first_use_says_it_where_a_module_never_comes(lines: Lines) -> None:
 
 
 def test_a_forked_process_says_it_for_itself_at_its_first_use(lines: Lines) -> None:
-    fork = "import os\nif not os.fork():\n    hooks.announce(); hooks.announce(); os._exit(0)\nos.wait()\n"
+    fork = "import os\nif not os.fork():\n    announcement.say(); announcement.say(); os._exit(0)\nos.wait()\n"
     parents, childs = lines(BOTH + BASE + ROTARY + USE + fork)
     assert parents == childs
 
