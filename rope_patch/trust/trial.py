@@ -73,6 +73,8 @@ def run(
         cache_rows = call.cos_sin_cache.index_select(0, positions).cpu()
     except Exception as error:
         raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
+    if not cache_rows.isfinite().all():  # asleep, or not loaded yet: no kernel is to be judged by that
+        raise NotNow("the cache holds values that are not finite")
     call = call._replace(positions=positions, query=query.heads, key=key and key.heads)
     work, outputs = planned(call, shape, plan, device), (query.out, key and key.out)
     arguments = *memory(call, *outputs), *work.numbers

@@ -14,7 +14,7 @@ pytestmark = needs_build
 SETTING = """
 import ctypes
 import torch_npu
-from rope_patch.reporting import counts
+from rope_patch.reporting import ledger
 from rope_patch.rotation import rotary
 from rope_patch.kernels.launch import Launch
 from tests.rotations import assert_rotated, rotation
@@ -26,7 +26,7 @@ def made(seed, strided):
 
 def serve(case):
     rotated = rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True)
-    assert rotated is not None, counts.fallbacks
+    assert rotated is not None, ledger.fallbacks()
     return rotated
 
 def only_launchers():

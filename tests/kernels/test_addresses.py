@@ -13,7 +13,7 @@ import triton.language as tl  # noqa: E402
 from rope_patch.kernels import padded  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
-from rope_patch.rotation.arguments import Unsupported, call_of  # noqa: E402
+from rope_patch.rotation.arguments import Unsupported, parse  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, launch, rotation  # noqa: E402
 
 on_the_host = pytest.mark.skipif(not INTERPRETED, reason="guards host memory; needs TRITON_INTERPRET=1")
@@ -81,7 +81,7 @@ def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
     if most is None:
         pytest.skip("takes 4 GiB where memory is not sparse")
     for rows, refused in ((2**26 - 1, False), (2**26, True)):
-        found = call_of(*arguments, most[: rows * 32].view(rows, 32), 32, 32, True)
+        found = parse(*arguments, most[: rows * 32].view(rows, 32), 32, 32, True)
         assert isinstance(found, Unsupported) == refused
     assert "ends within 2147483647 elements" in str(found.raised())
 

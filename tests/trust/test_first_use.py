@@ -423,6 +423,19 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert (reason, count) == (entries["wrong"]["check"], 1)
 
 
+def test_a_cache_that_is_not_filled_yet_is_no_verdict_on_the_kernel() -> None:
+    """As between ``sleep(level=2)`` and the end of the wake-up, when its memory holds anything."""
+    case = rotated_by_zero()
+    filled = case.cache.clone()
+    case.cache.fill_(float("nan"))
+    assert served(case) is None
+    case.cache.copy_(filled)
+    query = case.query.clone()
+    rotated = served(case)
+    assert rotated is not None, report.declined
+    assert_rotated(case, query, rotated[0])
+
+
 FORK = """
 import os, signal, threading
 import torch
