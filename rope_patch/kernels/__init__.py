@@ -1,4 +1,4 @@
-"""The kernel and what surrounds it: ``rope`` (Triton source), ``plan`` (tiling), ``launch``.
+"""The kernels (``rope``, ``padded``) and what surrounds them: ``plan`` (tiling), ``launch``.
 
 Nothing here knows vLLM. Importing this package imports nothing; its modules import torch and triton.
 """

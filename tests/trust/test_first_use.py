@@ -432,7 +432,7 @@ def test_a_cache_that_is_not_filled_yet_is_no_verdict_on_the_kernel() -> None:
     case.cache.copy_(filled)
     query = case.query.clone()
     rotated = served(case)
-    assert rotated is not None, report.declined
+    assert rotated is not None, ledger.fallbacks()
     assert_rotated(case, query, rotated[0])
 
 
