@@ -40,8 +40,8 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/test_{kernel,rotary,calls,shortcuts,op,selfcheck}.py)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_vector_core_*'
-  --ignore tests/test_ascend_model.py)
+not_here=(--ignore-glob '*test_host_cann_*' --ignore-glob '*test_ascend_stack*' --ignore-glob '*test_ascend_engine*'
+  --ignore-glob '*test_vector_core_*' --ignore tests/test_ascend_model.py)
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -77,7 +77,7 @@ ascend_lane() {
   # The real vLLM and vllm-ascend of each release that is in use.
   for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
     stage "stack-$version environment" stack_environment "$version" &&
-      on_host_cann 910B3 "stack-$version" tests/test_ascend_stack*.py
+      on_host_cann 910B3 "stack-$version" tests/test_ascend_{stack,engine}*.py
   done
   # Those that copy to Ray workers only variables that they know.
   for version in 0.11.0 0.13.0; do
