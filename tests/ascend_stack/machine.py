@@ -9,11 +9,13 @@ Operators are ``tests/host_cann``'s. Here, each with its limit:
 * ``in_fork``: vLLM starts a Python of its own to look at a model's class, 10 seconds each; here a fork looks.
 """
 
+import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
 import importlib.machinery
+import importlib.util
 import os
 import pickle
 import sys
@@ -79,6 +81,7 @@ def in_fork(work: Callable[[], Any]) -> Any:
 
 
 _lasting = contextlib.ExitStack()
+atexit.register(_lasting.close)
 
 
 def prepare() -> bool:
@@ -102,6 +105,7 @@ def preload() -> None:
     assert vllm.LLM is not None  # imported on first use
     current_platform.pre_register_and_update()
     for name in ("vllm.v1.engine.core", "vllm_ascend.worker.worker", "vllm_ascend.worker.model_runner_v1"):
-        importlib.import_module(name)
+        if importlib.util.find_spec(name):  # 0.11.0's worker has another name
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
