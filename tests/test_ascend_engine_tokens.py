@@ -12,7 +12,7 @@ from tests.ascend_stack import generate, tiny
 from tests.ascend_stack.engine_process import VERSION, needs_engine
 from tests.ascend_stack.processes import table
 
-pytestmark = needs_engine
+pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
 
 LAYERS, STEPS = 2, generate.NEW_TOKENS
 # vllm-ascend's own kernel is wrong for rotary dims that are no power of two; 0.13 and older have no such kernel.
@@ -46,7 +46,8 @@ def model(request: pytest.FixtureRequest) -> str:
 
 def test_the_engine_is_vllm_ascends_on_a_device(float32: dict[str, Found], model: str) -> None:
     worker = float32[model]["patched"]["worker"]
-    assert (worker["platform"], worker["device"]) == ("vllm_ascend.worker.worker", "npu:0")
+    assert worker["platform"].startswith("vllm_ascend.worker.")
+    assert worker["device"] == "npu:0"
 
 
 def test_patched_it_generates_what_vllms_own_rotary_code_does(float32: dict[str, Found], model: str) -> None:

@@ -14,7 +14,7 @@ def embeddings(worker: Any) -> list[Any]:
 def evidence(worker: Any) -> dict[str, Any]:
     """Who rotates, and what rope_patch counted since ``forget_counts``."""
     found: dict[str, Any] = {"imported": "rope_patch" in sys.modules, "device": str(worker.device)}
-    found["platform"] = type(worker).__module__
+    found["platform"] = type(worker.worker).__module__  # in vLLM's wrapper
     found["classes"] = sorted({type(m).__name__ for m in embeddings(worker)})
     functions = [getattr(m._forward_method, "__func__", m._forward_method) for m in embeddings(worker)]
     found["files"] = sorted({function.__code__.co_filename for function in functions})
