@@ -19,7 +19,7 @@ def missing() -> str:
     if why := harness.missing():
         return why
     if VERSION not in RELEASES:
-        return f"the engine of vllm-ascend {VERSION} does not start on the host CANN: see tests/ascend_stack/README.md"
+        return f"of vllm-ascend {VERSION} the engine was tried by hand only: tests/ascend_stack/README.md"
     lacking = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if lacking:
         return f"this environment was made before the engine's tests, and lacks {', '.join(lacking)}"
