@@ -102,7 +102,7 @@ ascend_environment() {
 stack_environment() {
   local version=$1 venv=$root/.venvs/stack-$1 recipe
   ascend_environment
-  recipe="$version $(declare -f install_stack install_older_compiler) $(cat "$root/.venvs/ascend/recipe")"
+  recipe="$version $(declare -f install_stack install_older_compiler install_engine_needs) $(cat "$root/.venvs/ascend/recipe")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "stack-$version environment: as it was"
     return
@@ -114,6 +114,11 @@ stack_environment() {
   printf '%s' "$recipe" >"$venv/recipe"
 }
 
+# What vLLM's engine and server import beyond its platform and layers, without their dependencies, which are there.
+install_engine_needs() { # install_engine_needs PIP SITE
+  "$1" install --no-deps --target "$2" uvicorn click scipy numba llvmlite lm-format-enforcer interegular
+}
+
 # vLLM as an Ascend machine has it, without any device's kernels: built from its source, but 0.11's build cannot be told
 # its version. No cache: pip would give that wheel to others who ask for vLLM.
 install_stack() {
@@ -123,7 +128,7 @@ install_stack() {
   VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
     "$pip" install --no-cache-dir --no-deps --target "$site" "${vllm[@]}" &&
     "$pip" install --no-deps --target "$site" "vllm-ascend==$version" &&
-    install_older_compiler "$pip" "$site" "$version" &&
+    install_older_compiler "$pip" "$site" "$version" && install_engine_needs "$pip" "$site" &&
     # After its own packages, and with the .pth files there: rope_patch is one of them.
     "$root/.venvs/ascend/bin/python" -c 'import sysconfig
 print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"

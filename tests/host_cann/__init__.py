@@ -11,7 +11,9 @@ environment was released with), and vLLM with vllm-ascend above them. Replaced i
 ``stubs.py``        every other symbol torch-npu links: fails, naming itself
 ``operators.py``    CANN's operator library: the PyTorch operators vLLM's native rotary code needs, by the CPU's; the
                     others raise, naming themselves
-``doubles.py``      the vendors' rotary operators, over the fp32 formula
+``doubles.py``      the vendors' rotary operators, over the fp32 formula; beside them those of an engine's layers:
+                    ``layers.py``, ``attention.py``, ``experts.py``
+``extension.py``    vllm-ascend's compiled extension, loaded over stubs, its operators those doubles
 ==================  ====================================================================================================
 
 Running one kernel on "an Ascend" on a laptop
@@ -42,7 +44,8 @@ What this cannot tell
 * What ``hivmc`` itself does with the final program, which it may still order or refuse.
 * Instructions whose meaning is not documented to the last bit (``VEXP``, ``VREC`` …), or not at all: refused by name.
 * Races between cores: blocks of a launch run one after another, so blocks that depend on each other pass.
-* What a PyTorch operator does on the NPU: here the CPU's implementation answers, and it cannot be captured in a graph.
+* What a PyTorch operator does on the NPU: here the CPU's implementation answers, and it is captured in a graph only as
+  a host function, where a process asks for that (``host_functions.py``).
 
 What it does tell, every time: a missing synchronisation (streams do nothing before somebody waits), an access outside
 every allocation, a grid the device refuses, a synchronisation or a first compile during capture, a wrong argument

@@ -37,14 +37,21 @@ needs_build = pytest.mark.skipif(bool(_missing()), reason=_missing())
 
 def initialise() -> ModuleType:
     """torch, with ``npu:0`` usable: torch_npu imported, the device set, operators and doubles installed."""
+    torch = register()
+    torch.npu.set_device(0)
+    return torch
+
+
+def register() -> ModuleType:
+    """``initialise`` without a device, which a process that is going to fork must not have yet."""
     import torch
     import torch_npu
     import torch_npu.op_plugin.atb._atb_ops  # noqa: F401  its operators exist only once its library is loaded
 
-    from . import doubles, operators
+    from . import attention, doubles, experts, layers, operators
 
-    torch.npu.set_device(0)
-    operators.install({name: operators.on_device(double) for name, double in doubles.DOUBLES.items()})
+    named = doubles.DOUBLES | layers.DOUBLES | attention.DOUBLES | experts.DOUBLES
+    operators.install({name: operators.on_device(double) for name, double in named.items()})
     doubles.install_custom()
     return torch
 

@@ -9,7 +9,8 @@ the call that asked. So each operator that torch-npu implements is one of three:
 * anything else raises ``NotImplementedError`` naming the operator.
 
 A computed operator waits for the device first, so it sees everything submitted before it, and it fails during graph
-capture as a synchronisation does. Contiguous copies of one dtype stay torch-npu's own, asynchronous and capturable.
+capture as a synchronisation does, unless ``host_functions.py`` records it. Contiguous copies of one dtype stay
+torch-npu's own, asynchronous and capturable.
 """
 
 import ctypes
@@ -43,7 +44,7 @@ COMPUTED_NAMES = """
     logical_and logical_or logical_not bitwise_and.Tensor bitwise_or.Tensor bitwise_not max min max.dim min.dim sum
     sum.dim_IntList mean mean.dim cumsum _unique2 masked_select nonzero ceil trunc sign isin.Tensor_Tensor sort topk
     argmax bmm mm matmul normal_ uniform_ random_ random_.to random_.from randn rand randint randint.low randn_like
-    rand_like
+    rand_like _log_softmax argmax.out addmm argsort native_layer_norm
 """
 
 KEPT_NPU_NAMES = """
@@ -53,6 +54,13 @@ KEPT_NPU_NAMES = """
 
 COMPUTED = frozenset(COMPUTED_NAMES.split())
 KEPT = {"aten": frozenset(KEPT_NAMES.split()), "npu": frozenset(KEPT_NPU_NAMES.split()), "atb": frozenset()}
+
+
+record: Callable[..., Any] | None = None  # what to do in a capture with what the CPU computes
+
+
+def _to_record() -> Callable[..., Any] | None:
+    return record if record is not None and torch.npu.is_current_stream_capturing() else None
 
 
 def host_view(tensor: torch.Tensor) -> torch.Tensor:
@@ -94,9 +102,12 @@ def computed(op: torch._ops.OpOverload) -> Callable[..., Any]:
     names = [a.name for a in op._schema.arguments]
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        torch.npu.synchronize()
         given = dict(zip(names, args, strict=False)) | kwargs
         target = given.get("device")
+        if recorder := _to_record():
+            kwargs.pop("pin_memory", None)
+            return recorder(op, args, kwargs, given[writes[0]] if writes else None)
+        torch.npu.synchronize()
         result = op(
             *tree_map(on_host, args), **{k: tree_map(on_host, v) for k, v in kwargs.items() if k != "pin_memory"}
         )
@@ -113,7 +124,12 @@ def on_device(double: Callable[..., Any]) -> Callable[..., Any]:
     """``double``, written for CPU tensors, for device tensors: the same memory in; out, an argument that was updated in
     place as itself, anything else as a fresh device tensor."""
 
+    updates_only = double.__annotations__.get("return", double) is None
+
     def run(*args: Any, **kwargs: Any) -> Any:
+        if recorder := _to_record():
+            recorded = recorder(double, args, kwargs, () if updates_only else None)
+            return None if updates_only else recorded
         torch.npu.synchronize()
         given: dict[int, torch.Tensor] = {}
 

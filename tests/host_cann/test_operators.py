@@ -81,7 +81,7 @@ def test_an_operator_sees_the_launches_before_it(npu):
     [
         (lambda torch, x: torch.tanh(x), "aten::tanh"),
         (lambda torch, x: torch.softmax(x, -1), "aten::_softmax"),
-        (lambda torch, x: torch.ops.npu.npu_swiglu(x), "npu::npu_swiglu"),
+        (lambda torch, x: torch.ops.npu.npu_geglu(x), "npu::npu_geglu"),
     ],
 )
 def test_what_is_not_implemented_raises_naming_itself(npu, call, name):

@@ -18,8 +18,11 @@ C_TYPES = {
 }
 GRID_PARAMETERS = 3  # always the last
 # Upstream's kernels that share bytes between pipes without an order (tests/host_cann/test_upstream.py shows it).
-# Fusions run them beside ours: they are let run, in program order.
-RACES = {"split_qkv_rmsnorm_rope_kernel"}  # vllm-ascend #16674
+# Fusions and the engine run them beside ours: they are let run, in program order.
+RACES = {
+    "split_qkv_rmsnorm_rope_kernel",  # vllm-ascend #16674
+    "_compute_slot_mapping_kernel",  # vLLM's: the same, positions behind the last token
+}
 
 
 def offsets(types: list[str]) -> tuple[list[int], int]:

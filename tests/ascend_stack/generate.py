@@ -1,0 +1,147 @@
+"""The engine of vllm-ascend on the host CANN: ``python -m tests.ascend_stack.generate GLM-4 Phi-3 --dtype float32``.
+
+Real are vLLM's ``LLM``, its engine core, and vllm-ascend's platform, worker and model runner; ``machine.py`` says what
+is not. Prints one JSON object last: ``{model: {way: what came out, and the worker's evidence}}``. The ways, after one
+loading of vLLM, each model in forks of its own:
+
+===============  ==================================================================================================
+``patched``      rope_patch, loaded by vLLM as a plugin
+``vllm``         the same engine, its rotary embeddings by vLLM's own ``forward_native``
+``wrongly``      the same engine, patched, with positions halved
+``off``          ``VLLM_ASCEND_TRITON_ROPE=0``
+``unpatched``    rope_patch is not among vLLM's plugins, and never imported
+===============  ==================================================================================================
+
+An engine that ends without us is a result too: ``raised`` says with what.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.ascend_stack import in_worker, machine, tiny
+from tests.host_cann import host_functions
+
+ROOT = Path(__file__).parents[2]
+PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
+NEW_TOKENS = 6
+BLOCKS = 32  # 0.18.0 otherwise fills the memory of an NPU
+FIXED = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # functions for workers
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "engine" / "vllm"),
+}
+WAYS = ("patched", "off", "unpatched")
+WITHIN = ("vllm", "wrongly")  # of the patched engine
+
+
+SIZES = [1, 2, 4]  # numbers of tokens that are captured
+MODES: dict[str, dict[str, Any]] = {
+    "eager": {"enforce_eager": True},
+    # vllm-ascend's compiler, and graphs of the pieces between attention
+    "piecewise": {"mode": 3, "cudagraph_mode": "PIECEWISE", "cudagraph_capture_sizes": SIZES},
+    "full": {"mode": 3, "cudagraph_mode": "FULL_DECODE_ONLY", "cudagraph_capture_sizes": SIZES},
+}
+CAPTURING = {
+    "TASK_QUEUE_ENABLE": "0",  # see host_functions.py
+    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",  # torch 2.13 cannot keep vllm-ascend's compiled functions
+}
+
+
+def engine(name: str, dtype: str, mode: str) -> Any:
+    from vllm import LLM
+
+    return LLM(
+        model=str(tiny.make(name, ROOT / ".cache" / "engine" / "models")),
+        dtype=dtype,
+        skip_tokenizer_init=True,
+        max_model_len=128,
+        max_num_seqs=4,
+        num_gpu_blocks_override=BLOCKS,
+        kv_cache_memory_bytes=64 * 2**20,
+        enable_prefix_caching=False,
+        seed=0,
+        disable_log_stats=True,
+        **(MODES[mode] if mode == "eager" else {"compilation_config": MODES[mode]}),
+    )
+
+
+def generate(llm: Any) -> dict[str, Any]:
+    """Greedy tokens, and the log-probabilities of the prompts' tokens and the new ones."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(
+        temperature=0, max_tokens=NEW_TOKENS, min_tokens=NEW_TOKENS, logprobs=0, prompt_logprobs=0, detokenize=False
+    )
+    llm.collective_rpc(in_worker.forget_counts)
+    outputs = llm.generate([{"prompt_token_ids": p} for p in PROMPTS], parameters, use_tqdm=False)
+    of_prompts = [
+        [step[token].logprob for token, step in zip(o.prompt_token_ids[1:], o.prompt_logprobs[1:], strict=True)]
+        for o in outputs
+    ]
+    host_functions.check()
+    tokens = [list(o.outputs[0].token_ids) for o in outputs]
+    return {"tokens": tokens, "prompt_logprobs": of_prompts, "worker": llm.collective_rpc(in_worker.evidence)[0]}
+
+
+def plugins_without_us() -> str:
+    groups = [importlib.metadata.entry_points(group=f"vllm.{kind}_plugins") for kind in ("platform", "general")]
+    return ",".join(sorted({point.name for group in groups for point in group} - {"rope_patch"}))
+
+
+def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
+    """One engine, in this process: what came out, by way."""
+    began = time.process_time()
+    os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0" if way == "off" else "1"
+    if way == "unpatched":
+        os.environ["VLLM_PLUGINS"] = plugins_without_us()
+    llm = engine(name, dtype, mode)
+    at_start = llm.collective_rpc(in_worker.evidence)[0]
+    found = {way: generate(llm) | {"at_start": at_start, "host_functions": dict(host_functions.counts)}}
+    for within in WITHIN if way == "patched" and mode == "eager" else ():
+        llm.collective_rpc(in_worker.rotate_by, args=(within,))
+        found[within] = generate(llm)
+        llm.collective_rpc(in_worker.rotate_by, args=("as before",))
+    print(f"{name} {dtype} {way}: {time.process_time() - began:.1f} s of processor time", file=sys.stderr, flush=True)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", choices=tiny.MODELS)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--mode", choices=MODES, default="eager")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    options = parser.parse_args()
+    os.environ.update(FIXED)
+    if options.mode != "eager":
+        os.environ.update(CAPTURING)
+        host_functions.use()
+    loaded = machine.prepare()
+    machine.preload()
+    extension = "with" if loaded else "without"
+    print(
+        f"vLLM, {extension} vllm_ascend_C: {time.process_time():.1f} s of processor time", file=sys.stderr, flush=True
+    )
+    results: dict[str, Any] = {}
+    for name in options.models:
+        results[name] = {}
+        for way in options.ways:
+            try:
+                results[name] |= machine.in_fork(lambda name=name, way=way: run(name, options.dtype, way, options.mode))
+            except RuntimeError as error:
+                if way == "patched":
+                    raise
+                results[name][way] = {"raised": str(error)}
+    sys.stdout.write("\n" + json.dumps(results) + "\n")
+
+
+if __name__ == "__main__":
+    main()

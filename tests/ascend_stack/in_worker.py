@@ -1,0 +1,50 @@
+"""What the tests and the demonstration ask of a worker of vllm-ascend's, through the engine's RPC."""
+
+import sys
+from typing import Any
+
+
+def embeddings(worker: Any) -> list[Any]:
+    """Its model's rotary embeddings. A module that occurs twice is found once."""
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+
+    return [m for m in worker.model_runner.get_model().modules() if isinstance(m, RotaryEmbedding)]
+
+
+def evidence(worker: Any) -> dict[str, Any]:
+    """Who rotates, and what rope_patch counted since ``forget_counts``."""
+    found: dict[str, Any] = {"imported": "rope_patch" in sys.modules, "device": str(worker.device)}
+    found["platform"] = type(worker.worker).__module__  # in vLLM's wrapper
+    found["classes"] = sorted({type(m).__name__ for m in embeddings(worker)})
+    functions = [getattr(m._forward_method, "__func__", m._forward_method) for m in embeddings(worker)]
+    found["files"] = sorted({function.__code__.co_filename for function in functions})
+    if found["imported"]:
+        import rope_patch
+
+        status = rope_patch.status()
+        found |= {name: status[name] for name in ("mode", "capable", "targets", "calls", "fallbacks", "signatures")}
+    return found
+
+
+def forget_counts(worker: Any) -> None:
+    if "rope_patch.reporting.ledger" in sys.modules:
+        from rope_patch.reporting import ledger
+
+        ledger.reset()
+
+
+def switch(worker: Any, on: bool) -> None:
+    import rope_patch
+
+    (rope_patch.enable if on else rope_patch.disable)()
+
+
+def rotate_by(worker: Any, how: str) -> None:
+    """``"vllm"``: every rotary embedding by vLLM's own PyTorch code, ``forward_native``; ``"wrongly"``: as before, with
+    positions halved; ``"as before"``."""
+    for module in embeddings(worker):
+        before = vars(module).setdefault("_before", module._forward_method)
+        if how == "wrongly":
+            module._forward_method = lambda positions, *rest, before=before: before(positions // 2, *rest)
+        else:
+            module._forward_method = module.forward_native if how == "vllm" else before

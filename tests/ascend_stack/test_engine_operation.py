@@ -1,0 +1,47 @@
+"""vllm-ascend's engine while somebody operates it: switched off and on, reloaded, and with a compiler that refuses.
+
+Run in an environment of ``stack_environment``, on the host CANN; ``operation.py`` has the steps.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.ascend_stack import generate
+from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack.processes import table
+
+pytestmark = [
+    needs_engine,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(VERSION != "0.23.0", reason="the model runners' reloading differs"),
+]
+CALLS = 2 * generate.NEW_TOKENS  # two layers
+
+
+@pytest.fixture(scope="module")
+def steps() -> Any:
+    return table("tests.ascend_stack.operation", "1")
+
+
+@pytest.mark.parametrize("step", ["disabled", "enabled", "reloaded", "faulty", "after"])
+def test_requests_go_on_with_the_same_tokens(steps: Any, step: str) -> None:
+    assert steps[step]["tokens"] == steps["at first"]["tokens"]
+
+
+def test_without_weights_they_are_others(steps: Any) -> None:
+    assert steps["zeroed"]["tokens"] != steps["at first"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("step", "calls"), [("disabled", 0), ("enabled", CALLS), ("reloaded", CALLS), ("after", CALLS)]
+)
+def test_who_serves_follows_the_switch(steps: Any, step: str, calls: int) -> None:
+    assert sum(steps[step]["worker"]["calls"].values()) == calls
+    assert steps[step]["worker"]["fallbacks"] == {}
+
+
+def test_a_new_form_of_call_that_the_compiler_refuses_is_served_natively(steps: Any) -> None:
+    worker = steps["faulty"]["worker"]
+    assert (worker["calls"], sum(worker["fallbacks"].values())) == ({}, CALLS)
+    assert any("ub overflow" in signature["check"] for signature in worker["signatures"].values())

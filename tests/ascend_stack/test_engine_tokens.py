@@ -1,0 +1,113 @@
+"""vllm-ascend's engine, worker and model runner: the tokens of seven models, with rope_patch and without.
+
+Run in an environment of ``stack_environment``, on the host CANN. One process a release and dtype loads vLLM once;
+``generate.py`` says what the ways are.
+"""
+
+from typing import Any, cast
+
+import pytest
+
+from tests.ascend_stack import generate, tiny
+from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack.processes import table
+
+pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
+
+LAYERS, STEPS = 2, generate.NEW_TOKENS
+# vllm-ascend's own kernel is wrong for rotary dims that are no power of two; 0.13 and older have no such kernel.
+WRONG = {"Phi-3", "StableLM"} if VERSION in ("0.18.0", "0.23.0") else set()
+# Its compiler refuses that kernel on 0.18: GPT-J of 64 heads does not fit the unified buffer.
+REFUSED = {"ERNIE-4.5"} if VERSION == "0.18.0" else set()
+# Full rotary of the base class is left to the vendor's operator on 0.13.
+LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3", "Qwen3", "ERNIE-4.5"}
+# vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention make more of a last bit.
+# Half positions change log-probabilities by more than 3.
+TOLERANCE = 0.25
+
+Found = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def float32() -> dict[str, Found]:
+    return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *tiny.MODELS))
+
+
+@pytest.fixture(scope="module")
+def bfloat16() -> dict[str, Found]:
+    arguments = ("GLM-4", "GLM-4-MoE", "--dtype", "bfloat16", "--ways", "patched")
+    return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *arguments))
+
+
+@pytest.fixture(params=tiny.MODELS)
+def model(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_the_engine_is_vllm_ascends_on_a_device(float32: dict[str, Found], model: str) -> None:
+    worker = float32[model]["patched"]["worker"]
+    assert worker["platform"].startswith("vllm_ascend.worker.")
+    assert worker["device"] == "npu:0"
+
+
+def test_patched_it_generates_what_vllms_own_rotary_code_does(float32: dict[str, Found], model: str) -> None:
+    ways = float32[model]
+    assert ways["patched"]["tokens"] == ways["vllm"]["tokens"]
+    (file,) = ways["vllm"]["worker"]["files"]
+    assert file.endswith("vllm/model_executor/layers/rotary_embedding/base.py")
+    assert ways["vllm"]["worker"]["calls"] == {}, "the kernel took no part"
+
+
+def test_switched_off_it_generates_what_an_engine_without_us_does(float32: dict[str, Found], model: str) -> None:
+    ways = float32[model]
+    if model in REFUSED:
+        assert "MLIRCompilationError" in ways["off"]["raised"]
+        return
+    assert ways["off"]["worker"]["mode"] == "off"
+    assert not ways["unpatched"]["worker"]["imported"]
+    for found in ("tokens", "prompt_logprobs"):
+        assert ways["off"][found] == ways["unpatched"][found]
+    assert ways["off"]["worker"]["files"] == ways["unpatched"]["worker"]["files"]
+
+
+def test_a_wrong_rotation_generates_other_tokens(float32: dict[str, Found], model: str) -> None:
+    assert float32[model]["wrongly"]["tokens"] != float32[model]["patched"]["tokens"]
+
+
+def test_vllm_ascend_by_itself_is_right_for_powers_of_two_only(float32: dict[str, Found], model: str) -> None:
+    if model in REFUSED:
+        assert "MLIRCompilationError" in float32[model]["unpatched"]["raised"]
+        return
+    same = float32[model]["unpatched"]["tokens"] == float32[model]["vllm"]["tokens"]
+    assert same == (model not in WRONG)
+
+
+def test_the_kernel_served_every_call_of_every_layer(float32: dict[str, Found], model: str) -> None:
+    worker = float32[model]["patched"]["worker"]
+    calls = LAYERS * STEPS
+    assert worker["capable"]
+    if model in LEFT:
+        assert (worker["calls"], sum(worker["fallbacks"].values())) == ({}, calls)
+        return
+    assert (worker["calls"], worker["fallbacks"]) == ({"eager": calls}, {})
+    assert {signature["check"] for signature in worker["signatures"].values()} == {"passed"}
+
+
+def test_the_target_is_the_one_that_the_release_calls(float32: dict[str, Found], model: str) -> None:
+    worker = float32[model]["patched"]["worker"]
+    applied = {name for name, outcome in worker["targets"].items() if outcome == "applied"}
+    of_the_base_class = "ascend_rotary_class" if LEFT else "ascend_rope_kernel"
+    assert {"rotary_embedding", of_the_base_class} <= applied
+    expected = ["Llama3RotaryEmbedding"] if model == "Llama-3" else ["AscendRotaryEmbedding"]
+    assert worker["classes"] == expected, "which of the two takes its calls"
+
+
+@pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE"])
+def test_in_bfloat16_log_probabilities_are_those_of_vllms_code(bfloat16: dict[str, Found], name: str) -> None:
+    ways = bfloat16[name]
+
+    def difference(way: str) -> float:
+        pairs = zip(ways[way]["prompt_logprobs"], ways["vllm"]["prompt_logprobs"], strict=True)
+        return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
+
+    assert difference("patched") < TOLERANCE < difference("wrongly")
