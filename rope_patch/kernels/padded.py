@@ -51,12 +51,14 @@ def _offsets(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constex
 
 @triton.jit
 def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, HALF_LANES: tl.constexpr,
-             BLOCK_H: tl.constexpr, VECTOR: tl.constexpr):
+             BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, VECTOR: tl.constexpr):
     """The fp32 cos and sin of the tile's tokens, ``[BLOCK_T, BLOCK_H, HALF_LANES]`` each.
 
     Each thread fetches the lanes it needs, VECTOR at a time, through its L1: no exchange between threads.
     """
-    row = row_offset(position, cache_rows, cache_stride)[:, None]
+    row = row_offset(position, cache_rows, cache_stride)
+    if BLOCK_T > 1:
+        row = row[:, None]
     lane = tl.arange(0, HALF_LANES)[None, :]
     address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
     address = address[:, None, :] + tl.zeros((1, BLOCK_H, 1), tl.int32)
@@ -76,8 +78,11 @@ def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens,
     REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
     dtype: tl.constexpr = x_ptr.dtype.element_ty
     tokens_left = num_tokens - token0
-    t = tl.arange(0, BLOCK_T)
-    position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
+    if BLOCK_T == 1:
+        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one costs up to 6% of a small launch
+    else:
+        t = tl.arange(0, BLOCK_T)
+        position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
     # Bases are 64-bit scalars: 65,536 tokens of a wide qkv row pass 2**31 elements.
     x = x_ptr + token0 * token_stride.to(tl.int64) + head0 * head_stride
     if IN_PLACE:
@@ -103,7 +108,7 @@ def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens,
         rest_to = 2 * HALF + _offsets(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         tl.store(y + rest_to, rest, mask=rest_mask)
     # Gathered once the heads are on their way: the two then wait together.
-    cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_H, VECTOR)
+    cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H, VECTOR)
     if IS_NEOX:
         y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin)
         tl.store(y_at, _narrow(y1, dtype, TRUNCATING_CAST), mask=mask)

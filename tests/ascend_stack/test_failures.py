@@ -136,10 +136,16 @@ def test_a_triton_cache_that_cannot_be_written_is_no_reason_to_stop(
 def test_tiles_too_large_for_the_unified_buffer_are_tried_smaller_once(
     stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch, times_too_large: int
 ) -> None:
-    """As if the device had more of it than it has; half of twice as much is right, half of eight times is not."""
-    from rope_patch.kernels import launch
+    """As if the device had more of it than it has; half of twice as much is right, half of eight times is not.
+
+    And as if the first-use check might take more: what it may take today always fits.
+    """
+    from rope_patch.kernels import launch, plan
     from rope_patch.rotation import dispatch
-    from rope_patch.trust import first_use
+    from rope_patch.trust import first_use, trial
+
+    for module in (plan, trial):
+        monkeypatch.setattr(module, "SCRATCH_BYTES", 2**26)
 
     def device_facts(device: Any) -> Any:
         return dataclasses.replace(facts(device), tile_bytes=times_too_large * launch.UNIFIED_BUFFER)

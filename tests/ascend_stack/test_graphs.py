@@ -114,14 +114,14 @@ def test_the_graph_runs_the_operator_that_is_meant(native, patched, everything, 
             taken = rotary_dim < head_size or (mode == "all" and not (head_size == 128 and is_neox_style))
             if kind == "llama3" or (older(native) and taken):
                 assert OUR_OP in seen["executed"], where
-                assert OUR_KERNEL in seen["executed"], where
+                assert any(name.startswith(OUR_KERNEL) for name in seen["executed"]), where
             elif older(native):
                 assert OUR_OP not in seen["executed"], where
-                assert OUR_KERNEL not in seen["executed"], where
+                assert not any(name.startswith(OUR_KERNEL) for name in seen["executed"]), where
             else:
                 assert OUR_OP not in seen["executed"], where
                 assert UPSTREAMS_OP in seen["executed"], where
-                assert OUR_KERNEL in seen["executed"], where
+                assert any(name.startswith(OUR_KERNEL) for name in seen["executed"]), where
                 assert UPSTREAMS_KERNEL not in seen["executed"], where
 
 

@@ -110,6 +110,8 @@ def test_after_vllms_layerwise_reload_the_kernel_serves_as_before(stack: Stack, 
 def test_off_and_on_while_another_thread_serves(stack: Stack, model: Any) -> None:
     import rope_patch
 
+    if stack.version == "0.11.0":
+        pytest.skip("natively wrong where the rotary dim is not the head size, so there is nothing to compare with")
     right = caches(model)
     end, failures, served = threading.Event(), [], set()
 

@@ -71,14 +71,19 @@ def test_an_answer_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
         assert command("status", folder, output=closed) == (0, "")
 
 
+# Where the tests run as a shell's job, interrupts are ignored from the start, and Python leaves that as it is.
+HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def test_an_interrupt_while_torch_is_imported_is_exit_status_130(tmp_path: Path, python: Run) -> None:
     (tmp_path / "torch.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom rope_patch.cli import main\n"
+    code = f"{HEARS}import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom rope_patch.cli import main\n"
     assert python(code + "sys.exit(main(['verify']))", rc=130) == ""
 
 
 def test_an_interrupt_while_the_verbs_are_imported_is_exit_status_130(python: Run) -> None:
-    code = """
+    code = f"""
+{HEARS}
 import os, signal, sys
 from rope_patch.cli import main
 class Interrupts:

@@ -106,7 +106,7 @@ def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_st
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
-            for num_tokens in {1, block, block + 1, 2 * block + 1}:
+            for num_tokens in {plan.least_tokens, block, block + 1, 2 * block + 1}:
                 case = rotation(num_tokens, 3, 1, 128, 96, is_neox_style=is_neox_style)
                 check(case, in_place=not fresh, plan=plan)
 
