@@ -4,7 +4,6 @@ Run in each environment of ``stack_environment``, on the host CANN; see the READ
 code is PyTorch's and right for every shape.
 """
 
-import dataclasses
 import errno
 import logging
 import os
@@ -130,38 +129,6 @@ def test_a_triton_cache_that_cannot_be_written_is_no_reason_to_stop(
     assert len(warned) == 1, warned
     assert f"heads {num_heads}/1" in warned[0]
     assert ("No space left" if trouble == "the disk is full" else "Not a directory") in warned[0]
-
-
-@pytest.mark.parametrize("times_too_large", [2, 8])
-def test_tiles_too_large_for_the_unified_buffer_are_tried_smaller_once(
-    stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch, times_too_large: int
-) -> None:
-    """As if the device had more of it than it has; half of twice as much is right, half of eight times is not.
-
-    And as if the first-use check might take more: what it may take today always fits.
-    """
-    from rope_patch.kernels import launch, plan
-    from rope_patch.rotation import dispatch
-    from rope_patch.trust import first_use, trial
-
-    for module in (plan, trial):
-        monkeypatch.setattr(module, "SCRATCH_BYTES", 2**26)
-
-    def device_facts(device: Any) -> Any:
-        return dataclasses.replace(facts(device), tile_bytes=times_too_large * launch.UNIFIED_BUFFER)
-
-    facts = launch.device_facts
-    for module in (first_use, dispatch):
-        monkeypatch.setattr(module, "device_facts", device_facts)
-    if times_too_large == 2:
-        assert rotate(stack, 40, times=2) == (2, 0)
-        assert len(warned) == 1, warned
-        assert "smaller tiles are used" in warned[0]
-    else:
-        assert rotate(stack, 40, times=2) == (0, 2)
-        assert len(warned) == 1, warned
-        assert "heads 40/1" in warned[0]
-        assert "ub overflow" in warned[0] or "Failed to run BiShengIR pipeline" in warned[0], "as the version says it"
 
 
 def test_a_call_site_that_has_changed_is_left_alone_and_said(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
