@@ -59,7 +59,7 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
 
 def forget_counts(worker: Any) -> None:
     """Runs in the worker: count from zero, so that each step's counts are its own."""
-    if "rope_patch.reporting.report" in sys.modules:
+    if "rope_patch.reporting.ledger" in sys.modules:
         from rope_patch.reporting import ledger
 
         ledger.reset()
