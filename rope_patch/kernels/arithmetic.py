@@ -1,4 +1,4 @@
-"""The arithmetic that all kernels share: one formula, and which row of the cache a position stands for.
+"""What all kernels share: one formula, which row of the cache a position stands for, and where a block lies.
 
 With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd lanes (GPT-J)::
 
@@ -29,3 +29,11 @@ def row_offset(position, cache_rows, cache_stride):
     Vectors of int64 are scalar code on Ascend. Larger caches are refused (``launch.is_big``).
     """
     return tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1) * cache_stride
+
+
+@triton.jit
+def block_offsets(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
+    """Of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits (``plan.MAX_TILE_OFFSET``)."""
+    t = tl.arange(0, BLOCK_T)[:, None, None] * token_stride
+    h = tl.arange(0, BLOCK_H)[None, :, None] * head_stride
+    return t + h + tl.arange(0, LANES)[None, None, :]

@@ -6,7 +6,7 @@ Nothing is rounded up to a power of two and masked; ``rope.py`` says what the co
 import triton
 import triton.language as tl
 
-from rope_patch.kernels.arithmetic import row_offset, turned
+from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
 from rope_patch.kernels.pairs import slices_apart, slices_together, words_apart, words_together
 
 # Arguments stay grouped by what they are about, not one a line.
@@ -58,17 +58,9 @@ def for_heads(angles, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, HALF: tl.con
 
 
 @triton.jit
-def _offsets(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits (``plan.MAX_TILE_OFFSET``)."""
-    t = tl.arange(0, BLOCK_T)[:, None, None] * token_stride
-    h = tl.arange(0, BLOCK_H)[None, :, None] * head_stride
-    return t + h + tl.arange(0, LANES)[None, None, :]
-
-
-@triton.jit
 def _load(ptr, token_stride, head_stride, tokens_left, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
           BLOCK_H: tl.constexpr):
-    at = ptr + _offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
+    at = ptr + block_offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
     if tokens_left is not None:
         return tl.load(at, mask=(tl.arange(0, BLOCK_T) < tokens_left)[:, None, None], other=0.0)
     else:
@@ -78,7 +70,7 @@ def _load(ptr, token_stride, head_stride, tokens_left, LANES: tl.constexpr, BLOC
 @triton.jit
 def _store(ptr, value, token_stride, head_stride, tokens_left, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
            BLOCK_H: tl.constexpr):
-    at = ptr + _offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
+    at = ptr + block_offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
     if tokens_left is not None:
         tl.store(at, value, mask=(tl.arange(0, BLOCK_T) < tokens_left)[:, None, None])
     else:

@@ -15,7 +15,7 @@ Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 import triton
 import triton.language as tl
 
-from rope_patch.kernels.arithmetic import row_offset, turned
+from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
@@ -39,14 +39,6 @@ def _mask(tokens_left, head0, HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_T:
     tokens = (tl.arange(0, BLOCK_T) < tokens_left)[:, None, None]
     heads = (head0 + tl.arange(0, BLOCK_H) < HEADS)[None, :, None]
     return tokens & heads & (tl.arange(0, LANES) < WIDTH)[None, None, :]
-
-
-@triton.jit
-def _offsets(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits (``plan.MAX_TILE_OFFSET``)."""
-    t = tl.arange(0, BLOCK_T)[:, None, None] * token_stride
-    h = tl.arange(0, BLOCK_H)[None, :, None] * head_stride
-    return t + h + tl.arange(0, LANES)[None, None, :]
 
 
 @triton.jit
@@ -96,16 +88,16 @@ def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens,
     WIDTH: tl.constexpr = HALF if IS_NEOX else 2 * HALF  # GPT-J's pairs are loaded side by side
     LANES: tl.constexpr = HALF_LANES if IS_NEOX else 2 * HALF_LANES
     mask = _mask(tokens_left, head0, HEADS, WIDTH, BLOCK_T, BLOCK_H, LANES)
-    x_at = x + _offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
-    y_at = y + _offsets(y_token_stride, y_head_stride, LANES, BLOCK_T, BLOCK_H)
+    x_at = x + block_offsets(token_stride, head_stride, LANES, BLOCK_T, BLOCK_H)
+    y_at = y + block_offsets(y_token_stride, y_head_stride, LANES, BLOCK_T, BLOCK_H)
     moved = tl.load(x_at, mask=mask, other=0.0)
     if IS_NEOX:
         second = tl.load(x_at + HALF, mask=mask, other=0.0)
     if REST > 0:
         rest_mask = _mask(tokens_left, head0, HEADS, REST, BLOCK_T, BLOCK_H, REST_LANES)
-        rest_at = 2 * HALF + _offsets(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        rest_at = 2 * HALF + block_offsets(token_stride, head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         rest = tl.load(x + rest_at, mask=rest_mask, other=0.0)
-        rest_to = 2 * HALF + _offsets(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
+        rest_to = 2 * HALF + block_offsets(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         tl.store(y + rest_to, rest, mask=rest_mask)
     # Gathered once the heads are on their way: the two then wait together.
     cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H, VECTOR)
