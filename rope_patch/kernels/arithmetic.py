@@ -13,13 +13,23 @@ import triton.language as tl
 
 
 @triton.jit
-def turned(x1, x2, cos, sin):
-    """Both lanes of each pair, in fp32. All products come first: Ascend's steps then wait for fewer results."""
-    x1_cos = x1 * cos
-    x2_sin = x2 * sin
-    x2_cos = x2 * cos
-    x1_sin = x1 * sin
-    return x1_cos - x2_sin, x2_cos + x1_sin
+def turned(x1, x2, cos, sin, PRODUCTS_FIRST: tl.constexpr):
+    """Both lanes of each pair, in fp32.
+
+    The same results either way. Ascend's steps wait for fewer results when all products come first; a GPU's schedule
+    is up to 5% slower for it.
+    """
+    if PRODUCTS_FIRST:
+        x1_cos = x1 * cos
+        x2_sin = x2 * sin
+        x2_cos = x2 * cos
+        x1_sin = x1 * sin
+        y1 = x1_cos - x2_sin
+        y2 = x2_cos + x1_sin
+    else:
+        y1 = x1 * cos - x2 * sin
+        y2 = x2 * cos + x1 * sin
+    return y1, y2
 
 
 @triton.jit

@@ -18,7 +18,7 @@ def bytes_of(plan: Plan, shape: Shape) -> int:
     rows = plan.block_tokens * max(plan.block_heads, plan.block_kv_heads)
     table = 4 * _padded(half, shape.cache_itemsize) + 2 * _padded(half, 4)
     row = _turning_bytes(half, shape.itemsize, plan.pairs) + 2 * _padded(rest, shape.itemsize)
-    if plan.block_tokens > 1 and plan.block_heads > 1:  # cosines and sines once for each head
+    if plan.by_head:  # cosines and sines once for each head
         row += 2 * _padded(half, 4)
     return RESERVED_BYTES + plan.block_tokens * table + rows * row
 

@@ -49,12 +49,10 @@ def for_heads(angles, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, HALF: tl.con
 
     A broadcast is undone by the compiler, which then takes an instruction for each token. Slices put in are not.
     """
-    if BLOCK_T > 1 and BLOCK_H > 1:
-        each = tl.zeros((BLOCK_T, BLOCK_H, HALF), tl.float32)
-        for head in tl.static_range(BLOCK_H):
-            each = tl.insert_slice(each, angles, (0, head, 0), (BLOCK_T, 1, HALF), (1, 1, 1))
-        angles = each
-    return angles
+    each = tl.zeros((BLOCK_T, BLOCK_H, HALF), tl.float32)
+    for head in tl.static_range(BLOCK_H):
+        each = tl.insert_slice(each, angles, (0, head, 0), (BLOCK_T, 1, HALF), (1, 1, 1))
+    return each
 
 
 @triton.jit
@@ -117,13 +115,13 @@ def rotate_block(x_ptr, out_ptr, token0, head0, tokens_left, token_stride, head_
         if PAIRS == "halves":
             x1 = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1)).to(tl.float32)
             x2 = tl.extract_slice(moved, (0, 0, HALF), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1)).to(tl.float32)
-            y1, y2 = turned(x1, x2, cos, sin)
+            y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=True)
             moved = tl.insert_slice(moved, y1.to(dtype), (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
             moved = tl.insert_slice(moved, y2.to(dtype), (0, 0, HALF), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
         else:
             words = tl.extract_slice(moved, (0, 0, 0), (BLOCK_T, BLOCK_H, TURNED), (1, 1, 1)) if REST > 0 else moved
             x1, x2 = words_apart(words, dtype)
-            y1, y2 = turned(x1, x2, cos, sin)
+            y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=True)
             words = words_together(y1.to(dtype), y2.to(dtype))
             if REST > 0:
                 moved = tl.insert_slice(moved, words, (0, 0, 0), (BLOCK_T, BLOCK_H, TURNED), (1, 1, 1))
@@ -140,16 +138,16 @@ def rotate_block(x_ptr, out_ptr, token0, head0, tokens_left, token_stride, head_
             rest = _load(x + TURNED, token_stride, head_stride, tokens_left, REST, BLOCK_T, BLOCK_H)
             _store(y + TURNED, rest, y_token_stride, y_head_stride, tokens_left, REST, BLOCK_T, BLOCK_H)
         if PAIRS == "halves":
-            y1, y2 = turned(first.to(tl.float32), second.to(tl.float32), cos, sin)
+            y1, y2 = turned(first.to(tl.float32), second.to(tl.float32), cos, sin, PRODUCTS_FIRST=True)
             _store(y, y1.to(dtype), y_token_stride, y_head_stride, tokens_left, HALF, BLOCK_T, BLOCK_H)
             _store(y + HALF, y2.to(dtype), y_token_stride, y_head_stride, tokens_left, HALF, BLOCK_T, BLOCK_H)
         elif WORDS:
             x1, x2 = words_apart(moved, dtype)
-            y1, y2 = turned(x1, x2, cos, sin)
+            y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=True)
             words = words_together(y1.to(dtype), y2.to(dtype))
             _store(y, words, y_token_stride, y_head_stride, tokens_left, TURNED, BLOCK_T, BLOCK_H)
         else:
             x1, x2 = slices_apart(moved, BLOCK_T, BLOCK_H, HALF)
-            y1, y2 = turned(x1, x2, cos, sin)
+            y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=True)
             moved = slices_together(moved, y1.to(dtype), y2.to(dtype), BLOCK_T, BLOCK_H, HALF)
             _store(y, moved, y_token_stride, y_head_stride, tokens_left, TURNED, BLOCK_T, BLOCK_H)

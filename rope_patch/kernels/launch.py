@@ -144,9 +144,9 @@ def constants(
         "WHOLE": plan.whole,
         "WIDE_ROWS": plan.wide_rows,
     }
-    if plan.units:
-        return heads | {"BLOCK_Q": plan.block_heads, "BLOCK_K": plan.block_kv_heads}
-    return heads | {"OVERLAP": plan.overlap, "BLOCK_T": plan.block_tokens, "BLOCK_H": plan.block_heads}
+    if not plan.units:
+        heads |= {"OVERLAP": plan.overlap, "BY_HEAD": plan.by_head, "BLOCK_T": plan.block_tokens}
+    return heads | {"BLOCK_Q": plan.block_heads, "BLOCK_K": plan.block_kv_heads}
 
 
 Kernel = tuple[Constant, ...]  # its name, and the values of its constexpr arguments

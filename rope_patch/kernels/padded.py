@@ -61,7 +61,7 @@ def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, 
 
 
 @triton.jit
-def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens, token_stride, head_stride,
+def _rotate(x_ptr, out_ptr, cache_ptr, position, head0, token0, tokens_left, token_stride, head_stride,
             cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
             HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
             BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
@@ -69,12 +69,6 @@ def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens,
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
     REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
     dtype: tl.constexpr = x_ptr.dtype.element_ty
-    tokens_left = num_tokens - token0
-    if BLOCK_T == 1:
-        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one costs up to 6% of a small launch
-    else:
-        t = tl.arange(0, BLOCK_T)
-        position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
     # Bases are 64-bit scalars: 65,536 tokens of a wide qkv row pass 2**31 elements.
     x = x_ptr + token0 * token_stride.to(tl.int64) + head0 * head_stride
     if IN_PLACE:
@@ -102,12 +96,12 @@ def _rotate(x_ptr, out_ptr, cache_ptr, positions_ptr, head0, token0, num_tokens,
     # Gathered once the heads are on their way: the two then wait together.
     cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H, VECTOR)
     if IS_NEOX:
-        y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin)
+        y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin, PRODUCTS_FIRST=False)
         tl.store(y_at, _narrow(y1, dtype, TRUNCATING_CAST), mask=mask)
         tl.store(y_at + HALF, _narrow(y2, dtype, TRUNCATING_CAST), mask=mask)
     else:
         x1, x2 = tl.split(tl.reshape(moved.to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2)))
-        y1, y2 = turned(x1, x2, cos, sin)
+        y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=False)
         both = tl.reshape(tl.join(y1, y2), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
         tl.store(y_at, _narrow(both, dtype, TRUNCATING_CAST), mask=mask)
 
@@ -130,11 +124,18 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     UNITS: tl.constexpr = Q_UNITS + (K_HEADS + BLOCK_K - 1) // BLOCK_K
     token0 = tl.program_id(0) // UNITS * BLOCK_T
     unit = tl.program_id(0) % UNITS
+    tokens_left = num_tokens - token0
+    # Before the branch: a branch that loads them by itself does so later, up to 5% of a small launch.
+    if BLOCK_T == 1:
+        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one costs up to 6% of a small launch
+    else:
+        t = tl.arange(0, BLOCK_T)
+        position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
     if unit < Q_UNITS:
-        _rotate(q_ptr, q_out_ptr, cache_ptr, positions_ptr, unit * BLOCK_Q, token0, num_tokens, q_token_stride,
+        _rotate(q_ptr, q_out_ptr, cache_ptr, position, unit * BLOCK_Q, token0, tokens_left, q_token_stride,
                 q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES,
                 REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST)
     elif K_HEADS > 0:
-        _rotate(k_ptr, k_out_ptr, cache_ptr, positions_ptr, (unit - Q_UNITS) * BLOCK_K, token0, num_tokens,
+        _rotate(k_ptr, k_out_ptr, cache_ptr, position, (unit - Q_UNITS) * BLOCK_K, token0, tokens_left,
                 k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE, HALF, IS_NEOX,
                 HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST)

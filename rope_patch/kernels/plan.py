@@ -66,6 +66,7 @@ class Plan:
     whole: bool = False
     wide_rows: bool = False
     overlap: bool = False
+    by_head: bool = False
     half_lanes: int = 0
     rest_lanes: int = 0
     padded: bool = False

@@ -71,6 +71,7 @@ def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int, whol
         whole=whole,
         wide_rows=halves_are_blocks(shape),
         overlap=shape.fresh and tokens > 1,
+        by_head=tokens > 1 and block_heads > 1,
     )
 
 

@@ -33,7 +33,7 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr, OVERLAP: tl.constexpr,
-                  BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
+                  BY_HEAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
     """Program p rotates tokens ``[p * per_program, (p + 1) * per_program)``, in tiles of ``BLOCK_T``.
 
     What is left for the last tile is masked; but with ``OVERLAP`` (of fresh outputs, at least ``BLOCK_T`` tokens), that
@@ -48,24 +48,26 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
         token0 = tl.minimum(tile0, num_tokens - BLOCK_T) if EARLY else tile0
         position = positions_of(positions_ptr, token0, None, BLOCK_T)
         cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
-        cos = for_heads(cos, BLOCK_T, BLOCK_H, HALF)
-        sin = for_heads(sin, BLOCK_T, BLOCK_H, HALF)
+        if BY_HEAD:
+            cos = for_heads(cos, BLOCK_T, BLOCK_Q, HALF)
+            sin = for_heads(sin, BLOCK_T, BLOCK_Q, HALF)
         rotate_heads(q_ptr, q_out_ptr, token0, None, q_token_stride, q_head_stride, cos, sin,
-                     Q_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_H)
+                     Q_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_Q)
         if K_HEADS > 0:
             rotate_heads(k_ptr, k_out_ptr, token0, None, k_token_stride, k_head_stride, cos, sin,
-                         K_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_H)
+                         K_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_K)
     if BLOCK_T > 1 and not EARLY:  # noqa: SIM102  (decided when compiling; the inner one at run time)
         if full < end:
             position = positions_of(positions_ptr, full, end - full, BLOCK_T)
             cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
-            cos = for_heads(cos, BLOCK_T, BLOCK_H, HALF)
-            sin = for_heads(sin, BLOCK_T, BLOCK_H, HALF)
+            if BY_HEAD:
+                cos = for_heads(cos, BLOCK_T, BLOCK_Q, HALF)
+                sin = for_heads(sin, BLOCK_T, BLOCK_Q, HALF)
             rotate_heads(q_ptr, q_out_ptr, full, end - full, q_token_stride, q_head_stride, cos, sin,
-                         Q_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_H)
+                         Q_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_Q)
             if K_HEADS > 0:
                 rotate_heads(k_ptr, k_out_ptr, full, end - full, k_token_stride, k_head_stride, cos, sin,
-                             K_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_H)
+                             K_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_K)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
