@@ -41,10 +41,10 @@ def benched(folder: Path, model: str, *arguments: str) -> Any:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_both_are_measured_and_who_serves_is_said(stack: Stack, model: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from rope_patch.cli import contest
+    from rope_patch.cli import measurement
     from rope_patch.patching.targets.ascend_rotary_class import LEFT_TO_FUSION, LEFT_TO_VENDOR
 
-    monkeypatch.setattr(contest, "ON_DEVICE", contest.Effort(2, 2, 2))
+    monkeypatch.setattr(measurement, "ON_DEVICE", measurement.Effort(2, 2, 2))
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")  # which the verb would set, for all of this process's children
     answer = benched(tmp_path, model, "--tokens", "5")
     vendor = {"full": LEFT_TO_VENDOR, "full 128": LEFT_TO_FUSION} if not stack.has_triton_path else {}

@@ -39,7 +39,7 @@ def warned() -> Iterator[list[str]]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     log.logger.addHandler(handler)
-    log._warned.clear()
+    log.warned.clear()
     dispatch.forget()
     yield said
     log.logger.removeHandler(handler)

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="verify needs torch")
 pytest.importorskip("triton", reason="verify needs triton")
 
-from rope_patch.cli import main, shapes, verify  # noqa: E402
+from rope_patch.cli import main, rope_config, verify  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
 from rope_patch.rotation import dispatch  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
@@ -110,7 +110,7 @@ def test_tensor_parallel_ranks_are_asked_for(model: str, capsys: Any) -> None:
 
 def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(python: Any, tmp_path: Path) -> None:
     """Both by the command, before torch is there, and by what it calls."""
-    wide = shapes.Shape("wide", 64, 2**16, 2, 1, max_position=128)
+    wide = rope_config.RopeConfig("wide", 64, 2**16, 2, 1, max_position=128)
     result = verify.examine(wide, "float32", torch.device(DEVICE))
     assert "not an even rotary_dim from 2 to head_size" in str(result.fault)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
@@ -119,9 +119,9 @@ def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(py
 
 
 def test_the_built_in_list_has_what_models_have() -> None:
-    odd = [shape for shape in shapes.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
+    odd = [shape for shape in rope_config.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
     assert len(odd) >= 4
-    assert any(not shape.is_neox_style for shape in shapes.BUILT_IN)
+    assert any(not shape.is_neox_style for shape in rope_config.BUILT_IN)
 
 
 def test_on_a_machine_without_a_device_it_interprets_by_itself(python: Any, model: str) -> None:

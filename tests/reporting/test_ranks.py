@@ -145,7 +145,7 @@ report_folder.SECONDS = 0.1
 compared, disagreements = [], ranks.disagreements
 def counted(mine, others):
     found = disagreements(mine, others)
-    if {{other["process"]["rank"] for other in others if ranks.verdict(other["status"])}} >= {{0, 1}}:
+    if {{other["process"]["rank"] for other in others if ranks.decision(other["status"])}} >= {{0, 1}}:
         compared.append(found)
     return found
 ranks.disagreements = counted

@@ -78,7 +78,7 @@ def test_the_op_takes_it_too(through_triton: list[Launch]) -> None:
 
 def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., object]]) -> None:
     """Put ``instead(run)`` in the place of each launcher's ``run`` that was found so far."""
-    for found in first_use._found.values():
+    for found in first_use.results.values():
         assert not isinstance(found, str)
         for kernel, launcher in found.runners.items():
             found.runners[kernel] = launcher._replace(run=instead(launcher.run))
@@ -178,7 +178,7 @@ def short_way(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> 
 
 
 def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]) -> None:
-    monkeypatch.setattr(dispatch, "KEPT", 2)
+    monkeypatch.setattr(dispatch, "MAX_CACHED", 2)
     for num_tokens in range(1, 7):
         check(rotation(num_tokens, 4, 2, 32, 32))
         assert len(dispatch._cached) + len(dispatch._older) <= 4
@@ -290,7 +290,7 @@ def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(shor
 def test_layouts_that_are_in_use_outlast_any_number_of_others(
     monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]
 ) -> None:
-    monkeypatch.setattr(dispatch, "KEPT", 4)
+    monkeypatch.setattr(dispatch, "MAX_CACHED", 4)
     for num_tokens in range(6, 12):
         check(rotation(num_tokens, 4, 2, 32, 32))
         short_way.clear()

@@ -26,7 +26,7 @@ Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 def unchecked() -> Iterator[None]:
     dispatch.forget()
     ledger.reset()
-    log._warned.clear()
+    log.warned.clear()
     yield
     dispatch.forget()
 

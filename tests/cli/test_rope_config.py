@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rope_patch.cli import main, verify
-from rope_patch.cli.answer import Fault
-from rope_patch.cli.shapes import BUILT_IN, LARGEST, asked, of_model
+from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.rope_config import BUILT_IN, LARGEST, of_model, selected
 
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
 # Fields as the models' own configurations have them: head_size, rotary_dim, heads, key heads, NeoX style, scaling.
@@ -90,7 +90,7 @@ def test_theta_and_positions_are_read(tmp_path: Path) -> None:
 def test_ranks_share_the_heads_and_keep_at_least_one_key_head(tmp_path: Path) -> None:
     (shape,) = of_model(write(tmp_path, LLAMA), tensor_parallel_size=16)
     assert (shape.num_heads, shape.num_kv_heads) == (2, 1)
-    with pytest.raises(Fault, match="32 heads cannot be divided among 5"):
+    with pytest.raises(CannotAnswer, match="32 heads cannot be divided among 5"):
         of_model(str(tmp_path), 5)
 
 
@@ -111,9 +111,9 @@ def test_layers_of_different_kinds_are_different_shapes(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_does_not_say_is_a_fault_and_no_crash(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(Fault):
+    with pytest.raises(CannotAnswer):
         of_model(str(tmp_path))
-    with pytest.raises(Fault):
+    with pytest.raises(CannotAnswer):
         of_model(str(tmp_path / "nowhere"))
 
 
@@ -217,11 +217,11 @@ def test_ranks_that_cannot_be_are_named(
 
 
 def test_key_heads_are_shared_evenly_and_ranks_are_for_a_model_only(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="6 key heads cannot be shared by 4 ranks"):
+    with pytest.raises(CannotAnswer, match="6 key heads cannot be shared by 4 ranks"):
         of_model(write(tmp_path, {**LLAMA, "num_key_value_heads": 6}), 4)
-    with pytest.raises(Fault, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
-        asked(None, 2)
-    assert asked(None, 1) == list(BUILT_IN)
+    with pytest.raises(CannotAnswer, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
+        selected(None, 2)
+    assert selected(None, 1) == list(BUILT_IN)
 
 
 @pytest.mark.parametrize("place", ["", "x" * 5000, "/" + "x/" * 2500, "/dev/null", "/proc/self/mem"])
@@ -255,7 +255,7 @@ def test_whatever_a_configuration_holds_it_is_a_shape_that_can_be_or_one_sentenc
     shapes, said = [], ""
     try:
         shapes = of_model(write(tmp_path, {**base, **change}))
-    except Fault as fault:
+    except CannotAnswer as fault:
         said = str(fault)
     assert is_one_sentence(said)
     assert bool(said) != bool(shapes)
