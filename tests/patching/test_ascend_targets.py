@@ -193,3 +193,12 @@ def test_when_compiled_the_older_class_has_our_op_in_its_graph() -> None:
     compiled = torch.compile(instance.forward_oot, fullgraph=True, backend=keep)
     assert_rotated(case, case.query, compiled(case.positions, case.query, case.key)[0])
     assert sum(node.target is rotary.ops.rotary_embedding for node in graphs[0].graph.nodes) == 1
+
+
+def test_when_compiled_full_rotary_is_counted_once_as_left_to_the_vendor() -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 64)
+    ascend_rotary_class.install(module, ON)
+    compiled = torch.compile(embedding(module, case).forward_oot, fullgraph=True, backend="eager")
+    for _ in range(2):
+        assert compiled(case.positions, case.query, case.key) == ("upstream", True)
+    assert ledger.fallbacks() == {ascend_rotary_class.LEFT_TO_VENDOR: 1}
