@@ -3,13 +3,13 @@
 Import it before vLLM starts (after works too). It leaves everything as it was where the kernel cannot run, and when
 ``VLLM_ASCEND_TRITON_ROPE=0`` was set at import. See the README.
 
-Everything else is imported only when it is needed: a process that never uses vLLM pays for none of it.
+Everything else is imported only when it is needed, so a process that never uses vLLM does not pay for it.
 """
 
 from rope_patch.environment import VERSION as __version__
 from rope_patch.patching import import_watch
 
-TYPE_CHECKING = False  # not typing's: importing that would take longer than all the rest
+TYPE_CHECKING = False  # not typing's, since importing typing would take longer than everything else here
 if TYPE_CHECKING:
     from rope_patch.reporting.status import Status
 
@@ -27,12 +27,12 @@ def disable() -> None:
 
 
 def enable() -> None:
-    """Apply again what ``disable`` took away; targets not yet imported are applied when they are.
+    """Apply again what ``disable`` took back. A target whose module is not imported yet is applied on its import.
 
-    The environment variable wins: under ``VLLM_ASCEND_TRITON_ROPE=0`` this does nothing, and logs that.
+    The environment variable wins: under ``VLLM_ASCEND_TRITON_ROPE=0`` this does nothing and logs that.
 
     Raises:
-        rope_patch.capability.NotCapable: under ``force`` only, as when the target is first imported.
+        rope_patch.capability.NotCapable: only under ``force``, if this process cannot run the kernel.
     """
     from rope_patch.patching import hooks
 
@@ -47,12 +47,13 @@ def status() -> "Status":
 
 
 def _start() -> None:
-    """What is to be done when vLLM is imported: report, and patch unless switched off.
+    """Runs when vLLM is imported: start the report, and the patching unless it is switched off.
 
-    Never raises: a failure is logged, and vLLM left as it is.
+    Never raises: a failure is logged and leaves vLLM as it is.
     """
     try:
-        # First and whole: dataclasses looks into whatever sys.modules has, half-imported by another thread too.
+        # dataclasses looks into sys.modules for typing, which another thread may have imported only half. Import it
+        # completely first.
         import typing  # noqa: F401
 
         from rope_patch import settings

@@ -1,6 +1,6 @@
-"""Whether this process could run the kernel: a verdict, with a reason per check.
+"""Whether this process could run the kernel: a verdict with a reason for each check.
 
-Looks at what is installed and at the platform that vLLM has chosen. Never initialises a device.
+The checks look at installed packages and at the platform that vLLM has chosen. They never initialise a device.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that must hold, and what was found."""
+    """One condition that must hold, and what was found."""
 
     name: str
     ok: bool
@@ -20,7 +20,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verdict:
-    """All checks, in order; the later ones may be missing if an earlier one failed."""
+    """The checks in order. They stop at the first one that fails."""
 
     checks: tuple[Check, ...]
 
@@ -30,7 +30,7 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The first check that failed, or what was found and is worth a word."""
+        """What the first failed check found; if none failed, what all of them found."""
         for check in self.checks:
             if not check.ok:
                 return f"{check.name}: {check.found}"
@@ -38,16 +38,16 @@ class Verdict:
 
 
 class NotCapable(RuntimeError):
-    """Raised under ``VLLM_ASCEND_TRITON_ROPE=force`` only; names the missing capability."""
+    """Names the missing capability. Raised only under ``VLLM_ASCEND_TRITON_ROPE=force``."""
 
 
 def examine() -> Verdict:
-    """Examine this process. vLLM must have been imported, so that its platform is decided."""
+    """Run the checks in this process. vLLM must have been imported, since that decides its platform."""
     checks = []
     for examination in (_platform, _chip, _triton, _driver):
         try:
             check = examination()
-        except Exception as error:  # a check that breaks is a check that fails
+        except Exception as error:  # a check that raises counts as failed
             check = Check(examination.__name__.strip("_"), False, f"{type(error).__name__}: {error}")
         checks.append(check)
         if not check.ok:
@@ -56,7 +56,7 @@ def examine() -> Verdict:
 
 
 def interpreting() -> bool:
-    """Whether Triton's CPU interpreter is asked for: tests, demonstrations and ``verify`` on a machine without NPU."""
+    """Whether Triton's CPU interpreter is switched on, as in tests and in ``verify`` on a machine without an NPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -74,10 +74,10 @@ def _platform() -> Check:
 
 
 def _chip() -> Check:
-    """Triton-Ascend knows no Atlas 310P. Which chip a vllm-ascend was built for, it says without asking the device."""
+    """triton-ascend does not support Atlas 310P. vllm-ascend records the chip it was built for; no device is asked."""
     try:
         built = importlib.import_module("vllm_ascend._build_info")
-    except ImportError:  # another platform, or a vllm-ascend that says it elsewhere: the driver will tell
+    except ImportError:  # another platform, or a vllm-ascend that records it elsewhere; the driver check follows
         return Check("chip", True, "")
     built_for = [getattr(built, name, "") for name in ("__device_type__", "__soc_version__")]
     is_310p = any("310p" in str(name).lower() for name in built_for)
@@ -104,6 +104,6 @@ def _triton() -> Check:
 def _driver() -> Check:
     if _platform_device() == "cpu":
         return Check("driver", True, "no driver needed")
-    from vllm.triton_utils import HAS_TRITON  # vLLM's own finding: exactly one active driver
+    from vllm.triton_utils import HAS_TRITON  # vLLM sets it where it found exactly one active driver
 
     return Check("driver", bool(HAS_TRITON), f"vLLM's HAS_TRITON is {HAS_TRITON}")

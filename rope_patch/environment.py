@@ -1,6 +1,6 @@
-"""What this process was started with, kept when rope_patch is imported: settings are fixed from then on.
+"""The version, and rope_patch's environment variables as they were when rope_patch was imported.
 
-Of the standard library only ``os``: this is imported into processes that never use vLLM.
+Imports only ``os``, since processes that never use vLLM import this file too.
 """
 
 import os

@@ -31,11 +31,11 @@ class Settings:
     """The parsed variables.
 
     Attributes:
-        mode: of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value means nothing.
+        mode: the meaning of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value is not a valid one.
         report: the folder of ``VLLM_ASCEND_TRITON_ROPE_REPORT``, or None.
-        check: whether a kernel is checked before it first serves a signature; ``VLLM_ASCEND_TRITON_ROPE_CHECK``.
+        check: ``VLLM_ASCEND_TRITON_ROPE_CHECK``: whether a kernel is checked before it first serves a signature.
         environment: rope_patch's own variables, as they were at import.
-        complaints: what is wrong with values that mean nothing.
+        complaints: one message for each variable whose value is not a valid one.
     """
 
     mode: Mode
@@ -52,12 +52,12 @@ class Settings:
 
 @functools.cache
 def current() -> Settings:
-    """This process's settings: those of the moment when rope_patch was imported."""
+    """This process's settings, as they were when rope_patch was imported."""
     return parse(started.variables)
 
 
 def parse(environment: Mapping[str, str]) -> Settings:
-    """Parse our variables. Case and outer white space do not matter."""
+    """Parse rope_patch's variables. Case and surrounding white space do not matter."""
     complaints = []
     mode, check = (_MODES.get(environment.get(name, "").strip().lower()) for name in (VARIABLE, CHECK))
     if mode is None:

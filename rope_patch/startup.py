@@ -1,9 +1,9 @@
-"""What `rope-patch install` has Python 3.15 and newer call when they start, by a ``.start`` file (PEP 829)."""
+"""Python 3.15 and newer call this at start, if `rope-patch install` wrote a ``.start`` file (PEP 829)."""
 
 
 def start() -> None:
-    """Nothing more is to be done: resolving this name imported ``rope_patch``, and that is what switches it on.
+    """Does nothing: Python imported ``rope_patch`` to find this function, and the import switches rope_patch on.
 
-    So the gate is rope_patch's own. The .pth, for older Pythons, decides before the import, since its gate stands in
-    the file; a .start file holds a name only. Under the kill switch rope_patch is imported, and touches nothing.
+    The .pth file, for older Pythons, tests the kill switch before it imports rope_patch. A .start file can only name a
+    function, so here rope_patch is imported under the kill switch too, and then touches nothing.
     """

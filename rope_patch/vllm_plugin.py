@@ -1,15 +1,15 @@
-"""The ``vllm.general_plugins`` entry point, which vLLM runs in its parser, its engine core and every worker."""
+"""The ``vllm.general_plugins`` entry point. vLLM runs it when it parses arguments, in its engine core and workers."""
 
 import os
 import sys
 
 
 def register() -> None:
-    """Loading this module imported ``rope_patch``, and that is what switches it on.
+    """Loading this module imported ``rope_patch``, and the import switches it on. What is left to do is done here.
 
     Raises:
-        rope_patch.capability.NotCapable: what ``force`` demanded in vain of a target that vLLM had imported before us,
-            where ``import rope_patch`` itself could only log it.
+        rope_patch.capability.NotCapable: under ``force``, if vLLM had imported a target before rope_patch was imported
+            and the kernel cannot run. ``import rope_patch`` itself could only log that.
     """
     hooks = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
@@ -20,12 +20,15 @@ def register() -> None:
 
 
 def _heed_late_kill_switch() -> None:
-    """A Ray worker gets the driver's variables after it has started, and rope_patch may have been imported before that
-    (by a ``.pth`` or ``sitecustomize`` on its node). vLLM sets them first, then loads plugins, then builds models."""
+    """Disable rope_patch if the kill switch was set after rope_patch had been imported.
+
+    A Ray worker gets the driver's variables only after it has started. By then a ``.pth`` or ``sitecustomize`` on its
+    node may have imported rope_patch. vLLM sets the variables, then loads plugins, then builds models.
+    """
     from rope_patch.patching import hooks
     from rope_patch.reporting import log
     from rope_patch.settings import VARIABLE, Mode, current, parse
 
     if current().mode is not Mode.OFF and parse(os.environ).mode is Mode.OFF:
-        log.logger.info("rope_patch: %s=%s came after the import; disabled", VARIABLE, os.environ[VARIABLE])
+        log.logger.info("rope_patch: %s=%s was set after the import; disabled", VARIABLE, os.environ[VARIABLE])
         hooks.disable()

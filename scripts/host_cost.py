@@ -3,9 +3,10 @@
     scripts/ascend.sh python -m scripts.host_cost
     .venvs/stack-0.23.0/bin/python -m tests.host_cann.run python -m scripts.host_cost    # and vLLM's forward_oot
 
-TRITON_ENABLE_TASKQUEUE=false: launches not through torch-npu's queue. The calling thread's processor time and, beside
-it, the time that passed, in which a wait for the queue's thread shows; medians of rounds side by side. Ratios are what
-it is for, on a machine of its own. The runtime's launch entry returns at once: nothing of a driver or an NPU is in it.
+With TRITON_ENABLE_TASKQUEUE=false, launches do not go through torch-npu's task queue. It measures the calling thread's
+processor time and the elapsed time, which includes waiting for the queue's thread, and prints medians of rounds. Run it
+on an otherwise idle machine, and compare ratios only. The runtime's launch entry returns at once, so the times include
+nothing of a driver or an NPU.
 """
 
 import time
@@ -34,7 +35,7 @@ HEADS, KV_HEADS, HEAD_SIZE = 32, 8, 128
 
 
 def microseconds(works: dict[str, Callable[[], object]]) -> dict[str, tuple[float, float]]:
-    """Of each, a call's medians by both clocks; a round runs all of them, so that all see the same machine."""
+    """The median time of a call by both clocks. Each round runs all of them, so that load affects all alike."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():
@@ -48,7 +49,7 @@ def microseconds(works: dict[str, Callable[[], object]]) -> dict[str, tuple[floa
 
 
 def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
-    """Milliseconds of a call that is a signature's first, its kernels compiled before; the median of five."""
+    """Milliseconds of the first call of a signature whose kernels are compiled already; the median of five."""
     times = []
     for _ in range(6):
         dispatch.forget()
@@ -59,7 +60,7 @@ def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
 
 
 def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Callable[[], object]]:
-    """Calls of the patched ``forward_oot`` of a Llama-3 embedding, which vLLM's own dispatch would make."""
+    """Calls of the patched ``forward_oot`` of a Llama-3 embedding, as vLLM's dispatch makes them."""
     if not stack:
         return {}
     embedding = stack.build("llama3", HEAD_SIZE, **LLAMA3)
@@ -70,9 +71,9 @@ def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Ca
 
 
 def own_launcher(launch: Any, arguments: tuple[Any, ...]) -> Callable[[], object]:
-    """The launcher that was found for a launch's kernel, alone: what no call can cost less than."""
-    kept = [found.runners for found in first_use._found.values() if not isinstance(found, str)]
-    launcher = next(runners[launch.kernel] for runners in kept if launch.kernel in runners)
+    """A call of nothing but the launcher of the launch's kernel: the least that a call can cost."""
+    found = [trusted.runners for trusted in first_use.results.values() if not isinstance(trusted, str)]
+    launcher = next(runners[launch.kernel] for runners in found if launch.kernel in runners)
     addresses = tuple(None if tensor is None else tensor.data_ptr() for tensor in arguments)
     return lambda: launcher.start(launch.programs, 0, (*addresses, *launch.numbers))
 
@@ -106,7 +107,7 @@ def main() -> None:
         work()
     works["launcher, in place"] = own_launcher(launch, memory(in_place, None, None))
     works["launcher, fresh"] = own_launcher(launch_fresh, memory(fresh, *outputs))
-    with discard.launches(torch):  # the stand-in's own work is no measure of a driver's
+    with discard.launches(torch):  # the stand-in's work says nothing about a driver's
         found = microseconds(works)
     assert not ledger.fallbacks(), ledger.fallbacks()
     print(f"first-use check of a signature, compiled before: {first_use_ms(two, at_two, arguments):.0f} ms")

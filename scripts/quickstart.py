@@ -15,7 +15,7 @@ GENERATE = ROOT / "tests" / "engine" / "generate.py"
 
 
 def generate(model: str, setting: str, folder: Path) -> dict[str, Any]:
-    """One run of the engine, in processes of its own, under ``VLLM_ASCEND_TRITON_ROPE=setting``."""
+    """Run the engine in new processes under ``VLLM_ASCEND_TRITON_ROPE=setting``."""
     out, log = folder / f"{setting}.json", folder / f"{setting}.log"
     command = [sys.executable, str(GENERATE), "--cases", f"{model}:float32", "--folder", str(folder), "--out", str(out)]
     environment = os.environ | {"VLLM_ASCEND_TRITON_ROPE": setting, "PYTHONUNBUFFERED": "1"}
@@ -34,7 +34,7 @@ def generate(model: str, setting: str, folder: Path) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """What was generated, and what the worker process said of the rotary embedding."""
+    """Print what was generated, and what the worker process reports of its rotary embedding."""
     worker, status = result["worker"], result["worker"].get("status", {})
     for tokens in result["tokens"]:
         print("   tokens ", *tokens)

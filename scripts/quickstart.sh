@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Set up what is needed and watch the real vLLM generate, natively and with rope_patch:  scripts/quickstart.sh
 #
-# On a machine with an NPU and vllm-ascend it uses them. Anywhere else it installs vLLM's CPU engine, and the kernel
-# runs in Triton's interpreter: slow, but the same source and the same patch.
+# On a machine with an NPU and vllm-ascend it uses them. Anywhere else it installs vLLM's CPU engine, and Triton's
+# interpreter runs the kernel for mainline Triton, slowly; the patch is the same.
 set -euo pipefail
 source "$(dirname "$0")/environments.sh"
 cd "$root"

@@ -1,4 +1,4 @@
-"""What every test shares: the interpreter's environment, and a way to run Python in a process of its own."""
+"""What all tests share: environment variables, and fixtures that run Python code in a new process."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from tests.host_cann.fixture import npu  # noqa: F401  (a fixture for every test
 ROOT = Path(__file__).parent.parent
 DOUBLES = ROOT / "tests" / "doubles"
 
-# Before torch or triton is imported: no NPU here, so Triton interprets, and torch-npu must not be loaded by torch.
+# Set before torch or triton is imported. Without an NPU, Triton has to interpret, and torch must not load torch-npu.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 
@@ -21,14 +21,14 @@ Run = Callable[..., str]
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without anything that rope_patch, its doubles or vLLM would act on."""
+    """This process's environment without the variables that rope_patch, the doubles or vLLM react to."""
     ours = ("VLLM_", "DOUBLE_", "ROPE_PATCH_", "PYTHONPATH", "TRITON_INTERPRET")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> Run:
-    """Run code in a fresh interpreter; return its standard error, then its output. Fails unless it exits ``rc``."""
+    """Run code in a new interpreter and return its standard error, then its output. Fails unless it exits ``rc``."""
 
     def run(code: str, *, path: tuple[Path, ...] = (), rc: int = 0, flags: tuple[str, ...] = (), **env: str) -> str:
         environment = clean_environment() | {"PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))} | env
@@ -43,7 +43,7 @@ def python(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def with_doubles(python: Run) -> Run:
-    """As ``python``, with the doubles of vllm and triton importable."""
+    """Like ``python``, with the doubles of vllm and triton importable."""
 
     def run(code: str, **arguments: object) -> str:
         return python(code, path=(DOUBLES,), **arguments)

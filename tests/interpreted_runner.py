@@ -1,7 +1,7 @@
-"""A double of a compiled kernel's launcher for Triton's interpreter, which has none.
+"""A double of a compiled kernel's launcher, for Triton's interpreter, which has none.
 
-With it ``rope_patch.rotation.dispatch`` caches launches on a CPU too: addresses are handed over as integers,
-and read as far as they lead.
+With it ``rope_patch.rotation.dispatch`` caches launches on a CPU too. As with a compiled kernel, tensors are passed as
+integer addresses.
 """
 
 import ctypes
@@ -18,16 +18,16 @@ from rope_patch.trust import trial
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give every kernel a launcher, unless Triton compiles: then it has one of its own."""
+    """Give every kernel a launcher. Does nothing if Triton compiles, since compiled kernels have one."""
     if not INTERPRETED:
         return
-    works: list[Launch] = []
+    launches: list[Launch] = []
     right = Launch.on
-    monkeypatch.setattr(Launch, "on", lambda work, *rest: (works.append(work), right(work, *rest))[1])
+    monkeypatch.setattr(Launch, "on", lambda launch, *rest: (launches.append(launch), right(launch, *rest))[1])
 
     def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> runner.Runner:
         start()
-        function, constants = works[-1].function, works[-1].constants
+        function, constants = launches[-1].function, launches[-1].constants
         dtypes = [None if t is None else t.dtype for t in arguments[:6]]
 
         def run(programs: int, y: int, z: int, stream: int, *handed: Any) -> None:
@@ -43,5 +43,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _pointer(address: int, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of one element at ``address``: all that the interpreter needs of it."""
+    """A tensor of one element at ``address``; the interpreter needs only its address and dtype."""
     return torch.frombuffer((ctypes.c_char * dtype.itemsize).from_address(address), dtype=dtype)

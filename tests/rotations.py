@@ -1,4 +1,4 @@
-"""Build rotations for tests: vLLM's tensor layouts with memory around them, and the fp64 yardstick."""
+"""Build rotations for tests, in vLLM's tensor layouts with memory around them, and compare results with fp64."""
 
 from dataclasses import dataclass
 
@@ -19,12 +19,12 @@ elif host_cann.active():
     fixture.initialise()
 else:
     DEVICE = "cuda"
-PADDING = 24  # lanes between rows of qkv that belong to nobody
+PADDING = 24  # unused lanes between rows of qkv
 
 
 @dataclass
 class Rotation:
-    """Arguments of one rotation. ``storage`` is what q and k are views of, guard lanes included."""
+    """Arguments of one rotation. q and k are views of ``storage``, which includes the unused lanes."""
 
     positions: torch.Tensor
     query: torch.Tensor
@@ -61,7 +61,7 @@ def rotation(
     max_position: int = 97,
     seed: int = 0,
 ) -> Rotation:
-    """Random q and k: views of one qkv tensor, or contiguous tensors of their own; no key for 0 heads."""
+    """Random q and k: views of one qkv tensor, or contiguous copies if not ``strided``. No key for 0 key heads."""
     generator = torch.Generator().manual_seed(seed)
     q_width, k_width = num_heads * head_size, num_kv_heads * head_size
     row = q_width + 2 * k_width + PADDING
@@ -78,8 +78,8 @@ def rotation(
 
 
 def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) -> None:
-    """Every lane of ``after`` is ``before`` rotated, within rounding; pass-through lanes are bit-identical."""
-    rows = case.cache[case.positions.flatten()].cpu()  # gathered first: a cache may be too long to copy
+    """Every lane of ``after`` is ``before`` rotated, within rounding; lanes that are not rotated are bit-identical."""
+    rows = case.cache[case.positions.flatten()].cpu()  # select rows first, since a cache may be too long to copy
     arguments = case.heads(before), case.heads(after), rows, case.rotary_dim, case.is_neox_style
     found = reference.compared(*arguments)
     error, excess = found.error, found.error - found.bound
@@ -89,9 +89,9 @@ def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) ->
 
 
 def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
-    """Rotate q and k by the kernel, through Triton, into the contiguous ``*_out`` tensors, or in place for None.
+    """Rotate q and k with the kernel, started through Triton: into the contiguous ``*_out`` tensors, in place for None.
 
-    Zero tokens start nothing. ``plan`` is the one for the call's shape unless given.
+    Starts nothing for zero tokens. ``plan`` defaults to the one for the call's shape.
     """
     num_tokens = call.positions.numel()
     if num_tokens:

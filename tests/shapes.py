@@ -1,10 +1,10 @@
-"""Rotary shapes of models in the wild, as one tensor-parallel rank sees them."""
+"""Rotary shapes of published models, as one tensor-parallel rank sees them."""
 
 from typing import NamedTuple
 
 
 class Shape(NamedTuple):
-    """Named after a model that has it."""
+    """The heads of a model that has this shape."""
 
     model: str
     head_size: int
@@ -40,8 +40,9 @@ SHAPES = (
     Shape("MiMo-V2", 192, 64, 64, 4),
 )
 
-# Heads of models that are asked of the compilers only (scripts/census). MRoPE turns the same lanes of the same heads.
-# GLM-4.5, GLM-OCR and PaddleOCR-VL are transformers' default configurations, the others' head counts are not looked up.
+# Heads that only the compilers are tested with (scripts/census). MRoPE rotates the same lanes of the same heads.
+# GLM-4.5, GLM-OCR and PaddleOCR-VL are transformers' default configurations; the others' head counts were not looked
+# up.
 MORE_SHAPES = (
     Shape("GLM-4.5", 128, 64, 96, 8),
     Shape("MiniMax", 128, 64, 64, 8),

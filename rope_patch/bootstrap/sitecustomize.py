@@ -1,7 +1,7 @@
-"""Put this file's folder on PYTHONPATH, and every Python process started there imports ``rope_patch``.
+"""With this file's folder on PYTHONPATH, every Python process imports ``rope_patch`` when it starts.
 
-Python imports the first ``sitecustomize`` on the path only, so the one that this hides, if any, is imported from here.
-Plain imports throughout: ``importlib.util`` alone would double what this costs.
+Python imports only the first ``sitecustomize`` on the path. If this file hides another one, it imports that one too.
+It uses plain import statements, because importing ``importlib.util`` alone would double what this file costs.
 """
 
 import os
@@ -13,12 +13,12 @@ def _activate() -> None:
         import rope_patch  # noqa: F401
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "rope_patch":
-            return  # another environment's interpreter: none of our business
+            return  # another environment's interpreter, where rope_patch is not installed
         sys.stderr.write(f"rope_patch: not active: {type(error).__name__}: {error}\n")
 
 
 def _chain() -> None:
-    """Import the hidden ``sitecustomize``; its errors are its own, and Python reports them as it would without us."""
+    """Import the hidden ``sitecustomize``. Its errors are not caught: Python reports them as it would without us."""
     here = os.path.dirname(os.path.abspath(__file__))
     ours = [(at, entry) for at, entry in enumerate(sys.path) if os.path.abspath(entry or os.curdir) == here]
     this = sys.modules.pop("sitecustomize")

@@ -1,4 +1,4 @@
-"""The command ``rope-patch``: see it, prove it, carry it into every process, take it out again.
+"""The command ``rope-patch``: check, verify and time the patch, carry it into every process, and remove it again.
 
 Exit status of every verb: 0 all is well, 1 it is not, 2 it could not be found out (wrong usage, an unreadable folder).
 """
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from rope_patch import __version__
-from rope_patch.cli.answer import Answer, Fault, printable
+from rope_patch.cli.answer import Answer, CannotAnswer, printable
 
 VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
 
@@ -31,27 +31,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answered(arguments: Sequence[str] | None) -> int:
     try:
         options = _parser().parse_args(arguments)
-    except OSError as error:  # the help cannot be written; newer Pythons pass that over
+    except OSError as error:  # the help cannot be written; newer Pythons ignore that
         print(f"rope-patch: {error.strerror}", file=sys.stderr)
         return 2
     try:
         answer: Answer = options.act(options)
         text = json.dumps(answer.data, indent=1) if options.json else answer.text
         _print(text, sys.stdout)
-    except Fault as fault:
-        with contextlib.suppress(Fault):  # there is nowhere left to say it
-            _print(json.dumps({"error": str(fault)}) if options.json else f"rope-patch: {fault}", sys.stderr)
-        return fault.exit_status
+    except CannotAnswer as error:
+        with contextlib.suppress(CannotAnswer):  # standard error cannot be written either
+            _print(json.dumps({"error": str(error)}) if options.json else f"rope-patch: {error}", sys.stderr)
+        return error.exit_status
     return 0 if answer.ok else 1
 
 
 def _print(text: str, stream: TextIO | None) -> None:
-    """Print what a terminal shows and does not obey, in whatever encoding it has.
+    """Print text without control characters, in the stream's encoding. A closed pipe is no error.
 
     Raises:
-        Fault: it cannot be written. A reader that has seen enough is no fault.
+        CannotAnswer: the text cannot be written.
     """
-    if stream is None:  # closed from the start
+    if stream is None:  # it was closed when Python started
         return
     lines = "\n".join(map(printable, text.split("\n")))
     encoding = stream.encoding or "utf-8"
@@ -60,11 +60,11 @@ def _print(text: str, stream: TextIO | None) -> None:
     except BrokenPipeError:
         pass
     except OSError as error:
-        raise Fault(f"the answer cannot be written: {error.strerror}") from error
+        raise CannotAnswer(f"the answer cannot be written: {error.strerror}") from error
 
 
 def _close() -> None:
-    """Let nothing be left to write when Python ends, which would complain of what could not be."""
+    """Flush what is buffered, and drop it if that fails: Python would print an error when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rope-patch {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
-        # Their modules import what is heavy only when they act.
+        # The verbs' modules import heavy packages only when they act.
         verb = importlib.import_module(f"{__name__}.{name}")
         about = (verb.__doc__ or "").split("\n\n")
         sub = verbs.add_parser(

@@ -1,4 +1,4 @@
-"""What a verb answers, for a person and for a program."""
+"""What a verb answers, for a person and for a program; and the checks of its input."""
 
 import reprlib
 import sys
@@ -9,40 +9,40 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """``data`` is what ``--json`` prints, ``text`` says the same to a person; ``ok`` decides exit status 0 or 1."""
+    """``--json`` prints ``data``, else ``text`` is printed. ``ok`` decides between exit status 0 and 1."""
 
     ok: bool
     data: dict[str, Any]
     text: str
 
 
-class Fault(Exception):
-    """The question could not be answered; the message says why, in one line."""
+class CannotAnswer(Exception):
+    """The verb cannot give an answer. The message says why, in one line."""
 
     def __init__(self, message: str, exit_status: int = 2) -> None:
         super().__init__(message)
         self.exit_status = exit_status
 
 
-def unexpected(field: str, value: object, expected: str) -> Fault:
-    """Bad input, in the one sentence that every verb has for it; a long value is shortened."""
-    return Fault(f"{field} is {'missing' if value is None else short(value)}, expected {expected}")
+def unexpected(field: str, value: object, expected: str) -> CannotAnswer:
+    """The error for bad input, in the same sentence for every verb. A long value is shortened."""
+    return CannotAnswer(f"{field} is {'missing' if value is None else short(value)}, expected {expected}")
 
 
 def short(value: object) -> str:
-    """As Python writes it, and no more of it than a sentence bears."""
-    return reprlib.repr(value)[:80]  # reprlib shortens each part, and leaves many parts
+    """The value's ``repr``, shortened to fit into a sentence."""
+    return reprlib.repr(value)[:80]  # reprlib shortens each part of a value, but there may be many parts
 
 
 def whole(field: str, value: object, least: int, most: int, kind: str = "a whole number") -> int:
-    """``value``, if it is such a number; raises Fault otherwise. True is none, although Python counts with it."""
+    """``value`` if it is such a number, else raises CannotAnswer. True is not a number here, although it is an int."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise unexpected(field, value, f"{kind} from {least} to {most}")
     return value
 
 
 def even(field: str, value: object, most: int) -> int:
-    """``value``, if it is an even number from 2 to ``most``; raises Fault otherwise."""
+    """``value`` if it is an even number from 2 to ``most``, else raises CannotAnswer."""
     found = whole(field, value, 2, most, "an even number")
     if found % 2:
         raise unexpected(field, value, f"an even number from 2 to {most}")
@@ -50,21 +50,21 @@ def even(field: str, value: object, most: int) -> int:
 
 
 def number(field: str, value: object, least: float, most: float) -> float:
-    """``value``, if it is a number between; raises Fault otherwise. NaN, which JSON has in Python, is not."""
+    """``value`` if it is a number in that range, else raises CannotAnswer. NaN, which Python's JSON allows, is not."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not least <= value <= most:
         raise unexpected(field, value, f"a number from {least:g} to {most:g}")
     return float(value)
 
 
 def text(field: str, value: object) -> str:
-    """``value``, if it is a name; raises Fault otherwise."""
+    """``value`` if it is a string of 1 to 100 characters, else raises CannotAnswer."""
     if not isinstance(value, str) or not 0 < len(value) <= 100:
         raise unexpected(field, value, "a name")
     return value
 
 
 def progress(text: str) -> None:
-    """Replace the line of a terminal on standard error; nothing elsewhere. An empty text takes the last away."""
+    """Show ``text`` as the current line of the terminal on standard error, if that is one. An empty text clears it."""
     if sys.stderr is not None and sys.stderr.isatty():
         print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
 
@@ -78,5 +78,5 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def printable(line: str) -> str:
-    """Control characters become ``?``."""
+    """The line with control characters replaced by ``?``."""
     return "".join(character if character.isprintable() else "?" for character in line)

@@ -1,8 +1,8 @@
 """Time vLLM's own rotary embedding against the kernel on this device, for a model's shapes or for a built-in list.
 
-MODEL is a Hugging Face model folder or a config.json; only JSON is read. Native is vLLM's module with rope_patch
-disabled, patched the same module with the kernel; where the setting leaves a shape native, the kernel is called
-directly, so VLLM_ASCEND_TRITON_ROPE=all can be decided on. Both are compared with float64 first. Exit status 0:
+MODEL is a Hugging Face model folder or a config.json; only JSON is read. "native" is vLLM's module with rope_patch
+disabled, "patched" the same module with the kernel. Where the setting leaves a shape native, "patched" calls the kernel
+directly, which helps to decide on VLLM_ASCEND_TRITON_ROPE=all. Both are compared with float64 first. Exit status 0:
 measured; 1: the kernel is wrong or could not be run; 2: it could not be found out.
 """
 
@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rope_patch.cli import shapes, verify
-from rope_patch.cli.answer import Answer, Fault, printable, progress, short, table, unexpected
+from rope_patch.cli import rope_config, verify
+from rope_patch.cli.answer import Answer, CannotAnswer, printable, progress, short, table, unexpected
 
 if TYPE_CHECKING:
-    from rope_patch.cli.contest import Row, Times
+    from rope_patch.cli.measurement import Row, Times
 
-TOKENS = (1, 32, 64, 512, 8192)  # decode steps of so many sequences, and prefills
+TOKENS = (1, 32, 64, 512, 8192)  # as in decode steps of 1, 32 and 64 sequences, and in prefills
 TOKENS_INTERPRETED = (1, 2)
 MOST_TOKENS = 2**20
 
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=_tokens,
         metavar="N,N...",
-        help=f"of a call; default: {','.join(map(str, TOKENS))}, on a CPU 1,2",
+        help=f"numbers of tokens to call with; default: {','.join(map(str, TOKENS))}, on a CPU 1,2",
     )
     parser.add_argument("--plot", metavar="FILE.png", help="draw time against tokens, a panel for each shape")
 
@@ -49,26 +49,26 @@ def _tokens(text: str) -> tuple[int, ...]:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Every shape, with progress on standard error."""
+    """Measure every shape, with progress on standard error."""
     if options.plot is not None:
-        _see_that_it_can_be_drawn(options.plot)
-    found = shapes.asked(options.model, options.tensor_parallel_size)
+        _check_plot(options.plot)
+    found = rope_config.selected(options.model, options.tensor_parallel_size)
     device = verify.choose_device()
     from rope_patch.cli.worker import Worker
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     rows: list[Row] = []
     tokens = options.tokens or (TOKENS_INTERPRETED if device.type == "cpu" else TOKENS)
-    with contextlib.redirect_stdout(sys.stderr):  # for what vLLM and its plugins print
+    with contextlib.redirect_stdout(sys.stderr):  # vLLM and its plugins print there
         worker = Worker(device)
-        from rope_patch.cli import contest
+        from rope_patch.cli import measurement
 
-        for number, shape in enumerate(found):
-            progress(f"{number} of {len(found)}: {printable(shape.name)} … ")
-            rows += contest.of_shape(shape, tokens, options.dtype, worker)
+        for number, rope in enumerate(found):
+            progress(f"{number} of {len(found)}: {printable(rope.name)} … ")
+            rows += measurement.measure(rope, tokens, options.dtype, worker)
         progress("")
     if all(row.native is None for row in rows):
-        raise Fault(f"native cannot be run here: {'; '.join(rows[0].remarks)}")
+        raise CannotAnswer(f"native cannot be run here: {'; '.join(rows[0].remarks)}")
     if options.plot:
         from rope_patch.cli.picture import draw
 
@@ -78,10 +78,10 @@ def act(options: argparse.Namespace) -> Answer:
     return Answer(ok, data, f"{_text(rows)}\n\n{_verdict(rows, verify.described(device), options.dtype)}")
 
 
-def _see_that_it_can_be_drawn(place: str) -> None:
-    """Before minutes of measuring."""
+def _check_plot(place: str) -> None:
+    """Check that the picture can be written, before minutes of measuring."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise Fault("--plot needs matplotlib: pip install 'rope-patch[plot]'")
+        raise CannotAnswer("--plot needs matplotlib: pip install 'rope-patch[plot]'")
     from matplotlib.backend_bases import FigureCanvasBase
 
     kinds = FigureCanvasBase.get_supported_filetypes()
@@ -89,7 +89,7 @@ def _see_that_it_can_be_drawn(place: str) -> None:
         raise unexpected("--plot", place, f"a file whose name ends in one of {', '.join(sorted(kinds))}")
     folder = os.path.dirname(os.path.abspath(place))
     if not os.path.isdir(folder):
-        raise Fault(f"there is no folder for {short(place)}")
+        raise CannotAnswer(f"there is no folder for {short(place)}")
     if os.path.isdir(place) or not os.access(place if os.path.exists(place) else folder, os.W_OK):
         raise unexpected("--plot", place, "a file that can be written")
 
@@ -100,11 +100,13 @@ def _data(row: "Row") -> dict[str, Any]:
             return {name: plain(inner) for name, inner in value._asdict().items()}
         return value
 
-    return {**plain(row), "ratio_host": _ratio(row, "host"), "ratio_device": _ratio(row, "device")}
+    fields = plain(row)
+    ratios = {"ratio_host": _ratio(row, "host"), "ratio_device": _ratio(row, "device")}
+    return {"shape": fields.pop("rope"), **fields, **ratios}
 
 
 def _ratio(row: "Row", what: str) -> float | None:
-    """Native time over patched: above 1 the kernel is faster. None where they were not measured alike."""
+    """Native time / patched time: above 1 the kernel is faster. None if they were not measured in the same way."""
     native, patched = (getattr(times, what) if times else None for times in (row.native, row.patched))
     if what == "device" and row.native and row.patched and row.native.device_by != row.patched.device_by:
         return None
@@ -112,17 +114,17 @@ def _ratio(row: "Row", what: str) -> float | None:
 
 
 def _text(rows: "list[Row]") -> str:
-    notes: list[str] = []  # each is said once, below the table
+    notes: list[str] = []  # each is printed once, below the table
     cells = []
     for row in rows:
-        shape = row.shape
-        heads = f"{shape.num_heads}/{shape.num_kv_heads}, {shape.head_size}, {shape.rotary_dim}"
+        rope = row.rope
+        heads = f"{rope.num_heads}/{rope.num_kv_heads}, {rope.head_size}, {rope.rotary_dim}"
         device = [] if all(row.device_by is None for row in _times(rows)) else _cells(row, "device")
         said = [note for note in (row.reason, *row.remarks, row.fault) if note]
         notes += [note for note in dict.fromkeys(said) if note not in notes]
         marks = "".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(said))
         serves = f"{'FAULT, ' if row.fault else ''}{row.serves}{marks}"
-        cells.append((shape.name, heads, row.tokens, *device, *_cells(row, "host"), serves))
+        cells.append((rope.name, heads, row.tokens, *device, *_cells(row, "host"), serves))
     timed = ("device: native", "patched", "ratio") if len(cells[0]) > 7 else ()
     header = ("shape", "heads, size, rotary", "tokens", *timed, "host: native", "patched", "ratio", "setting serves")
     return "\n".join([table(header, cells), *(f"[{n}] {note}" for n, note in enumerate(notes, 1))])
@@ -133,7 +135,7 @@ def _times(rows: "list[Row]") -> "list[Times]":
 
 
 def _cells(row: "Row", what: str) -> list[str]:
-    """Native and patched microseconds, each with its spread, and their ratio."""
+    """Native and patched time in microseconds, each with its spread, and their ratio."""
     cells = []
     for times in (row.native, row.patched):
         time = getattr(times, what) if times else None
@@ -163,7 +165,7 @@ def _verdict(rows: "list[Row]", device: str, dtype: str) -> str:
     ]
     if any(times.device_by == _with_host() for times in _times(rows)):
         lines.append(
-            "* cannot be captured in a graph: plain calls, with the host in it. No ratio, if only one cannot be."
+            "* cannot be captured in a graph: plain calls, host time included. No ratio if only one of the two has a *."
         )
     if any(row.serves == "native" and row.patched for row in rows):
         lines.append("Where native serves, patched is the kernel called directly, without vLLM's module around it.")

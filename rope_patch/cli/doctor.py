@@ -1,7 +1,7 @@
 """Find out whether this environment would run the kernel, and if not, why not and what helps.
 
-Imports vLLM as a process of vLLM's would, and says what became of it. No device is initialised, unless --device asks
-for it. Exit status 0: the rotary embedding would be patched; 1: it stays native, or something else is wrong.
+Imports vLLM as a process of vLLM would, and reports which targets were applied. No device is initialised, unless
+--device asks for it. Exit status 0: the rotary embedding would be patched; 1: it stays native, or something is wrong.
 """
 
 import argparse
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rope_patch.cli import environment
+from rope_patch.cli import findings
 from rope_patch.cli.answer import Answer, table
-from rope_patch.cli.environment import Finding
+from rope_patch.cli.findings import Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(options: argparse.Namespace) -> Answer:
     """All findings, and a verdict."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    with contextlib.redirect_stdout(sys.stderr):  # for what vLLM and its plugins print while they are imported
-        findings = [*environment.findings(), *_of_vllm()]
-        findings += [_device() if options.device else Finding("device", None, "not looked at (--device does)")]
-    faults = [finding for finding in findings if finding.ok is False]
+    with contextlib.redirect_stdout(sys.stderr):  # vLLM and its plugins print there when imported
+        found = [*findings.of_environment(), *_of_vllm()]
+        found += [_device() if options.device else Finding("device", None, "not looked at (--device does)")]
+    faults = [finding for finding in found if finding.ok is False]
     applied = _applied()
     verdict = f"would be patched: {', '.join(applied)}" if applied else "vLLM's rotary embedding stays native"
     if faults:
@@ -34,17 +34,17 @@ def act(options: argparse.Namespace) -> Answer:
     data = {
         "able": bool(applied) and not faults,
         "verdict": verdict,
-        "findings": [finding._asdict() for finding in findings],
+        "findings": [finding._asdict() for finding in found],
         "device_initialised": _initialised(),
     }
-    return Answer(ok=bool(applied) and not faults, data=data, text=f"{_text(findings)}\n\n{verdict}")
+    return Answer(ok=bool(applied) and not faults, data=data, text=f"{_text(found)}\n\n{verdict}")
 
 
-def _text(findings: list[Finding]) -> str:
+def _text(found: list[Finding]) -> str:
     marks = {True: "ok", False: "FAULT", None: ""}
     lines = []
-    rows = [(marks[finding.ok], finding.name, finding.found) for finding in findings]
-    for line, finding in zip(table(("", "", ""), rows).split("\n")[1:], findings, strict=True):
+    rows = [(marks[finding.ok], finding.name, finding.found) for finding in found]
+    for line, finding in zip(table(("", "", ""), rows).split("\n")[1:], found, strict=True):
         lines.append(line)
         if finding.fix:
             lines.append(f"       -> {finding.fix}")
@@ -52,7 +52,7 @@ def _text(findings: list[Finding]) -> str:
 
 
 def _of_vllm() -> Iterator[Finding]:
-    """What only vLLM itself can tell: its platform, whether it knows our variables, and what the hooks applied."""
+    """What needs vLLM: its platform, which targets were applied, and whether it knows our variables."""
     from rope_patch import capability
     from rope_patch.patching import hooks
     from rope_patch.patching.targets import TARGETS
@@ -67,7 +67,7 @@ def _of_vllm() -> Iterator[Finding]:
         yield Finding(check.name, check.ok, check.found, None if check.ok else _FIXES.get(check.name))
     for target in TARGETS:
         yield Finding(f"target {target.name}", None, _state(target.name, target.module))
-    yield Finding("fusions", None, _stood_down(hooks.status()))
+    yield Finding("fusions", None, _left_native(hooks.status()))
     yield _variable(vllm.envs, vllm.platforms)
 
 
@@ -79,7 +79,7 @@ _FIXES = {
 
 
 def _state(name: str, module: str) -> str:
-    """What became of a target once its module is imported, as a process of vLLM's imports it."""
+    """The state of a target after its module was imported, as a process of vLLM imports it."""
     import importlib
 
     from rope_patch.patching import hooks
@@ -98,7 +98,7 @@ def _applied() -> list[str]:
     return [name for name, state in hooks.status()["targets"].items() if state == "applied"]
 
 
-def _stood_down(status: Any) -> str:
+def _left_native(status: Any) -> str:
     if status["targets"]["ascend_rotary_class"] == "applied":
         return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass"
     if status["targets"]["ascend_rope_kernel"] == "applied":
@@ -107,10 +107,10 @@ def _stood_down(status: Any) -> str:
 
 
 def _variable(envs: Any, platforms: Any) -> Finding:
-    """Whether this vLLM minds variables that it does not know, and whether it knows those of ours that are set."""
+    """Whether this vLLM warns of variables that it does not know, and whether it knows ours that are set."""
     name = "vLLM's variables"
-    unknown = [variable for variable in environment.variables() if variable not in envs.environment_variables]
-    # The class is asked: a platform answers None for attributes that it does not have.
+    unknown = [variable for variable in findings.variables() if variable not in envs.environment_variables]
+    # Look at the class, since a platform object gives None for attributes that it does not have.
     if not hasattr(type(platforms.current_platform), "validate_environ"):
         return Finding(name, None, "this vLLM does not look for variables that it does not know")
     if unknown:
@@ -121,12 +121,12 @@ def _variable(envs: Any, platforms: Any) -> Finding:
 
 def _device() -> Finding:
     try:
-        return _looked_at()
-    except Exception as error:  # there is no torch, or its device does not start
+        return _described()
+    except Exception as error:  # torch is missing, or its device cannot be initialised
         return Finding("device", False, f"{type(error).__name__}: {error}")
 
 
-def _looked_at() -> Finding:
+def _described() -> Finding:
     import torch
 
     device = next(

@@ -1,10 +1,10 @@
 """Have every process of this Python environment import rope_patch, by two files in its site-packages.
 
-For environments where neither vLLM's plugin (VLLM_PLUGINS closes it, say) nor PYTHONPATH reaches every process. Up to
-Python 3.14 rope_patch.pth is read; from 3.15 on rope_patch.start is, in its stead. Neither does anything where
-VLLM_ASCEND_TRITON_ROPE is 0, off, false or no. `rope-patch uninstall` takes exactly them away again; pip uninstall does
-not: run `rope-patch uninstall` first. A .pth left over does nothing; over a .start left over, Python 3.15 and newer
-print an error whenever they start, and go on.
+For environments where neither vLLM's plugin (VLLM_PLUGINS may exclude it) nor PYTHONPATH reaches every process. Python
+up to 3.14 reads rope_patch.pth, newer ones read rope_patch.start instead. Neither does anything where
+VLLM_ASCEND_TRITON_ROPE is 0, off, false or no. `rope-patch uninstall` removes these two files; pip uninstall does not,
+so run `rope-patch uninstall` first. A .pth file that is left over does nothing; if a .start file is left over, Python
+3.15 and newer print an error whenever they start, and continue.
 """
 
 import argparse
@@ -14,22 +14,22 @@ import re
 import sysconfig
 from pathlib import Path
 
-from rope_patch.cli.answer import Answer, Fault
+from rope_patch.cli.answer import Answer, CannotAnswer
 
 MARK = "# written by rope-patch install"
-# After the mark, one line: site executes lines one by one, and skips comments. Within the line, the gates. site itself
-# reports any other error and goes on.
+# One line after the mark, since site executes a .pth line by line; it skips comments. The line tests the kill switch
+# and ignores a missing rope_patch. Any other error is reported by site, which then continues.
 PTH = (
     f"{MARK}\nimport os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
     "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
     "  if error.name != 'rope_patch':\\n   raise\")\n"
 )
 START = f"{MARK}\nrope_patch.startup:start\n"
-# The .start last, and taken away first: its presence alone keeps Python from the lines of the .pth.
+# The .start is written last and removed first: where it exists, Python 3.15 does not execute the lines of the .pth.
 FILES = {"rope_patch.pth": PTH, "rope_patch.start": START}
-# What any release wrote, whatever its line was: the mark and a line; in the first releases' .pth, a line and the mark.
+# What any release wrote: the mark and then any one line; in the first releases' .pth, the line and then the mark.
 _COMPLETE = re.compile(rf"{MARK}\n[^\n]+\n|[^\n]+  {MARK}\n")
-_BEGUN = re.compile(rf"{MARK}\n[^\n]*")  # by an install that was killed
+_BEGUN = re.compile(rf"{MARK}\n[^\n]*")  # left by an install that was killed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Write what is missing of the files, or older than this release.
+    """Write those files that are missing or from another release.
 
-    Refuses, with neither touched, where one is somebody else's.
+    If one of them was not written by `rope-patch install`, refuses and touches neither.
     """
     files = places()
     before = {file: content(file) for file in files}
@@ -48,10 +48,10 @@ def act(options: argparse.Namespace) -> Answer:
         for file in missing:
             file.write_text(FILES[file.name])
     except OSError as error:
-        for changed in missing:  # as it was before, if that can be had
-            with contextlib.suppress(OSError, Fault):
+        for changed in missing:  # restore, as far as that is possible
+            with contextlib.suppress(OSError, CannotAnswer):
                 _put_back(changed, before[changed])
-        raise Fault(f"cannot write {file}: {error.strerror}", 1) from error
+        raise CannotAnswer(f"cannot write {file}: {error.strerror}", 1) from error
     shown = " and ".join(map(str, files))
     if not missing:
         return _answer(
@@ -61,29 +61,29 @@ def act(options: argparse.Namespace) -> Answer:
 
 
 def places() -> list[Path]:
-    """Where the files belong in the environment of this interpreter."""
+    """The paths of the files in this interpreter's environment."""
     return [Path(sysconfig.get_path("purelib")) / name for name in FILES]
 
 
 def content(file: Path) -> str | None:
-    """What is in the file that this verb wrote there, in whichever release, or began to write; None if none is there.
+    """The content of a file that `rope-patch install` of any release wrote, or began to write; None if it is missing.
 
     Raises:
-        Fault: something else is there.
+        CannotAnswer: `rope-patch install` did not write what is there.
     """
     if not os.path.lexists(file):
         return None
     try:
         text = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else None
     except OSError as error:
-        raise Fault(f"cannot read {file}: {error.strerror}", 1) from error
+        raise CannotAnswer(f"cannot read {file}: {error.strerror}", 1) from error
     if text is None or not (_COMPLETE.fullmatch(text) or _BEGUN.fullmatch(text) or MARK.startswith(text)):
-        raise Fault(f"{file} was not written by this rope-patch install, and is left as it is", 1)
+        raise CannotAnswer(f"{file} was not written by this rope-patch install, and is left as it is", 1)
     return text
 
 
 def complete(file: Path) -> bool:
-    """Whether the file is there and brings rope_patch in, as this release or an older one wrote it; raises likewise."""
+    """Whether the file is there as any release wrote it, so that it imports rope_patch. Raises as ``content`` does."""
     return _COMPLETE.fullmatch(content(file) or "") is not None
 
 

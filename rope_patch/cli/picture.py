@@ -1,27 +1,27 @@
-"""The picture of ``bench``: time against tokens, a panel for each shape."""
+"""The plot of ``bench``: time against the number of tokens, a panel for each shape."""
 
 import itertools
 import math
 
-from rope_patch.cli.answer import Fault
-from rope_patch.cli.contest import Row
+from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.measurement import Row
 
 COLOURS = {"native": "tab:orange", "patched": "tab:blue"}
 LINES = {"device": "-", "host": "--"}
 
 
 def draw(rows: list[Row], title: str, place: str) -> None:
-    """Write it to ``place``, in the format that its name ends with.
+    """Write the plot to ``place``, in the format of its file name extension.
 
     Raises:
-        Fault: it cannot be written there.
+        CannotAnswer: it cannot be written there.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.shape.name)]
+    panels = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row.rope.name)]
     columns = min(3, len(panels))
     lines = math.ceil(len(panels) / columns)
     size = 5 * columns, 3.6 * lines
@@ -37,12 +37,12 @@ def draw(rows: list[Row], title: str, place: str) -> None:
             if points:
                 (curve,) = axis.plot(*zip(*points, strict=True), line, color=colour, marker=".")
                 labelled[f"{name}, {what}"] = curve
-        axis.set(title=panel[0].shape.name, xlabel="tokens", ylabel="us a call", xscale="log", yscale="log")
+        axis.set(title=panel[0].rope.name, xlabel="tokens", ylabel="us a call", xscale="log", yscale="log")
     figure.suptitle(title)
     figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=4)
     try:
         figure.savefig(place)
     except (OSError, ValueError) as error:
-        raise Fault(f"the picture cannot be written: {error}") from error
+        raise CannotAnswer(f"the picture cannot be written: {error}") from error
     finally:
         pyplot.close(figure)

@@ -2,8 +2,8 @@
 
     rope-patch run -- vllm serve MODEL
 
-puts rope_patch's sitecustomize on PYTHONPATH, and becomes the command: its output and exit status are the command's.
-Interpreters started with -E, -I or -S, which ignore PYTHONPATH or sitecustomize, are not reached.
+puts rope_patch's sitecustomize on PYTHONPATH and then executes the command in this process, so output and exit status
+are the command's. Interpreters started with -E, -I or -S ignore PYTHONPATH or sitecustomize and are not reached.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import sys
 
 import rope_patch
-from rope_patch.cli.answer import Answer, Fault, unexpected
+from rope_patch.cli.answer import Answer, CannotAnswer, unexpected
 
 BOOTSTRAP = os.path.join(os.path.dirname(os.path.abspath(rope_patch.__file__)), "bootstrap")
 
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Become the command; returns never. ``--json`` says on standard error what is run, and how."""
+    """Execute the command; never returns. With ``--json``, standard error gets the command and its PYTHONPATH."""
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        raise Fault("no command: rope-patch run -- vllm serve MODEL")
+        raise CannotAnswer("no command: rope-patch run -- vllm serve MODEL")
     if not command[0]:
         raise unexpected("COMMAND", command[0], "the name of a command")
     path = with_bootstrap(os.environ.get("PYTHONPATH"))
@@ -34,13 +34,13 @@ def act(options: argparse.Namespace) -> Answer:
     try:
         os.execvpe(command[0], command, os.environ | {"PYTHONPATH": path})
     except FileNotFoundError as error:
-        raise Fault(f"{command[0]}: not found", 127) from error
+        raise CannotAnswer(f"{command[0]}: not found", 127) from error
     except OSError as error:
-        raise Fault(f"{command[0]}: {error.strerror}", 126) from error
+        raise CannotAnswer(f"{command[0]}: {error.strerror}", 126) from error
 
 
 def with_bootstrap(path: str | None) -> str:
-    """``PYTHONPATH`` with the bootstrap folder first, and there once; empty entries, the current folder's, stay."""
+    """``path`` with the bootstrap folder once, as the first entry. Empty entries stay: they mean the current folder."""
     entries = path.split(os.pathsep) if path else []
     others = [entry for entry in entries if not entry or os.path.abspath(entry) != BOOTSTRAP]
     return os.pathsep.join([BOOTSTRAP, *others])

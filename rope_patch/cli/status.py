@@ -1,6 +1,6 @@
 """Show what is patched in the processes that keep a report.
 
-They keep one where VLLM_ASCEND_TRITON_ROPE_REPORT=DIR was set when they started. Exit status 1 if a live process met a
+A process keeps one if VLLM_ASCEND_TRITON_ROPE_REPORT=DIR was set when it started. Exit status 1 if a live process met a
 fault, if ranks disagree, or if no live process reports.
 """
 
@@ -8,9 +8,9 @@ import argparse
 import os
 import socket
 
-from rope_patch.cli.answer import Answer, Fault, short, table, unexpected
+from rope_patch.cli.answer import Answer, CannotAnswer, short, table, unexpected
 from rope_patch.reporting import ranks, report_folder
-from rope_patch.reporting.status import Found
+from rope_patch.reporting.status import ReadReport
 from rope_patch.settings import REPORT
 
 
@@ -24,13 +24,13 @@ def act(options: argparse.Namespace) -> Answer:
         raise unexpected("DIR", "", "the reports' folder")
     folder = options.folder or os.environ.get(REPORT)
     if not folder:
-        raise Fault(f"no folder: name it, or set {REPORT}")
+        raise CannotAnswer(f"no folder: name it, or set {REPORT}")
     try:
         reports, unreadable = report_folder.read(folder)
     except OSError as error:
-        raise Fault(f"{short(folder)} cannot be read: {error.strerror}") from error
+        raise CannotAnswer(f"{short(folder)} cannot be read: {error.strerror}") from error
     except report_folder.NotOurs as error:
-        raise Fault(str(error)) from error
+        raise CannotAnswer(str(error)) from error
     reports.sort(key=lambda one: (_life(one) == "gone", one["process"]["role"], one["process"]["rank"] or 0))
     live = [one for one in reports if _life(one) != "gone"]
     problems = [f"cannot read {words}" for words in unreadable]
@@ -53,21 +53,21 @@ def _bad(state: str) -> bool:
     return state.startswith(("failed", "lost", "not taken back", "half taken back"))
 
 
-def _life(one: Found) -> str:
-    """``live``, ``gone``, or where else it lives."""
+def _life(one: ReadReport) -> str:
+    """``live``, ``live on HOST`` for another host, or ``gone``."""
     if not report_folder.is_live(one):
         return "gone"
     return "live" if one["process"]["host"] == socket.gethostname() else f"live on {one['process']['host']}"
 
 
-def _text(reports: list[Found], problems: list[str]) -> str:
+def _text(reports: list[ReadReport], problems: list[str]) -> str:
     rows = []
     for one in reports:
         who, status = one["process"], one["status"]
         rank = "-" if who["rank"] is None else f"{who['rank']} of {who['world_size']}"
         served = sum(status["calls"].values()) - status["calls"].get("traced", 0)
         returned = sum(status["fallbacks"].values())
-        state = ranks.verdict(status) or "nothing to patch yet"
+        state = ranks.decision(status) or "nothing to patch yet"
         rows.append((who["role"], rank, who["pid"], _life(one), state, served, returned, one["written"]))
     header = ("role", "rank", "process", "state", "rotary embedding", "served", "handed back", "written")
     reasons = {

@@ -1,6 +1,6 @@
-"""How long a call takes: the host by ``torch.utils.benchmark``, the device by events around a captured graph's replay.
+"""How long a call takes: host time by ``torch.utils.benchmark``, device time by events around a graph's replay.
 
-``triton.testing`` replays graphs on CUDA only, and elsewhere times short kernels with the host's launch in it.
+``triton.testing`` is not used: it replays graphs on CUDA only, and elsewhere a short kernel's time includes its launch.
 """
 
 import statistics
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-Work = Callable[[], object]
+Function = Callable[[], object]
 REPLAYED = "graph replay"
 WITH_HOST = "calls, with the host in it"
 
 
 class Time(NamedTuple):
-    """Of one call, over rounds, in microseconds."""
+    """The time of one call over several rounds, in microseconds."""
 
     median_us: float
-    spread_us: float  # between the quartiles
+    spread_us: float  # the distance between the quartiles
 
 
 def over(rounds: list[float]) -> Time | None:
@@ -31,20 +31,21 @@ def over(rounds: list[float]) -> Time | None:
     return Time(statistics.median(rounds), quartiles[2] - quartiles[0])
 
 
-def host_us(work: Work, calls: int, device: "torch.device") -> float:
-    """Microseconds of host time a call: the device is waited for before and after, not between."""
+def host_us(function: Function, calls: int, device: "torch.device") -> float:
+    """Microseconds of host time for one call. The device is waited for before and after the calls, not between them."""
     from torch.utils import benchmark
 
     synchronise = _of(device).synchronize
     synchronise()
-    # Its own timer would wait for CUDA. It calls twice and more before it measures: a step's first call may do more.
-    took = benchmark.Timer("work()", globals={"work": work}, timer=time.perf_counter).timeit(calls)
+    # benchmark's default timer would wait for CUDA. timeit() warms up with calls that it does not count, which matters
+    # since the first call of a step may do more.
+    took = benchmark.Timer("function()", globals={"function": function}, timer=time.perf_counter).timeit(calls)
     synchronise()
     return took.mean * 1e6
 
 
-def device_us(repeated: Work, calls: int, device: "torch.device") -> float:
-    """Microseconds of device time a call, by events around ``repeated``, which makes so many calls."""
+def device_us(repeated: Function, calls: int, device: "torch.device") -> float:
+    """Microseconds of device time for one call, by events around ``repeated()``, which makes ``calls`` calls."""
     begin, end = (_of(device).Event(enable_timing=True) for _ in range(2))
     begin.record()
     repeated()
@@ -53,33 +54,33 @@ def device_us(repeated: Work, calls: int, device: "torch.device") -> float:
     return float(begin.elapsed_time(end)) * 1e3 / calls
 
 
-def repeated(work: Work, calls: int, device: "torch.device") -> tuple[Work, str]:
-    """What makes the device do ``calls`` calls, and how: a captured graph's replay, or, failing that, the calls."""
+def repeated(function: Function, calls: int, device: "torch.device") -> tuple[Function, str]:
+    """A function that makes ``calls`` calls on the device, and how: by a captured graph's replay, else one by one."""
     try:
-        graph = _captured(work, calls, _of(device), f"{device.type.upper()}Graph")
+        graph = _captured(function, calls, _of(device), f"{device.type.upper()}Graph")
         graph.replay()
         _of(device).synchronize()
-    except Exception:  # something in it cannot be captured
+    except Exception:  # the call cannot be captured
 
         def again() -> None:
             for _ in range(calls):
-                work()
+                function()
 
         return again, WITH_HOST
     return graph.replay, REPLAYED
 
 
-def _captured(work: Work, calls: int, of_device: Any, kind: str) -> Any:
+def _captured(function: Function, calls: int, of_device: Any, kind: str) -> Any:
     side = of_device.Stream()
     side.wait_stream(of_device.current_stream())
-    with of_device.stream(side):  # what allocates or compiles does it outside of the capture
+    with of_device.stream(side):  # allocations and compilation happen here, before the capture
         for _ in range(3):
-            work()
+            function()
     of_device.synchronize()
     graph = getattr(of_device, kind)()
     with of_device.graph(graph):
         for _ in range(calls):
-            work()
+            function()
     return graph
 
 

@@ -1,7 +1,7 @@
 """Check the kernel against fp64 on this machine's device, for a model's shapes or for a built-in list.
 
 MODEL is a Hugging Face model folder or a config.json; only JSON is read. The device is the NPU, else the CUDA device,
-else the CPU, where Triton interprets the kernel: slow, but the same source. Exit status 1 on any wrong lane.
+else the CPU, where Triton's interpreter runs the kernel for mainline Triton, slowly. Exit status 1 on any wrong lane.
 """
 
 import argparse
@@ -11,16 +11,16 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rope_patch.cli import shapes
-from rope_patch.cli.answer import Answer, Fault, printable, progress, table
-from rope_patch.cli.shapes import Shape
+from rope_patch.cli import rope_config
+from rope_patch.cli.answer import Answer, CannotAnswer, printable, progress, table
+from rope_patch.cli.rope_config import RopeConfig
 
 if TYPE_CHECKING:
     import torch
 
     from rope_patch.trust.reference import Compared
 
-TOKENS = (1, 2, 19)  # where layouts differ (of one token, a slice of qkv is contiguous), and a few rows more
+TOKENS = (1, 2, 19)  # one and two, since only a slice of qkv of one token is contiguous; and some more
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,57 +32,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Result(NamedTuple):
-    """One shape in one dtype, all its layouts and numbers of tokens together."""
+    """One shape in one dtype, over all its layouts and numbers of tokens."""
 
-    shape: Shape
+    rope: RopeConfig
     dtype: str
-    max_ulp: float  # largest error, in units in the last place of the rotated pair
-    wrong: int  # lanes further off than rounding explains
+    max_ulp: float  # the largest error, in units in the last place of the rotated pair
+    wrong: int  # number of lanes with an error larger than rounding explains
     lanes: int
     fault: str | None  # why the kernel does not serve it
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Every shape in every dtype, with progress on standard error."""
-    found = shapes.asked(options.model, options.tensor_parallel_size)
+    """Check every shape in every dtype, with progress on standard error."""
+    found = rope_config.selected(options.model, options.tensor_parallel_size)
     device = choose_device()
     dtypes = [options.dtype] if options.dtype else ["float16", "bfloat16", "float32"]
     results = []
-    for number, (shape, dtype) in enumerate((shape, dtype) for shape in found for dtype in dtypes):
-        progress(f"{number} of {len(found) * len(dtypes)}: {printable(shape.name)} {dtype} … ")
-        results.append(examine(shape, dtype, device))
+    for number, (rope, dtype) in enumerate((rope, dtype) for rope in found for dtype in dtypes):
+        progress(f"{number} of {len(found) * len(dtypes)}: {printable(rope.name)} {dtype} … ")
+        results.append(examine(rope, dtype, device))
     progress("")
     bad = [result for result in results if result.wrong or result.fault]
     verdict = f"{len(bad)} of {len(results)} wrong" if bad else f"all {len(results)} right, to rounding"
-    rows = [
-        {**result._asdict(), "shape": result.shape._asdict(), "ok": not (result.wrong or result.fault)}
-        for result in results
-    ]
-    text = f"{_text(results)}\n\n{described(device)}: {verdict}"
-    return Answer(not bad, {"device": described(device), "ok": not bad, "results": rows}, text)
+    data = {"device": described(device), "ok": not bad, "results": [_data(result) for result in results]}
+    return Answer(not bad, data, f"{_text(results)}\n\n{described(device)}: {verdict}")
+
+
+def _data(result: Result) -> dict[str, Any]:
+    fields = result._asdict()
+    return {"shape": fields.pop("rope")._asdict(), **fields, "ok": not (result.wrong or result.fault)}
 
 
 def _text(results: list[Result]) -> str:
     header = ("shape", "head", "rotary", "heads", "style", "scaling", "dtype", "max error", "")
     rows = []
     for one in results:
-        shape = one.shape
-        heads, style = f"{shape.num_heads}/{shape.num_kv_heads}", "neox" if shape.is_neox_style else "gpt-j"
+        rope = one.rope
+        heads, style = f"{rope.num_heads}/{rope.num_kv_heads}", "neox" if rope.is_neox_style else "gpt-j"
         verdict = one.fault or (f"WRONG: {one.wrong} of {one.lanes} lanes" if one.wrong else "ok")
         error = "-" if one.fault else f"{one.max_ulp:.3f} ulp"
-        row = (shape.name, shape.head_size, shape.rotary_dim, heads, style, shape.scaling, one.dtype, error, verdict)
+        row = (rope.name, rope.head_size, rope.rotary_dim, heads, style, rope.scaling, one.dtype, error, verdict)
         rows.append(row)
     return table(header, rows)
 
 
 def choose_device() -> "torch.device":
-    """The NPU, else CUDA, else the CPU under Triton's interpreter; Triton reads that when the kernel is imported."""
+    """The NPU, else CUDA, else the CPU under Triton's interpreter. Call it before the kernel is imported, since Triton
+    reads TRITON_INTERPRET then."""
     try:
         import torch
-    except Exception as error:  # it is missing, or broken
-        raise Fault(f"torch is needed: {type(error).__name__}: {error}") from error
+    except Exception as error:  # torch is missing or broken
+        raise CannotAnswer(f"torch is needed: {type(error).__name__}: {error}") from error
     if importlib.util.find_spec("triton") is None:
-        raise Fault("triton is needed, which compiles the kernel")
+        raise CannotAnswer("triton is needed, which compiles the kernel")
     with contextlib.suppress(ImportError):  # without it, torch has no npu
         import torch_npu  # noqa: F401
     for kind in ("npu", "cuda"):
@@ -101,29 +103,29 @@ def described(device: "torch.device") -> str:
     return f"{device} ({getattr(torch, device.type).get_device_name(device)})"
 
 
-def examine(shape: Shape, dtype: str, device: "torch.device") -> Result:
-    """Rotate every layout and number of tokens of one shape, as it is served, and compare every lane."""
+def examine(rope: RopeConfig, dtype: str, device: "torch.device") -> Result:
+    """Rotate every layout and number of tokens of one shape by ``rotary.serve``, and compare every lane."""
     import torch
 
     max_ulp, wrong, lanes = 0.0, 0, 0
     try:
-        for found in _compared(shape, dtype, device):
-            ulps = found.error / ulp(found.exact, shape, torch.finfo(getattr(torch, dtype)))
+        for found in _compared(rope, dtype, device):
+            ulps = found.error / ulp(found.exact, rope, torch.finfo(getattr(torch, dtype)))
             max_ulp = max(max_ulp, float(ulps.nan_to_num(float("inf")).max()))
             wrong += found.wrong()
             lanes += found.error.numel()
     except NotServed as why:
-        return Result(shape, dtype, max_ulp, wrong, lanes, str(why))
-    except Exception as error:  # an answer, not a crash
-        return Result(shape, dtype, max_ulp, wrong, lanes, f"{type(error).__name__}: {str(error).strip()[-200:]}")
-    return Result(shape, dtype, max_ulp, wrong, lanes, None)
+        return Result(rope, dtype, max_ulp, wrong, lanes, str(why))
+    except Exception as error:  # it becomes the shape's fault in the answer
+        return Result(rope, dtype, max_ulp, wrong, lanes, f"{type(error).__name__}: {str(error).strip()[-200:]}")
+    return Result(rope, dtype, max_ulp, wrong, lanes, None)
 
 
 class NotServed(Exception):
-    """The kernel does not serve the call, and why."""
+    """The kernel does not serve the call; the message says why."""
 
 
-def _compared(shape: Shape, dtype: str, device: "torch.device") -> "Iterator[Compared]":
+def _compared(rope: RopeConfig, dtype: str, device: "torch.device") -> "Iterator[Compared]":
     """q and then k, call by call."""
     import torch
 
@@ -133,16 +135,16 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> "Iterator[Com
 
     generator = torch.Generator("cpu").manual_seed(0)
     kind = getattr(torch, dtype)
-    rows = min(shape.max_position, 65_536)
-    cache = _cache(shape, rows).to(device, kind)
-    numbers = shape.head_size, shape.rotary_dim, shape.is_neox_style
+    rows = min(rope.max_position, 65_536)
+    cache = _cache(rope, rows).to(device, kind)
+    numbers = rope.head_size, rope.rotary_dim, rope.is_neox_style
     for num_tokens in TOKENS:
         positions = torch.randint(0, rows, (num_tokens,), generator=generator)
         positions[-1] = rows - 1
         positions = positions.to(device)
         for strided in (True, False):
-            query, key = inputs(shape, num_tokens, strided, generator, kind, device)
-            before = [tensor.cpu().clone().reshape(num_tokens, -1, shape.head_size) for tensor in (query, key)]
+            query, key = inputs(rope, num_tokens, strided, generator, kind, device)
+            before = [tensor.cpu().clone().reshape(num_tokens, -1, rope.head_size) for tensor in (query, key)]
             handed_back = ledger.fallbacks()
             rotated = rotary.serve(positions, query, key, cache, *numbers)
             if rotated is None:
@@ -153,39 +155,40 @@ def _compared(shape: Shape, dtype: str, device: "torch.device") -> "Iterator[Com
 
 
 def inputs(
-    shape: Shape, num_tokens: int, strided: bool, generator: Any, dtype: Any, device: Any
+    rope: RopeConfig, num_tokens: int, strided: bool, generator: Any, dtype: Any, device: Any
 ) -> "tuple[torch.Tensor, torch.Tensor]":
-    """q and k as vLLM has them: views of qkv, or, where a model normalises them, tensors of their own."""
+    """q and k as vLLM has them: views of qkv, or contiguous tensors, as in models that normalise q and k."""
     import torch
 
-    width, kv_width = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
+    width, kv_width = rope.num_heads * rope.head_size, rope.num_kv_heads * rope.head_size
     qkv = torch.randn(num_tokens, width + 2 * kv_width, generator=generator).to(device, dtype)
     query, key = qkv[:, :width], qkv[:, width : width + kv_width]
     return (query, key) if strided else (query.clone(), key.clone())
 
 
-def _cache(shape: Shape, rows: int) -> "torch.Tensor":
-    """Cosines and sines of unscaled angles: a scaling class changes the angles, which are all one to the kernel."""
+def _cache(rope: RopeConfig, rows: int) -> "torch.Tensor":
+    """Cosines and sines of unscaled angles. Scaling changes only the angles, and the kernel works alike for all."""
     import torch
 
-    exponents = torch.arange(0, shape.rotary_dim, 2, dtype=torch.float64) / shape.rotary_dim
-    angles = torch.arange(rows, dtype=torch.float64)[:, None] * shape.theta**-exponents
+    exponents = torch.arange(0, rope.rotary_dim, 2, dtype=torch.float64) / rope.rotary_dim
+    angles = torch.arange(rows, dtype=torch.float64)[:, None] * rope.theta**-exponents
     return torch.cat((angles.cos(), angles.sin()), -1).float()
 
 
-def ulp(exact: "torch.Tensor", shape: Shape, info: Any) -> "torch.Tensor":
-    """A unit in the last place, eps * 2**e for a size in [2**e, 2**(e+1)), no less than the subnormals'.
+def ulp(exact: "torch.Tensor", rope: RopeConfig, info: Any) -> "torch.Tensor":
+    """A unit in the last place for each lane: eps * 2**e for a size in [2**e, 2**(e+1)), at least that of subnormals.
 
-    The size is the length of a lane's pair, which a rotation keeps: where two products cancel, what is left is as
-    uncertain as they were, and its own last place says nothing.
+    The size of a rotated lane is the length of its pair, which a rotation does not change. The lane's own value would
+    be
+    misleading: where two products nearly cancel, the small difference keeps the error of the products.
     """
     import torch
 
-    turned = exact[..., : shape.rotary_dim]
-    if shape.is_neox_style:
+    turned = exact[..., : rope.rotary_dim]
+    if rope.is_neox_style:
         length = torch.hypot(*turned.chunk(2, dim=-1)).repeat(1, 1, 2)
     else:
         length = torch.hypot(turned[..., 0::2], turned[..., 1::2]).repeat_interleave(2, dim=-1)
-    size = torch.cat((length, exact[..., shape.rotary_dim :].abs()), dim=-1)
+    size = torch.cat((length, exact[..., rope.rotary_dim :].abs()), dim=-1)
     _, exponent = torch.frexp(size.clamp_min(info.smallest_normal))
     return info.eps * torch.exp2(exponent.double() - 1)

@@ -1,8 +1,8 @@
-"""What a worker of vLLM's has around a rotary embedding, as far as that looks, so that ``bench`` can call one.
+"""Sets up what a rotary embedding needs of a worker of vLLM, so that ``bench`` can call one.
 
-On vllm-ascend: its patches, operators and registered classes, in its worker's order; a forward context; and the cosines
-and sines that its model runner lays out once a step (0.13 and newer), or a step's first layer does (0.11). What a
-release does not have is passed over: it is looked for, versions are not compared.
+On vllm-ascend that is: its patches, operators and registered classes, in its worker's order; a forward context; and the
+cosines and sines that its model runner prepares once a step (0.13 and newer), or the first layer of a step does (0.11).
+No versions are compared: what a release does not have is skipped.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rope_patch.cli.answer import Fault
-from rope_patch.cli.shapes import Shape
+from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.rope_config import RopeConfig
 
 _UTILS = "vllm_ascend.utils"
 BEFORE_CONFIG = (
@@ -34,18 +34,18 @@ CONTEXT = {"is_first_layer": True, "is_draft_model": False, "flash_comm_v1_enabl
 
 
 class Embedding(NamedTuple):
-    """A rotary embedding of vLLM's."""
+    """A rotary embedding of vLLM."""
 
     module: Any
     remark: str | None  # why it is not the class of the shape's scaling
-    covered: bool  # whether rope_patch's setting has a say for that class
+    covered: bool  # whether the setting decides who serves that class
 
 
 class Worker:
-    """A process brought to where a worker is before it builds a model.
+    """Sets this process up as a worker before it builds a model.
 
     Raises:
-        Fault: there is no vLLM, or it cannot be brought there.
+        CannotAnswer: vLLM is missing, or cannot be set up.
     """
 
     def __init__(self, device: Any) -> None:
@@ -59,49 +59,49 @@ class Worker:
                 current_platform.pre_register_and_update()
             for module, function in BEFORE_CONFIG if self.on_ascend else ():
                 _do(module, function, None)
-            # Custom operators on, as vllm-ascend has them.
+            # With custom operators enabled, as in vllm-ascend.
             self.config = VllmConfig(compilation_config=CompilationConfig(custom_ops=["all"]))
             for module, function in AFTER_CONFIG if self.on_ascend else ():
                 _do(module, function, self.config)
             self.package: Any = importlib.import_module("vllm.model_executor.layers.rotary_embedding")
         except ImportError as error:
-            raise Fault(f"bench needs vLLM, whose code it times: {error}") from error
+            raise CannotAnswer(f"bench needs vLLM, whose code it times: {error}") from error
         except Exception as error:
-            raise Fault(f"vLLM cannot be set up as in a worker: {type(error).__name__}: {error}") from error
+            raise CannotAnswer(f"vLLM cannot be set up as in a worker: {type(error).__name__}: {error}") from error
 
-    def build(self, shape: Shape, dtype: Any) -> Embedding:
-        """vLLM's own module for the shape's scaling; the plain class where the shape does not say enough for that."""
+    def build(self, rope: RopeConfig, dtype: Any) -> Embedding:
+        """vLLM's own module for the shape's scaling; the plain class where that cannot be built or is not covered."""
         try:
-            if "mrope_section" in (shape.parameters or {}):
+            if "mrope_section" in (rope.parameters or {}):
                 remark = "sections of several positions, not covered: timed as the plain class"
-                return Embedding(self._rope(shape, dtype, "default", {}), remark, False)
-            module = self._rope(shape, dtype, shape.scaling, shape.parameters or {})
+                return Embedding(self._rope(rope, dtype, "default", {}), remark, False)
+            module = self._rope(rope, dtype, rope.scaling, rope.parameters or {})
             cache = getattr(module, "cos_sin_cache", None)
-            if cache is not None and cache.shape[-1] == getattr(module, "rotary_dim", None) == shape.rotary_dim:
+            if cache is not None and cache.shape[-1] == getattr(module, "rotary_dim", None) == rope.rotary_dim:
                 return Embedding(module, None, True)
             remark, covered = f"{type(module).__name__} is not covered: timed as the plain class", False
         except Exception as error:
-            remark, covered = f"scaling {shape.scaling} cannot be built ({error!r}): timed as the plain class", True
-        return Embedding(self._rope(shape, dtype, "default", {}), remark, covered)
+            remark, covered = f"scaling {rope.scaling} cannot be built ({error!r}): timed as the plain class", True
+        return Embedding(self._rope(rope, dtype, "default", {}), remark, covered)
 
-    def _rope(self, shape: Shape, dtype: Any, kind: str, parameters: dict[str, Any]) -> Any:
+    def _rope(self, rope: RopeConfig, dtype: Any, kind: str, parameters: dict[str, Any]) -> Any:
         from vllm.config import set_current_vllm_config
 
         get_rope = self.package.get_rope
         scaling = {name: value for name, value in parameters.items() if name != "type"} | {"rope_type": kind}
         if "rope_parameters" in inspect.signature(get_rope).parameters:
-            scaling |= {"rope_theta": shape.theta, "partial_rotary_factor": shape.rotary_dim / shape.head_size}
+            scaling |= {"rope_theta": rope.theta, "partial_rotary_factor": rope.rotary_dim / rope.head_size}
             arguments: dict[str, Any] = {"rope_parameters": scaling}
         else:
-            arguments = {"rotary_dim": shape.rotary_dim, "base": shape.theta}
+            arguments = {"rotary_dim": rope.rotary_dim, "base": rope.theta}
             arguments["rope_scaling"] = None if kind == "default" else scaling
-        arguments |= {"max_position": shape.max_position, "is_neox_style": shape.is_neox_style, "dtype": dtype}
+        arguments |= {"max_position": rope.max_position, "is_neox_style": rope.is_neox_style, "dtype": dtype}
         with set_current_vllm_config(self.config):
-            return get_rope(head_size=shape.head_size, **arguments).to(self.device)
+            return get_rope(head_size=rope.head_size, **arguments).to(self.device)
 
     @contextlib.contextmanager
     def step(self, module: Any, positions: Any) -> Iterator[None]:
-        """A forward pass of the model runner with those positions, in which the module may be called."""
+        """The context of the model runner's forward pass with these positions. In it the module may be called."""
         from vllm.config import set_current_vllm_config
 
         with contextlib.ExitStack() as around:
@@ -117,7 +117,7 @@ class Worker:
 
 
 def _do(module_name: str, function: str, config: Any) -> None:
-    """Call it, with the config if it cannot do without; an empty name: the import is all. A module may be missing."""
+    """Import the module, if it exists, and call the function, if it has a name; with the config if it needs one."""
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -131,7 +131,7 @@ def _do(module_name: str, function: str, config: Any) -> None:
 
 
 def _lay_out(module: Any, positions: Any) -> None:
-    """vllm-ascend's cosines and sines of a step, which its ``update_cos_sin`` makes of the cache that it recorded."""
+    """Have vllm-ascend's ``update_cos_sin`` prepare the step's cosines and sines from the module's cache."""
     ascend: Any = importlib.import_module("vllm_ascend.ops.rotary_embedding")
     if not hasattr(ascend, "update_cos_sin"):
         return

@@ -1,4 +1,4 @@
-"""The kernels (``rope``, ``padded``) and what surrounds them: ``plan`` (tiling), ``launch``.
+"""The kernels (``rope``, ``padded``), their plans (tiling) and their launch.
 
-Nothing here knows vLLM. Importing this package imports nothing; its modules import torch and triton.
+Nothing here knows vLLM. Importing this package imports nothing else; its modules import torch and triton.
 """

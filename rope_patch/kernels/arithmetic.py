@@ -1,4 +1,4 @@
-"""What all kernels share: one formula, which row of the cache a position stands for, and where a block lies.
+"""What all kernels share: the formula, the cache row of a position, and the offsets of a block.
 
 With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd lanes (GPT-J)::
 
@@ -34,16 +34,17 @@ def turned(x1, x2, cos, sin, PRODUCTS_FIRST: tl.constexpr):
 
 @triton.jit
 def row_offset(position, cache_rows, cache_stride):
-    """Where a position's row begins, in 32 bits: whatever a position holds, the row is one of the cache's.
+    """Where the row of a position begins. Positions outside the cache are clamped to its rows.
 
-    Vectors of int64 are scalar code on Ascend. Larger caches are refused (``launch.is_big``).
+    In 32 bits, since Ascend computes vectors of int64 one by one. Caches that need more are refused
+    (``launch.is_big``).
     """
     return tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1) * cache_stride
 
 
 @triton.jit
 def block_offsets(token_stride, head_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Of a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element; 32 bits (``plan.MAX_TILE_OFFSET``)."""
+    """Offsets in a ``[BLOCK_T, BLOCK_H, LANES]`` block from its first element, 32 bits (``plan.MAX_TILE_OFFSET``)."""
     t = tl.arange(0, BLOCK_T)[:, None, None] * token_stride
     h = tl.arange(0, BLOCK_H)[None, :, None] * head_stride
     return t + h + tl.arange(0, LANES)[None, None, :]

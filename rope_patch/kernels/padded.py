@@ -1,15 +1,16 @@
-"""The kernel for mainline Triton: CUDA, where it is measured as a proxy, and interpreters.
+"""The kernel for mainline Triton: for CUDA, where it is measured as a proxy, and for interpreters.
 
-A program of its own, with the contract and the arithmetic of Ascend's (``rope.py``, ``arithmetic.py``). Mainline's
-``arange`` takes powers of two only, so blocks of tokens, heads and lanes are rounded up to them, and masked; and there
-is no buffer to cut tiles in. Program ``tile * UNITS + u`` takes a tile's u-th block of heads: those of q, then of k.
+It has the contract and the arithmetic of Ascend's kernels (``rope.py``, ``arithmetic.py``), but its own program:
+mainline's ``arange`` takes powers of two only, so blocks of tokens, heads and lanes are rounded up and masked, and it
+has no unified buffer to cut tiles in. Program ``tile * UNITS + u`` takes the u-th block of heads of a tile of tokens:
+q's blocks first, then k's.
 
 Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 
-* ``STRIDE_UNIT``: what all strides are multiples of; they come divided by it. CUDA's wide accesses need to know.
-* ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes it rotates by them.
-* ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16; hardware rounds to
-  nearest even. There, and only there, the rounding is done on the bits first.
+* ``STRIDE_UNIT``: all strides are multiples of it and are passed divided by it, so that CUDA can use wide accesses.
+* ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates.
+* ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16, where hardware rounds to
+  nearest even. Only for the interpreter, the kernel rounds the bits itself before the cast.
 """
 
 import triton
@@ -23,12 +24,12 @@ from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
 
 @triton.jit
 def _narrow(x, dtype: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
-    """fp32 -> dtype, to nearest even."""
+    """Cast fp32 to dtype, rounding to nearest even."""
     if TRUNCATING_CAST and dtype == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
         # Adding just under half of the last kept place, plus its parity, makes truncation round to nearest even.
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
-        x = tl.where(x == x, rounded, x)  # a NaN's payload must not be carried into its sign
+        x = tl.where(x == x, rounded, x)  # adding to a NaN's bits could carry into its sign
     return x.to(dtype)
 
 
@@ -46,7 +47,7 @@ def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, 
              BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, VECTOR: tl.constexpr):
     """The fp32 cos and sin of the tile's tokens, ``[BLOCK_T, BLOCK_H, HALF_LANES]`` each.
 
-    Each thread fetches the lanes it needs, VECTOR at a time, through its L1: no exchange between threads.
+    Each thread fetches the lanes that it needs itself, VECTOR at a time, so that threads need not exchange them.
     """
     row = row_offset(position, cache_rows, cache_stride)
     if BLOCK_T > 1:
@@ -93,7 +94,7 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, head0, token0, tokens_left, tok
         rest = tl.load(x + rest_at, mask=rest_mask, other=0.0)
         rest_to = 2 * HALF + block_offsets(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         tl.store(y + rest_to, rest, mask=rest_mask)
-    # Gathered once the heads are on their way: the two then wait together.
+    # Loaded after the heads were requested, so that both loads are waited for at the same time.
     cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H, VECTOR)
     if IS_NEOX:
         y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin, PRODUCTS_FIRST=False)
@@ -127,7 +128,7 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     tokens_left = num_tokens - token0
     # Before the branch: a branch that loads them by itself does so later, up to 5% of a small launch.
     if BLOCK_T == 1:
-        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one costs up to 6% of a small launch
+        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one element costs up to 6% of a small launch
     else:
         t = tl.arange(0, BLOCK_T)
         position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)

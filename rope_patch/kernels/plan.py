@@ -1,13 +1,13 @@
-"""How a rotation is cut into programs and tiles: what a plan is, and what it follows from.
+"""What a plan is: how a rotation is cut into programs and tiles, and the facts that decide it.
 
-``plan_ascend`` and ``plan_padded`` know which plans are good for which back end, ``planning`` which is a call's.
+``plan_ascend`` and ``plan_padded`` choose the plans of a shape on their back end, ``planning`` the one for a call.
 """
 
 from dataclasses import dataclass
 
-# Offsets inside a tile are 32-bit, and so are the strides.
+# Offsets inside a tile have 32 bits, and so have the strides.
 MAX_TILE_OFFSET = 2**31 - 1
-# What the first-use check may take at most: vLLM's memory profiling must count what it counted without us.
+# The most memory that the first-use check may take, so that vLLM's memory profiling gives what it gives without it.
 SCRATCH_BYTES = 2**20
 
 
@@ -16,11 +16,11 @@ class Device:
     """What tiling needs to know of a device.
 
     Attributes:
-        max_programs: how many programs to start at most (on Ascend, the vector cores).
-        tile_bytes: fast memory for one tile: the unified buffer, or what stands for it elsewhere.
-        powers_of_two: whether blocks must be powers of two, and be masked (mainline Triton): another kernel.
-        stride_unit: what to divide strides by, if all are multiples of it (CUDA, for wide accesses), or 1.
-        busy_programs: from how many programs on the device counts as busy; fewer are made smaller, and more.
+        max_programs: the most programs to start (on Ascend, the number of vector cores).
+        tile_bytes: fast memory for one tile: the unified buffer, or its counterpart elsewhere.
+        powers_of_two: whether blocks must be powers of two and be masked (mainline Triton, which has its own kernel).
+        stride_unit: what strides are divided by if all are multiples of it (16 on CUDA, for wide accesses), else 1.
+        busy_programs: how many programs keep the device busy; below that, smaller tiles make more programs.
     """
 
     max_programs: int
@@ -32,10 +32,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a call decides its kernel.
+    """The facts of a call that decide its plan.
 
-    ``token_stride`` is the largest of the tensors', in elements; ``itemsize`` and ``cache_itemsize`` are bytes of an
-    element of q and k, and of the cache; ``fresh`` whether any output is a tensor of its own; ``whole_words`` whether
+    ``token_stride`` is the larger one of q's and k's, in elements. ``itemsize`` and ``cache_itemsize`` are the bytes of
+    an element of q and k, and of the cache. ``fresh`` says whether any output is a new tensor, ``whole_words`` whether
     every pair of lanes (2 i, 2 i + 1) is an aligned 32-bit word.
     """
 
@@ -53,9 +53,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a kernel follows from shape and device; ``rope.py`` and ``padded.py`` say what its arguments mean.
+    """The arguments of a kernel that follow from shape and device; ``rope.py`` and ``padded.py`` explain them.
 
-    ``units`` is 0 where programs walk tokens with all their heads, else the number of blocks of heads of a token.
+    ``units`` is the number of blocks that the heads of a token are cut into; 0 if a program takes all heads of a token.
     """
 
     block_tokens: int
@@ -73,13 +73,14 @@ class Plan:
 
     @property
     def least_tokens(self) -> int:
-        """A tile that may begin early must find as many tokens as it has."""
+        """The fewest tokens that the plan can serve. A tile that may overlap the one before it must always be full."""
         return self.block_tokens if self.overlap else 1
 
     def grid(self, num_tokens: int, device: Device) -> tuple[int, int]:
-        """(programs, what each has): contiguous runs of tokens, or of items.
+        """(number of programs, how many tokens each takes, or how many items if there are units).
 
-        Runs are of whole tiles but for the last; where tiles may overlap, of tokens as even as can be.
+        Programs take contiguous runs of whole tiles; the last run may be shorter. Where tiles may overlap, the runs are
+        as even as possible instead.
         """
         items = ceil_div(num_tokens, self.block_tokens) * (self.units or 1)
         each = ceil_div(items, min(items, device.max_programs))
@@ -91,8 +92,11 @@ class Plan:
 
 
 def tried_tokens(shape: Shape, device: Device) -> int:
-    """The largest tile that the first-use check (``trust.trial``) can try: with a tail, fresh outputs beside it,
-    strides rounded up, and a row more of each tensor."""
+    """Tokens of the largest tile that the first-use check (``trust.trial``) can try within SCRATCH_BYTES.
+
+    It needs room for one token more than the tile has, for fresh outputs, for rounded strides and for gaps between
+    rows.
+    """
     heads = [number for number in (shape.num_heads, shape.num_kv_heads) if number]
     rows = sum((2 if shape.fresh else 1) * number + 1 for number in heads)
     head_stride = ceil_div(shape.head_size, device.stride_unit) * device.stride_unit

@@ -1,8 +1,8 @@
 """Plans for mainline Triton: blocks are powers of two, and masked.
 
-On CUDA this is how the kernel is measured on an accelerator at all; a proxy. Its constants come from a sweep over tile
-sizes, blocks of heads and warps on an H200, for the shapes of ``scripts/bench_gpu``: 1024 half lanes for 128 threads
-were within 4% of the best everywhere with many tokens, and half as many within the noise of it with few.
+CUDA is a proxy, to measure the kernel on an accelerator at all. The constants come from a sweep over tile sizes, blocks
+of heads and warps on an H200, for the shapes of ``scripts/bench_gpu``. With many tokens, 1024 half lanes for 128
+threads were within 4% of the best in every case; with few tokens, half as many were within the noise of the best.
 """
 
 import math
@@ -14,7 +14,7 @@ MOST_HEADS = 8
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``planning``: tiles of one token while larger ones would leave the device idle, then the largest."""
+    """The plans, see ``planning``: tiles of one token if larger ones would leave the device idle, else the largest."""
     rows = max(1, device.tile_bytes // (BYTES_PER_HALF_LANE * _up(shape.rotary_dim // 2)))
     block_heads = _even_block(shape.num_heads, rows)
     most = min(tried_tokens(shape, device), MAX_TILE_OFFSET // max(1, shape.token_stride) // 2)
@@ -38,12 +38,12 @@ def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int) -> P
 
 
 def _wide_block(heads: int, most: int) -> int:
-    """All heads in as few blocks of at most ``most`` as there can be."""
+    """The block size that needs the fewest blocks for all heads; at most ``most``."""
     return min(_up(max(1, heads)), _down(min(most, MOST_HEADS)))
 
 
 def _even_block(heads: int, most: int) -> int:
-    """The block of at most ``most`` heads that leaves the fewest lanes idle; the largest such."""
+    """The block size, at most ``most``, that leaves the fewest heads masked; the largest of several."""
     blocks = [1 << i for i in range(_wide_block(heads, most).bit_length())]
     return max(blocks, key=lambda block: (-(-(-heads // block) * block), block))
 

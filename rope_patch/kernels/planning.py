@@ -1,6 +1,6 @@
-"""Which plan for how many tokens: a pure function of shape and device facts.
+"""Chooses the plan for a number of tokens: a pure function of shape and device facts.
 
-At most three plans for a shape, so that a signature compiles at most three kernels.
+A shape has at most three plans, so that a signature compiles at most three kernels.
 """
 
 import functools
@@ -15,11 +15,11 @@ def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
 
 
 def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
-    """All plans that ``make_plan`` chooses from, for ever more tokens."""
+    """All plans that ``make_plan`` chooses from, in the order of growing numbers of tokens."""
     return tuple(plan for plan, _ in _steps(shape, device))
 
 
 @functools.lru_cache(maxsize=1024)
 def _steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """Each plan with the largest number of tokens that it is for. Kept: every new number of tokens asks again."""
+    """Each plan with the largest number of tokens that it is for. Cached, since every new number of tokens needs it."""
     return (plan_padded if device.powers_of_two else plan_ascend).steps(shape, device)

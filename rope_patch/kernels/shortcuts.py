@@ -1,6 +1,6 @@
-"""The ways that PyTorch's and Triton's own generated code takes to a device: what the public functions come to, sooner.
+"""Fast ways to a device that PyTorch's and Triton's generated code uses, where the public functions are slower.
 
-Each is looked for, and where a version has none it is the public function.
+Where a version does not have such a way, the public function is used.
 """
 
 import functools
@@ -13,7 +13,7 @@ import triton
 
 @functools.cache
 def device_getter(device_type: str) -> Callable[[], int]:
-    """What gives the index of the current device, without asking each time whether it was initialised."""
+    """A function that returns the current device's index, and does not check at each call that it is initialised."""
     module, name = {"npu": ("torch_npu._C", "_npu_getDevice")}.get(device_type, ("torch._C", "_cuda_getDevice"))
     getter: Callable[[], int] = getattr(sys.modules.get(module), name, getattr(torch, device_type).current_device)
     return getter
@@ -21,14 +21,15 @@ def device_getter(device_type: str) -> Callable[[], int]:
 
 @functools.cache
 def stream_getter(device_type: str, queued: bool = False) -> Callable[[int], int]:
-    """What gives the current stream of a device, by its index, for a launch that is ``queued`` or goes to it at once.
+    """A function that returns the current stream of a device, given its index.
 
-    torch-npu hands its operators to a queue, which a thread of its own empties into the stream. What goes to the stream
-    at once has to wait until that queue is empty, or it would overtake them. What goes through the queue itself is in
-    order as it is, and to wait would cost each layer what the queue is there to save.
+    torch-npu puts its operators into a task queue, and another thread moves them from there to the stream. A launch
+    that goes directly to the stream must wait until the queue is empty, or it would overtake them; the function then
+    waits. A launch that is ``queued`` itself is in order, and waiting would cost each layer the time that the queue
+    saves.
     """
     getter: Callable[[int], int] | None = None
-    if device_type == "npu":  # the second is what triton-ascend's driver calls, after two imports each time
+    if device_type == "npu":  # triton-ascend's driver calls the second one, after two imports at each call
         module = sys.modules.get("torch_npu._C")
         names = ["_npu_getCurrentRawStreamNoWait"] if queued else []  # since torch-npu 26.0.0
         names.append("_npu_getCurrentRawStream")
@@ -45,10 +46,10 @@ ALLOCATORS = {
 
 @functools.cache
 def allocator(device: torch.device) -> Allocator:
-    """What gives an uninitialised tensor on ``device``, the current one, by its shape, strides and dtype.
+    """A function that returns an uninitialised tensor on ``device``, the current one, given shape, strides and dtype.
 
-    Code that PyTorch's compiler generates allocates through entries past the dispatcher; where a version has none, or
-    none that gives what is expected, it is ``empty_strided``.
+    The code that PyTorch's compiler generates allocates through functions that bypass the dispatcher. Where a version
+    has none, or one that does not give what is expected, ``empty_strided`` is used.
     """
     module, name = ALLOCATORS.get(device.type, ("", ""))
     entry: Allocator | None = getattr(sys.modules.get(module), name, None)
@@ -56,7 +57,7 @@ def allocator(device: torch.device) -> Allocator:
         made = entry((2, 3), (3, 1), torch.float16) if entry else torch.empty(0)
         if entry and (made.shape, made.stride(), made.dtype, made.device) == ((2, 3), (3, 1), torch.float16, device):
             return entry
-    except Exception:  # another version's entry, called in another way
+    except Exception:  # another version's function, which takes other arguments
         pass
     return functools.partial(_empty, device)
 

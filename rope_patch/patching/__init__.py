@@ -1,1 +1,1 @@
-"""Putting things of vLLM's in place and taking them back: import watch, hooks, replacing, targets."""
+"""Replacing attributes of vLLM and putting them back: the import watch, hooks, replacement, targets."""

@@ -1,4 +1,4 @@
-"""When a module appears, which target to apply; applying it, and asking for it back. Knows no RoPE."""
+"""Applies each target when its module has been imported, and takes it back. Knows nothing of RoPE."""
 
 import functools
 import os
@@ -15,15 +15,15 @@ from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.status import Status
 from rope_patch.settings import VARIABLE, Mode, Settings, current
 
-# Held while something is replaced or put back. Never while a module is imported, or vLLM's platform is asked, which
-# imports too: whoever holds the lock of such an import may be waiting for this one.
+# Held while something is replaced or put back. Never held while a module is imported or vLLM's platform is asked, which
+# imports modules too: the thread that holds such a module's import lock may be waiting for this lock.
 _lock = threading.RLock()
-_settings: Settings | None = None  # None until vLLM is looked for
+_settings: Settings | None = None  # None until ``arm`` is called
 _enabled = True
 _verdict: capability.Verdict | None = None  # None until the first target's module is imported
 _forget_variable: Undo | None = None
-_announced_by: int | None = None  # the process, since a fork of it is one that has said nothing yet
-not_capable: capability.NotCapable | None = None  # what ``force`` demanded in vain
+_announced_by: int | None = None  # the process that logged the INFO line; a fork of it has to log its own
+not_capable: capability.NotCapable | None = None  # the error under ``force``, for the plugin to raise again
 
 
 def arm(settings: Settings) -> None:
@@ -36,7 +36,7 @@ def arm(settings: Settings) -> None:
         announcement.say = announce
     import wrapt
 
-    if settings.environment:  # somebody set one, so vLLM will look whether it knows it
+    if settings.environment:  # vLLM will check whether it knows the variables that are set
         wrapt.register_post_import_hook(_make_variable_known, environment_variable.MODULE)
     for target in TARGETS:
         _watch(target)
@@ -77,7 +77,10 @@ def disable() -> None:
 
 
 def _forked() -> None:
-    """Whoever held the lock does not exist in the child; what they had begun is finished by enable or disable."""
+    """Make a new lock: in the child, the thread that may have held it does not exist.
+
+    What that thread had begun is finished by the next ``enable`` or ``disable``.
+    """
     global _lock
     _lock = threading.RLock()
 
@@ -106,7 +109,7 @@ def status() -> Status:
 
 
 def _forget_lost() -> None:
-    """Forget what a reload took away, and make vLLM know the variable again."""
+    """Forget the replacements that a reload removed, and make vLLM know the variable again."""
     global _forget_variable
     outcomes.forget_lost()
     if executed_again(environment_variable.MODULE):
@@ -124,7 +127,7 @@ def _watch(target: Target) -> None:
     import wrapt
 
     def imported(module: ModuleType) -> None:
-        # wrapt calls this before the import is over, or, while it is registered, even before the module is executed.
+        # wrapt calls this before the import has ended; during registration even before the module has been executed.
         if not import_watch.when_complete(module, functools.partial(_at_import, target, module)):
             _apply(target, module)
 
@@ -132,7 +135,7 @@ def _watch(target: Target) -> None:
 
 
 def _at_import(target: Target, module: ModuleType) -> None:
-    """Apply as the module's import ends. Raises into the import only what ``force`` asks for, then and ever after."""
+    """Apply at the end of the module's import. Under ``force`` a missing capability makes it and later imports fail."""
     try:
         _apply(target, module)
     except capability.NotCapable as error:
@@ -142,7 +145,7 @@ def _at_import(target: Target, module: ModuleType) -> None:
 
 
 class _FailingImport:
-    """Makes every later import of a module fail as the first did, under ``force``."""
+    """Under ``force``, makes every later import of a module fail as the first did."""
 
     def __init__(self, name: str, error: Exception) -> None:
         self.name, self.error = name, error
@@ -153,7 +156,7 @@ class _FailingImport:
 
 
 def _apply(target: Target, module: ModuleType) -> None:
-    """Apply. Whatever goes wrong stays here, but for what ``force`` asks for."""
+    """Apply one target. Logs whatever goes wrong, and raises only ``NotCapable`` under ``force``."""
     global _verdict, not_capable
     if not _enabled or target.name in outcomes.undo:
         return
@@ -191,8 +194,8 @@ def _apply(target: Target, module: ModuleType) -> None:
 
 
 def announce() -> None:
-    """Log this process's one INFO line: when all targets are decided, or at first use, since a module may not come."""
-    global _announced_by  # under no lock: in a forked process, whoever holds it may not exist
+    """Log this process's one INFO line: when all targets are decided, or at first use if a module is never imported."""
+    global _announced_by  # without the lock: in a forked process, the thread that holds it may not exist
     if _announced_by != os.getpid() and _verdict is not None:
         _announced_by = os.getpid()
         outcome = f"{outcomes.summary()} ({_verdict.reason})" if _verdict.capable else f"native: {_verdict.reason}"
@@ -200,7 +203,7 @@ def announce() -> None:
 
 
 def _applied() -> list[str]:
-    """What makes graphs other than they would be without us: the targets in place, and the mode they follow."""
+    """What makes graphs differ from those of an unpatched process: the mode, and the targets that are applied."""
     return [current().mode.value, *sorted(outcomes.undo)] if outcomes.undo else []
 
 

@@ -1,7 +1,7 @@
-"""Wait for vLLM, at no cost to a process that never imports it: the standard library only, and little of it.
+"""Notice the import of vLLM, at almost no cost to a process that never imports it: needs nothing but ``sys``.
 
-wrapt takes 70 to 120 ms to import. So a finder stands first on ``sys.meta_path`` until somebody imports ``vllm``; then,
-before vLLM's first line runs, what was asked for is started, which imports the rest.
+wrapt takes 70 to 120 ms to import. So a finder is put first on ``sys.meta_path``. When ``vllm`` is imported, and before
+vLLM's first line runs, the finder calls a function that imports wrapt and the rest of rope_patch.
 """
 
 import sys
@@ -16,10 +16,10 @@ _started = False
 
 
 class Finder:
-    """Finds what the finders after it find; a module that is ``wanted`` is executed by ``around(execute, module)``.
+    """For modules that are ``wanted``: asks the finders after it, and has ``around(execute, module)`` execute them.
 
     ``find_spec`` runs under the interpreter's import lock, where importing anything can deadlock with another thread
-    that is importing; so it imports nothing, and leaves that to the moment when the module is executed.
+    that is importing. So it imports nothing; ``around`` may, since it runs when the module is executed.
     """
 
     def __init__(self, wanted: "Callable[[str], bool]", around: "Callable[[Any, ModuleType], None]") -> None:
@@ -43,10 +43,10 @@ def _surround(loader: "Any", around: "Callable[[Any, ModuleType], None]") -> Non
         del loader.exec_module
         around(loader.exec_module, module)
 
-    try:  # noqa: SIM105  (contextlib is one import more than this file can afford)
+    try:  # noqa: SIM105  (this file must not import contextlib)
         loader.exec_module = exec_module
     except AttributeError:
-        pass  # a loader that takes no attributes: the next module of vLLM's has its turn
+        pass  # this loader takes no attributes; the next module of vLLM will be tried
 
 
 def _of_vllm(name: str) -> bool:
@@ -65,25 +65,25 @@ def watch(start: "Callable[[], None]") -> None:
         once()
         execute(module)
 
-    # Before the look, so that an import in another thread is seen by one of the two.
+    # First the finder, then the look into sys.modules: so an import in another thread is noticed by one of the two.
     sys.meta_path.insert(0, Finder(_of_vllm, before))
     if "vllm" in sys.modules:
         once()
 
 
 def when_complete(module: "ModuleType", action: "Callable[[], None]") -> bool:
-    """Call ``action`` once ``module``, being imported right now, is complete; False if it is complete already.
+    """Call ``action`` when the import of ``module`` has ended; return False if it has ended already.
 
-    wrapt calls its hooks while a module's import is still going on; where it stands in ``sys.modules`` already, even
-    before its last line has run. The import system announces completion nowhere, but marks it: it sets
-    ``_initializing`` on the module's spec to False when the import ends, well or badly. Giving that one spec a class
-    that notices the assignment is synchronous, in the importing thread, and needs no polling.
+    wrapt calls its hooks while the module is still being imported, and, if the module is already in ``sys.modules``,
+    even before its last line has run. Python has no hook for the end of an import, but it marks the end: it sets
+    ``_initializing`` on the module's spec to False, whether the import succeeded or not. So this one spec gets a class
+    that notices the assignment. That needs no polling, and ``action`` runs in the thread that imports.
     """
     spec = getattr(module, "__spec__", None)
     if spec is None or not getattr(spec, "_initializing", False):
         return False
     kind: type = type(spec)
-    if hasattr(kind, "rope_patch_actions"):  # somebody waits for this module already
+    if hasattr(kind, "rope_patch_actions"):  # another action already waits for this module
         waiting = kind.rope_patch_actions
         waiting.append(action)
     else:
@@ -91,17 +91,18 @@ def when_complete(module: "ModuleType", action: "Callable[[], None]") -> bool:
         spec.__class__ = _announcing(kind, module, waiting)
     if getattr(spec, "_initializing", False):
         return True
-    # Another thread's import ended between the look and now; unless the action was called, it is the caller's.
+    # Another thread's import has ended since the first look. The class may not have noticed: then the action is still
+    # waiting, and the caller has to run it.
     try:
         waiting.remove(action)
     except ValueError:
         return True
     object.__setattr__(spec, "__class__", getattr(type(spec), "rope_patch_kind", type(spec)))
-    return sys.modules.get(spec.name) is not module  # then the import failed
+    return sys.modules.get(spec.name) is not module  # True if the import failed, since there is nothing to act on
 
 
 def _announcing(kind: type, module: "ModuleType", waiting: "list[Callable[[], None]]") -> type:
-    """A class for the module's spec that calls who is ``waiting`` when ``_initializing`` becomes False."""
+    """A class for the module's spec that calls the ``waiting`` actions when ``_initializing`` becomes False."""
 
     class Announcing(kind):  # type: ignore[misc]
         rope_patch_actions = waiting
@@ -113,10 +114,10 @@ def _announcing(kind: type, module: "ModuleType", waiting: "list[Callable[[], No
                 object.__setattr__(self, "__class__", kind)
                 while waiting:
                     try:
-                        act = waiting.pop(0)  # each is called once, by whoever takes it
+                        act = waiting.pop(0)  # several threads may be here; each action is called by one of them
                     except IndexError:
                         break
-                    if sys.modules.get(self.name) is module:  # else the import failed
+                    if sys.modules.get(self.name) is module:  # otherwise the import failed
                         act()
 
     return Announcing

@@ -1,12 +1,13 @@
-"""The kill switch for Ray workers, on vLLM versions that copy to them only variables they know.
+"""Make the kill switch reach Ray workers, on vLLM versions that copy only variables they know to them.
 
-Why: switched off, rope_patch touches nothing of vLLM's, so vLLM does not know its variables; and on 0.11 to 0.16 (read)
-    a variable that it does not know stays with the driver. Workers on a node that has rope_patch would then be patched.
-How: the names go into the list in which a vLLM platform keeps further variables to copy, once vLLM's Ray executor is
-    imported; which nobody does who does not use Ray. No attribute is replaced, and nothing that a graph depends on.
+Why: rope_patch, when switched off, touches nothing of vLLM, so vLLM does not know its variables. vLLM 0.11 to 0.16
+    (read in its source) do not copy unknown variables to Ray workers, so workers on a node that has rope_patch would be
+    patched although the driver is switched off.
+How: a vLLM platform has a list of further variables to copy. The names are added to it when vLLM's Ray executor is
+    imported, which happens only where Ray is used. No attribute is replaced, and no graph depends on that list.
 Upstream: ``additional_env_vars`` in vllm/platforms/interface.py, read by vllm/v1/executor/ray_executor.py (0.11:
     vllm/executor/ray_distributed_executor.py).
-Remove when: nobody runs a vLLM that does not copy every ``VLLM_*``.
+Remove when: every vLLM in use copies every ``VLLM_*`` variable.
 """
 
 import sys
@@ -21,7 +22,7 @@ EXECUTORS = ("vllm.executor.ray_distributed_executor", "vllm.v1.executor.ray_exe
 
 
 def watch(names: Sequence[str]) -> None:
-    """Have vLLM copy the variables ``names`` to its Ray workers, from when it imports its Ray executor."""
+    """Once vLLM imports its Ray executor, have it copy the variables ``names`` to its Ray workers."""
 
     def around(execute: Any, module: ModuleType) -> None:
         execute(module)

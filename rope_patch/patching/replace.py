@@ -1,7 +1,7 @@
-"""Replace one attribute of a module or class, and take that back without a trace.
+"""Replace one attribute of a module or class, and undo that without a trace.
 
-wrapt resolves the path and puts the replacement in place. What lands there is a plain function, never wrapt's proxy:
-Dynamo bypasses the proxy silently (torch 2.8, 2.9) or refuses to trace it (2.13), and it neither copies nor pickles.
+wrapt resolves the path and sets the attribute. The replacement is a plain function and not wrapt's proxy, since Dynamo
+silently bypasses the proxy (torch 2.8, 2.9) or refuses to trace it (2.13), and it can be neither copied nor pickled.
 """
 
 import contextlib
@@ -13,38 +13,38 @@ from typing import Any
 
 Undo = Callable[[], None]
 
-# By what was replaced: globals elsewhere (``from module import name``) that go on calling the original.
+# For each replaced attribute: globals of other modules (``from module import name``) that still call the original.
 stale_bindings: dict[str, list[str]] = {}
 
 
-class SomebodyElses(RuntimeError):
-    """An attribute that was replaced once more after us cannot be taken back without undoing theirs."""
+class ReplacedAgain(RuntimeError):
+    """Other code has replaced the attribute after us; undoing ours would undo theirs too."""
 
 
 def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[..., Any]]) -> Undo:
-    """Put ``make(original)`` at ``path`` in ``module``, re-bind live instances, and return what undoes both."""
-    import wrapt  # here, so that status() and disable() answer where it is missing
+    """Put ``make(original)`` at ``path`` in ``module``, re-bind live instances; return what undoes it."""
+    import wrapt  # imported here, so that status() and disable() work where it is missing
 
     owner, attribute, original = wrapt.resolve_path(module, path)
     inherited = attribute not in vars(owner)
-    # Not where it is defined: who calls it from there is none of this target's business.
+    # The module that defines the function is left out: its own calls are not the ones that this target replaces.
     defined_in = sys.modules.get(getattr(original, "__module__", ""))
     stale = [f"{holder}.{name}" for holder, module_, name in bindings(original) if module_ is not defined_in]
     replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
     put_back = False
 
     def undo() -> None:
-        """Raises SomebodyElses with nothing done. After any other error it may be called again, and goes on."""
+        """Raises ReplacedAgain before anything is done. After any other error a second call continues the work."""
         nonlocal put_back
         if not put_back:
             if vars(owner).get(attribute) is not replacement:
-                raise SomebodyElses(f"{module.__name__}.{path} was replaced again by {vars(owner).get(attribute)!r}")
+                raise ReplacedAgain(f"{module.__name__}.{path} was replaced again by {vars(owner).get(attribute)!r}")
             if inherited:
                 delattr(owner, attribute)
             else:
                 setattr(owner, attribute, original)
             put_back = True
-        for _, holder, name in bindings(replacement):  # imported by name since: from module import name
+        for _, holder, name in bindings(replacement):  # modules that did ``from module import name`` since
             setattr(holder, name, original)
         rebind(owner, replacement, original)
 
@@ -59,10 +59,10 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
 
 
 def bindings(function: Any) -> list[tuple[str, types.ModuleType, str]]:
-    """Modules, each with the name it is imported by, and the global of theirs that is ``function`` itself.
+    """Every global that is ``function`` itself: (name of the module, the module, name of the global).
 
-    ``from module import name`` copies: such a global is not reached by replacing the name in the module. Copies are
-    looked through: ``dict.copy`` is one step, and other threads go on importing.
+    ``from module import name`` makes such a global, which keeps the old function when ``module.name`` is replaced.
+    The search goes through copies of the dictionaries, since other threads may be importing; ``dict.copy`` is atomic.
     """
     found = []
     for holder, module in sys.modules.copy().items():
@@ -72,15 +72,15 @@ def bindings(function: Any) -> list[tuple[str, types.ModuleType, str]]:
 
 
 def rebind(owner: object, old: Any, new: Any) -> None:
-    """Point the dispatch of live instances of class ``owner`` from ``old`` to ``new``.
+    """Make live instances of class ``owner`` that dispatch to ``old`` dispatch to ``new``.
 
-    vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. Every live
-    object is looked at, since no cache of vLLM's knows all of them.
+    vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. All live objects
+    are searched, since vLLM keeps no list of its instances.
     """
     if not isinstance(owner, type):
         return
     for candidate in _live_objects():
-        # type(), not isinstance(): that would run the __class__ property of whatever proxies live in the process.
+        # type() and not isinstance(), which would run the __class__ property of any proxy object in the process.
         if issubclass(type(candidate), owner):
             bound = vars(candidate).get("_forward_method")
             if getattr(bound, "__func__", None) is old:
@@ -88,12 +88,12 @@ def rebind(owner: object, old: Any, new: Any) -> None:
 
 
 def _live_objects() -> list[Any]:
-    """Everything that the garbage collector knows, what vLLM froze after start-up (``gc.freeze``) included."""
+    """All objects that the garbage collector tracks, including those that vLLM froze after start-up (``gc.freeze``)."""
     if not gc.get_freeze_count():
         return gc.get_objects()
     gc.unfreeze()
     try:
-        gc.collect()  # as before any freeze: garbage must not be frozen for good
+        gc.collect()  # so that the freeze below does not keep garbage for good
         return gc.get_objects()
     finally:
         gc.freeze()

@@ -1,1 +1,1 @@
-"""What is said of this process: counts, log, status, the report folder, and ranks compared."""
+"""What this process reports: counts, log, status, the report folder, and the comparison of ranks."""

@@ -1,10 +1,10 @@
-"""This process's one INFO line, for who meets the first use and knows nothing of what is patched."""
+"""How the first-use check has this process's one INFO line logged, without importing the patching room above it."""
 
 from collections.abc import Callable
 
 
 def _nothing() -> None:
-    """Nothing is patched here, so there is nothing to say."""
+    """Where nothing is patched, there is nothing to log."""
 
 
 say: Callable[[], None] = _nothing  # set by ``patching.hooks`` when it starts

@@ -1,7 +1,7 @@
-"""The ledger: what became of the calls of each signature, as the host saw it. Totals are its sums.
+"""The ledger: counts the calls of each signature that were served or handed back. Totals are sums over signatures.
 
-A replayed graph runs without the host, and is not counted. Of a compiled graph the decision is taken, and counted, once
-per trace.
+It counts what the host sees. A replayed graph runs without the host, so its calls are not counted. For a compiled graph
+the call is decided, and counted, once per trace.
 """
 
 from collections import Counter
@@ -14,14 +14,14 @@ PASSED, SWITCHED_OFF, NOT_RUN_YET = "passed", "switched off", "not run yet"
 
 
 class Page:
-    """One signature's calls.
+    """The counts of one signature.
 
     Attributes:
-        served: how often the kernel served: eagerly, in the op's body, or traced into a graph. Each a list of one
-            number, so that a cached launch counts without a look-up.
-        fallbacks: why calls went to the original, and how often.
-        check: PASSED, SWITCHED_OFF, or what was wrong; None before there is a verdict.
-        plans: what calls are tiled with, for ever more tokens.
+        served: how often the kernel served, by path: in eager mode, in the op's body, or traced into a graph. Each
+            count is a list of one number, which a cached launch holds and increments without a look-up.
+        fallbacks: the reasons why calls went to the original, and how often.
+        check: the first-use check's result: PASSED, SWITCHED_OFF, or what was wrong; None before the check.
+        plans: the signature's plans, in the order of growing numbers of tokens.
     """
 
     def __init__(self) -> None:
@@ -31,18 +31,18 @@ class Page:
         self.plans: list[dict[str, Any]] = []
 
 
-# Under None, the calls that never came to have a signature: handed back for their arguments, traced, or without tokens.
+# The key None is for calls without a signature: handed back for their arguments, traced, or without tokens.
 _pages: dict[Signature | None, Page] = {}
 
 
 def page(signature: Signature | None = None) -> Page:
-    """The page of a signature, new if there was none."""
+    """The page of a signature. Makes a new one if there is none."""
     found = _pages.get(signature)
     return _pages.setdefault(signature, Page()) if found is None else found
 
 
 def calls() -> Counter[str]:
-    """How often each path served, over all signatures."""
+    """How often the kernel served on each path, over all signatures."""
     total: Counter[str] = Counter()
     for one in _pages.copy().values():
         total.update({path: count for path, (count,) in one.served.items() if count})
@@ -58,12 +58,12 @@ def fallbacks() -> Counter[str]:
 
 
 def signatures() -> dict[str, SignatureStatus]:
-    """Every signature that has a verdict or was handed back, by its words. Copies first: others go on counting."""
+    """Every signature that was checked or handed back, by its name. Iterates over a copy, as other threads count."""
     seen = {}
     for signature, one in _pages.copy().items():
         if signature is not None and (one.check or one.fallbacks):
             check = one.check or NOT_RUN_YET
-            seen[words(signature)] = SignatureStatus(
+            seen[name_of(signature)] = SignatureStatus(
                 path="kernel" if check in (PASSED, SWITCHED_OFF) else "native",
                 check=check,
                 plans=list(one.plans) if one.check else [],
@@ -73,13 +73,13 @@ def signatures() -> dict[str, SignatureStatus]:
     return seen
 
 
-def words(signature: Signature) -> str:
-    """A signature as a person reads it; the device is its last word."""
+def name_of(signature: Signature) -> str:
+    """A signature's name for people. Its last word is the device."""
     return " ".join(str(part).replace("torch.", "") for part in signature)
 
 
 def reset() -> None:
-    """Count from zero; verdicts stay. For a forked process, whose parent's calls are not its own."""
+    """Set all counts to zero and keep the checks' results. For a forked process, which has its parent's counts."""
     for one in _pages.copy().values():
         one.fallbacks.clear()
         for count in one.served.values():
@@ -87,5 +87,5 @@ def reset() -> None:
 
 
 def forget() -> None:
-    """Forget every page, when all signatures are checked anew."""
+    """Forget every page. Called when all signatures will be checked again."""
     _pages.clear()

@@ -1,4 +1,4 @@
-"""Whether the ranks of one engine came to the same verdict. Some ranks native and others not is never meant."""
+"""Whether the ranks of one engine decided alike. That some of them are patched and others native is never intended."""
 
 from collections.abc import Iterable
 
@@ -6,9 +6,9 @@ from rope_patch.reporting.status import Report, Status
 
 
 def disagreements(mine: Report, others: Iterable[Report]) -> list[str]:
-    """What to warn of in this rank: one message for every other rank of its engine that decided otherwise.
+    """The warnings for this rank: one for each other rank of its engine that decided otherwise.
 
-    Undecided is not otherwise: a rank that has not imported vLLM's rotary embedding, or not met a signature yet, will.
+    A rank that has not decided yet does not count: it has not imported vLLM's rotary embedding, or not met a signature.
     """
     me = mine["process"]
     if me["engine"] is None:
@@ -17,7 +17,7 @@ def disagreements(mine: Report, others: Iterable[Report]) -> list[str]:
     for other in others:
         them = other["process"]
         if them["engine"] == me["engine"] and them["rank"] != me["rank"]:
-            here, there = verdict(mine["status"]), verdict(other["status"])
+            here, there = decision(mine["status"]), decision(other["status"])
             if here and there and here != there:
                 messages.append(
                     f"ranks disagree: rank {me['rank']}, this one, is {here}; "
@@ -27,7 +27,7 @@ def disagreements(mine: Report, others: Iterable[Report]) -> list[str]:
     return messages
 
 
-def verdict(status: Status) -> str | None:
+def decision(status: Status) -> str | None:
     """What a process decided, in words; None while it has not."""
     if status["mode"] == "off":
         return f"native ({status['reason']})"
@@ -46,7 +46,7 @@ def _decided(status: Status) -> list[str]:
 
 
 def _of_signatures(mine: Report, other: Report) -> list[str]:
-    """Signatures that both met, and only one serves with the kernel."""
+    """Warnings about signatures that both ranks met, but only one of them serves with the kernel."""
     theirs = {_without_device(name): entry for name, entry in other["status"]["signatures"].items()}
     messages = []
     for name, entry in mine["status"]["signatures"].items():

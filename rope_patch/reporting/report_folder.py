@@ -1,8 +1,9 @@
-"""``VLLM_ASCEND_TRITON_ROPE_REPORT=DIR``: this process's status in a small file there, and reading what others wrote.
+"""``VLLM_ASCEND_TRITON_ROPE_REPORT=DIR``: keeps this process's status in a file there, and reads those of others.
 
-A thread of its own writes, so that a folder that hangs, is full or is gone holds up nobody's forward pass. A file is
-complete or absent (written beside, then renamed), readable by its owner only, and holds no environment but our own
-variables. Files are trusted only if they belong to whoever reads them; nothing in them is executed.
+A separate thread writes, so that a folder that hangs, is full or is gone does not delay a forward pass. A file is
+written under another name and then renamed, so it is complete or absent. Only its owner can read it, and of the
+environment it holds only our own variables. A file is believed only if it belongs to the user who reads it, and nothing
+in it is executed.
 """
 
 import atexit
@@ -16,20 +17,20 @@ import time
 from collections.abc import Callable, Iterator
 
 from rope_patch.reporting import ledger, log, process, ranks
-from rope_patch.reporting.status import Found, Report, Status, expect
+from rope_patch.reporting.status import ReadReport, Report, Status, expect
 
-SECONDS = 2.0  # between two looks at whether something changed
-PULSE = 5.0  # seconds after which a process touches its file, so that other hosts see that it lives
-SILENT = 3 * PULSE  # seconds without that after which it counts as gone on another host, whose clock may differ by few
-LARGEST = 2**20  # bytes of a report worth reading
+SECONDS = 2.0  # between two checks whether something changed
+PULSE = 5.0  # seconds after which a process touches its file, to show other hosts that it is alive
+SILENT = 3 * PULSE  # seconds without a touch after which a process of another host counts as gone; clocks may differ
+LARGEST = 2**20  # bytes of a report that are read
 
 
 class NotOurs(Exception):
-    """The folder is not one to write into or to believe."""
+    """The folder or file belongs to another user, so it is neither written nor believed."""
 
 
 def keep(folder: str, status: Callable[[], Status]) -> None:
-    """Keep a report of this process, and of those it forks, in ``folder`` from now on; ``status`` tells its status."""
+    """From now on, keep a report of this process and of its forks in ``folder``. ``status()`` gives its content."""
     folder = os.path.abspath(folder)
     begin = threading.Thread(target=_keep, args=(folder, status), name="rope_patch-report", daemon=True).start
     os.register_at_fork(after_in_child=lambda: _forked(folder, status))
@@ -38,7 +39,7 @@ def keep(folder: str, status: Callable[[], Status]) -> None:
 
 
 def _forked(folder: str, status: Callable[[], Status]) -> None:
-    """Threads are not forked, counts are; and what the parent served is not the child's."""
+    """A fork inherits the counts but not the thread: set the counts to zero and start a thread."""
     ledger.reset()
     threading.Thread(target=_keep, args=(folder, status), name="rope_patch-report", daemon=True).start()
 
@@ -52,16 +53,16 @@ def _keep(folder: str, status: Callable[[], Status]) -> None:
 
 
 class _Keeper:
-    """Keeps this process's report up to date, and compares it with the other ranks'."""
+    """Keeps this process's report up to date, and compares it with those of the other ranks."""
 
     def __init__(self, folder: str, status: Callable[[], Status]) -> None:
         self.folder, self.status = folder, status
         self.written: object = None
         self.touched = 0.0
-        self.known: dict[str, Found] = {}
+        self.known: dict[str, ReadReport] = {}
 
     def look(self) -> None:
-        """Write if something changed, and compare. Whatever fails is said once."""
+        """Write the report if something changed, and compare. A failure is logged once."""
         try:
             mine = current(self.status())
             facts = mine["process"], mine["status"]
@@ -74,20 +75,20 @@ class _Keeper:
             for message in ranks.disagreements(mine, living(self.folder, self.known)):
                 log.warn_once(f"rope_patch: {message}")
         except Exception as error:
-            self.written = None  # so that a folder that comes back has the report again
+            self.written = None  # so that the report is written again if the folder comes back
             log.warn_once(f"rope_patch: no report in {self.folder}: {type(error).__name__}: {error}")
 
 
 def current(status: Status) -> Report:
-    """This process's report, its status given."""
+    """This process's report with that status."""
     return Report(process=process.this(), written=process.now(), status=status)
 
 
 def write(folder: str, mine: Report) -> None:
-    """Write ``mine`` into ``folder``, which is made if it is not there.
+    """Write ``mine`` into ``folder``, which is created if it does not exist.
 
     Raises:
-        NotOurs: somebody else owns the folder.
+        NotOurs: another user owns the folder.
         OSError: it cannot be written.
     """
     with contextlib.suppress(FileExistsError):
@@ -113,11 +114,11 @@ def _host(name: str) -> str:
     return name.replace(os.sep, "_")
 
 
-def read(folder: str) -> tuple[list[Found], list[str]]:
-    """Every report in ``folder``, and what is wrong with files that are none.
+def read(folder: str) -> tuple[list[ReadReport], list[str]]:
+    """Every report in ``folder``, and what is wrong with the files that cannot be read as reports.
 
     Raises:
-        NotOurs: somebody else owns the folder.
+        NotOurs: another user owns the folder.
         OSError: it cannot be read.
     """
     found, wrong = [], []
@@ -126,18 +127,19 @@ def read(folder: str) -> tuple[list[Found], list[str]]:
             try:
                 found.append(_read_one(directory, name))
             except FileNotFoundError:
-                pass  # gone since it was listed
+                pass  # deleted since it was listed
             except (OSError, ValueError, RecursionError, NotOurs) as error:
                 wrong.append(f"{name}: {error}")
     return found, wrong
 
 
-def living(folder: str, known: dict[str, Found]) -> list[Found]:
-    """The reports in ``folder`` of processes that live, ``known`` ones read again only if they were touched.
+def living(folder: str, known: dict[str, ReadReport]) -> list[ReadReport]:
+    """The reports in ``folder`` of living processes. Raises as ``read`` does.
 
-    The names of files tell who wrote them, so that those that pile up over restarts are not opened. Raises as ``read``.
+    ``known`` holds the reports of the last call, which are read again only if they were touched, and is updated. Files
+    of processes that ended pile up over restarts; they are recognised by their names and not opened.
     """
-    found: dict[str, Found] = {}
+    found: dict[str, ReadReport] = {}
     with _opened(folder) as directory:
         for name in _listed(directory):
             with contextlib.suppress(OSError, ValueError, RecursionError, NotOurs):  # rope-patch status names them
@@ -155,8 +157,8 @@ def _listed(directory: int) -> list[str]:
     return sorted(name for name in os.listdir(directory) if name.endswith(".json") and not name.startswith("."))
 
 
-def is_live(one: Found) -> bool:
-    """Whether the process that wrote ``one`` runs: on this host; on another, as far as is heard of it."""
+def is_live(one: ReadReport) -> bool:
+    """Whether the process that wrote ``one`` is alive. On another host that is judged by its last touch of the file."""
     who = one["process"]
     return _lives(_host(who["host"]), who["pid"], who["started"], one["heartbeat"])
 
@@ -169,7 +171,7 @@ def _lives(host: str, pid: int, started: str, heartbeat: float) -> bool:
 
 @contextlib.contextmanager
 def _opened(folder: str) -> Iterator[int]:
-    """The folder as a descriptor, so that what was looked at is what is used."""
+    """The folder as a descriptor, so that the folder whose owner was checked is the one that is used."""
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         owner = os.fstat(directory).st_uid
@@ -180,13 +182,13 @@ def _opened(folder: str) -> Iterator[int]:
         os.close(directory)
 
 
-def _read_one(directory: int, name: str) -> Found:
+def _read_one(directory: int, name: str) -> ReadReport:
     file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     with os.fdopen(file, "rb") as stream:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
             raise NotOurs("not a file of this user's")
-        loaded = json.loads(stream.read(LARGEST))  # a longer one is cut, and then no JSON
+        loaded = json.loads(stream.read(LARGEST))  # a longer file is cut, which makes it invalid JSON
     expect(loaded, Report, "report")
-    found: Found = loaded | {"heartbeat": facts.st_mtime}
+    found: ReadReport = loaded | {"heartbeat": facts.st_mtime}
     return found

@@ -1,4 +1,4 @@
-"""What a process says of itself, as plain data: ``rope_patch.status()``, and a file of the report folder."""
+"""The form of what a process reports, as plain data: ``rope_patch.status()``, and a file of the report folder."""
 
 import reprlib
 import types
@@ -9,13 +9,13 @@ from rope_patch.reporting import process
 
 
 class SignatureStatus(TypedDict):
-    """Calls of one combination of shape, dtypes and layout."""
+    """One signature: a combination of shape, dtypes and layout."""
 
-    path: str  # "kernel", or "native" once a fault retired it
-    check: str  # "passed", "switched off", "not run yet" (met in a graph capture), or what was wrong
-    plans: list[dict[str, Any]]  # of each number of tokens, the fields of ``rope_patch.kernels.plan.Plan``
-    calls: int  # that the kernel served
-    fallbacks: dict[str, int]  # that the original served, by reason
+    path: str  # "kernel", or "native" if the kernel does not serve it
+    check: str  # "passed", "switched off", "not run yet" (first seen in a graph capture, say), or what was wrong
+    plans: list[dict[str, Any]]  # the fields of each ``rope_patch.kernels.plan.Plan``, for growing numbers of tokens
+    calls: int  # how many the kernel served
+    fallbacks: dict[str, int]  # how many the original served, by reason
 
 
 class Status(TypedDict):
@@ -25,36 +25,36 @@ class Status(TypedDict):
     setting: str | None
     mode: str
     enabled: bool
-    capable: bool | None  # None: not examined, since no target's module was imported yet
+    capable: bool | None  # None before the first target's module is imported
     reason: str
     targets: dict[str, str]
     calls: dict[str, int]
     fallbacks: dict[str, int]
     signatures: dict[str, SignatureStatus]
-    stale: dict[str, list[str]]  # by what was replaced: globals elsewhere that still hold the original
+    stale: dict[str, list[str]]  # for each replaced attribute, globals elsewhere that still hold the original
     environment: dict[str, str]  # rope_patch's own variables
     note: str
 
 
 class Report(TypedDict):
-    """One file of the report folder: who wrote it, when, and its ``rope_patch.status()``."""
+    """One file of the report folder: the process that wrote it, when, and its ``rope_patch.status()``."""
 
     process: process.Process
     written: str  # UTC
     status: Status
 
 
-class Found(Report):
-    """A report that was read, and when its process last touched the file."""
+class ReadReport(Report):
+    """A report that was read from a file, with the time of its process's last touch."""
 
     heartbeat: float
 
 
 def expect(value: Any, kind: Any, place: str) -> None:
-    """See that JSON that somebody wrote has the type ``kind``, one of those above or of their fields.
+    """Check that a JSON value has the type ``kind``, one of the types above or the type of one of their fields.
 
     Raises:
-        ValueError: it has not; names the place in it, what is there and what was expected.
+        ValueError: it has another type; names the place in the report, the value and what was expected.
     """
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -76,4 +76,4 @@ def expect(value: Any, kind: Any, place: str) -> None:
 
 
 def _is_huge(value: object) -> bool:
-    return isinstance(value, int) and abs(value) >= 2**63  # no count or number of ours; sums of such cannot be printed
+    return isinstance(value, int) and abs(value) >= 2**63  # larger than any count, and perhaps too large to print

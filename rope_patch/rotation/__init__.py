@@ -1,1 +1,1 @@
-"""A rotation: the contract, its arguments, the op of compiled graphs, and the dispatch to the kernel."""
+"""A rotation: the contract, its arguments, the op for compiled graphs, and the dispatch to the kernel."""

@@ -1,7 +1,7 @@
-"""What the kernel accepts, and how vLLM's tensor layouts look to it.
+"""Which arguments the kernel accepts, and vLLM's tensor layouts as heads and strides.
 
-One set of rules with two uses: rope_patch's own op raises what is refused, a patched call site counts it and hands the
-call to the original.
+The rules have two users. rope_patch's own op raises an error for arguments that they refuse. A patched call site counts
+the reason and hands the call to the original.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ DEVICES = ("cpu",) if INTERPRETED else ("npu", "cuda")
 
 @dataclass
 class Unsupported:
-    """Why a call is not one for the kernel: the error it would be, and what was expected."""
+    """Why the kernel cannot take a call: the type of the error, and what was expected."""
 
     error: type[Exception]
     expected: str
 
     def raised(self, **arguments: object) -> Exception:
-        """The error, naming what was expected and every argument's value (of a tensor: its kind)."""
+        """The error to raise. It names what was expected and the arguments' values (dtype and layout of a tensor)."""
         values = ", ".join(f"{name}={_kind(value)}" for name, value in arguments.items())
         return self.error(f"expected {self.expected}; got {values}")
 
@@ -60,9 +60,9 @@ def unsupported(
     head_size: int,
     rotary_dim: int,
 ) -> Unsupported | None:
-    """Why the kernel cannot take these arguments, as far as dtypes, devices and head dimensions tell; None if it can.
+    """Why the kernel cannot take these arguments, judged by dtypes, devices and head dimensions; None if it can.
 
-    Looks at nothing that is symbolic while tracing: sizes of token dimensions and strides are for ``parse``.
+    Reads nothing that is symbolic while tracing. ``parse`` also looks at strides and the number of tokens.
     """
     if query.dtype not in FLOATS:
         return Unsupported(TypeError, "query of float16, bfloat16 or float32")
@@ -100,13 +100,13 @@ def _laid_out(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> Call | Unsupported:
-    """The call as the kernel sees it, for arguments that ``unsupported`` has nothing against."""
+    """The call as the kernel sees it, for arguments that ``unsupported`` accepts; or why the kernel cannot take it."""
     for tensor in (query, query if key is None else key):
         if tensor.shape[: positions.dim()] != positions.shape:
             return Unsupported(ValueError, "as many tokens in query and key as in positions")
     if not positions.is_contiguous() or cos_sin_cache.stride(1) != 1:
         return Unsupported(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
-    if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # a number of 64 bits makes another kernel
+    if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # Triton would compile another kernel for a 64-bit stride
         return Unsupported(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
     if is_big(cos_sin_cache):
         return Unsupported(ValueError, f"cos_sin_cache that ends within {MAX_TILE_OFFSET} elements")
@@ -126,9 +126,10 @@ def _laid_out(
 
 
 def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:
-    """Heads and strides of ``[tokens..., H * D]`` or ``[tokens..., H, D]``, or None if they need more than two strides.
+    """Heads and strides of ``[tokens..., H * D]`` or ``[tokens..., H, D]``.
 
-    A dimension of size one has no stride that matters; PyTorch may report anything for it.
+    None if one stride for tokens and one for heads do not describe the tensor. The stride of a dimension of size one
+    does not matter, and PyTorch may report anything for it.
     """
     shape, stride = tensor.shape, tensor.stride()
     if tensor.dim() == token_dims + 2:

@@ -1,4 +1,4 @@
-"""A cached launch: all that a call needs whose layout was served before, but for the addresses."""
+"""A cached launch: starts the kernel for a call whose layout was served before, given the call's addresses."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
 
 Rotated = tuple[torch.Tensor, torch.Tensor | None]
-# Serves query and key, given their addresses, the cache's and the positions'; None, with nothing done, where that is
-# not for it to decide.
+# Takes query, key, and the addresses of query, key, cache and positions. Returns the rotated tensors. Returns
+# None, with nothing done, if another device is current, or if query and key overlap and would be rotated twice.
 CachedLaunch = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
 
 
@@ -24,7 +24,10 @@ def cached_launch(
     spans: tuple[int, int],
     served: list[int],
 ) -> CachedLaunch:
-    """How to serve calls laid out as ``query`` and ``key``. Nothing is looked up when it does: that costs more."""
+    """A function that serves calls with the layout of ``query`` and ``key``.
+
+    All it needs is in local variables, since looking things up at each call would cost time.
+    """
     device, dtype, index = query.device, query.dtype, query.device.index
     current_device, current_stream = device_getter(device.type), stream_getter(device.type, runner.queued)
     programs, run, before, after = launch.programs, runner.run, runner.before, (*launch.numbers, *runner.after)
@@ -33,7 +36,7 @@ def cached_launch(
     empty = allocator(device)
     q_span, k_span = spans
 
-    # The default keeps the kernel loaded.
+    # The argument ``kernel`` is never passed: its default value keeps the compiled kernel loaded.
     def serve(
         query: torch.Tensor, key: torch.Tensor | None, q: int, k: int | None, c: int, p: int, kernel: object = runner
     ) -> Rotated | None:
@@ -54,5 +57,5 @@ def cached_launch(
 
 
 def _contiguous(tensor: torch.Tensor) -> tuple[int, ...]:
-    """The strides of a contiguous tensor of that shape."""
+    """The strides of a contiguous tensor of the same shape."""
     return torch.empty(tensor.shape, device="meta").stride()

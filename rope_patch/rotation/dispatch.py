@@ -1,9 +1,9 @@
 """From vLLM's tensors to a launch: a cached one, or a new one that is then cached.
 
-In eager mode a layer calls with the same shapes and strides as the one before it, so what was worked out for a layout
-is kept: a call of a known layout takes one comparison, its output tensors, and the kernel's own launcher. A layout has
-all that a launch depends on but the addresses, read anew at every call: the same tensor object may have become another
-piece of memory (``tensor.data = other``, ``resize_``).
+In eager mode the layers of a model call with the same shapes and strides, so a launch is worked out once for a layout
+and cached. A call of a cached layout costs one comparison, the allocation of its outputs, and the kernel's own
+launcher. A layout holds everything that a launch depends on except the addresses. Those are read at every call, since
+the same tensor object may have got other memory (``tensor.data = other``, ``resize_``).
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ import torch
 
 from rope_patch.kernels.launch import Call, Launch, device_facts, planned
 from rope_patch.kernels.planning import make_plan
-from rope_patch.kernels.runner import hooked
+from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger
 from rope_patch.rotation.arguments import NO_MEMORY, Unsupported, parse
 from rope_patch.rotation.cached_launch import CachedLaunch, Rotated, cached_launch
@@ -24,12 +24,12 @@ from rope_patch.trust.trial import ALIGNMENT
 Layout = tuple[object, ...]
 SHARED = "query and key share memory that would be rotated in place"
 UNCHECKED = "its kernel is not among those that were checked"
-KEPT = 1024  # layouts, and as many older ones; token counts differ without end, and a step needs a few of them
+MAX_CACHED = 1024  # layouts in each of the two dictionaries: new token counts never end, and a step needs few layouts
 
 _cached: dict[Layout, CachedLaunch] = {}
-_older: dict[Layout, CachedLaunch] = {}  # what was kept before that; whoever is still in use is taken back from here
-# The last call's layout, which is mostly the next one's: comparing is sooner done than hashing. One tuple, so that
-# threads see all of it or none.
+_older: dict[Layout, CachedLaunch] = {}  # what ``_cached`` held when it was last full; a launch that is used moves back
+# The last call's layout, which mostly is the next one's too: comparing two layouts is faster than hashing one. It is
+# one tuple, so that other threads never see a layout with another one's launch.
 _last: tuple[Layout, CachedLaunch | None] = ((), None)
 
 
@@ -45,9 +45,9 @@ def rotate(
 ) -> Rotated | Unsupported | None:
     """Rotate plain tensors; arguments as ``rotary.serve``'s.
 
-    Outputs are new contiguous tensors where the inputs are strided or ``always_fresh`` is set, else the inputs, rotated
-    in place. Otherwise nothing was done: an ``Unsupported`` says what is wrong with the arguments, for the caller to
-    count; None that the kernel is not to be used, and the ledger why.
+    A strided tensor's output is a new contiguous tensor; a contiguous one is rotated in place, unless ``always_fresh``
+    is set. If the call is not served, nothing was done: ``Unsupported`` says what is wrong with the arguments, and the
+    caller has to count it; None means that the kernel must not be used, and the reason is already counted.
     """
     try:
         q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
@@ -78,35 +78,35 @@ def rotate(
         layout += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
     last, cached = _last
     if layout != last:
-        cached = _known(layout)
+        cached = _look_up(layout)
     if cached is not None and q and k != 0 and c and p:
         try:
             rotated = cached(query, key, q, k, c, p)
             if rotated is not None:
                 return rotated
-        except Exception:  # nothing ran: Triton's own way will serve, or say what is wrong
-            _keep(layout, None)
+        except Exception:  # nothing ran; launching through Triton will serve, or say what is wrong
+            _cache(layout, None)
     with _current(query.device):
         call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
         return call if isinstance(call, Unsupported) else _rotate(layout, call, always_fresh)
 
 
-def _known(layout: Layout) -> CachedLaunch | None:
-    """The launch for calls of that layout, if one is cached; then it is the last call's from now on."""
+def _look_up(layout: Layout) -> CachedLaunch | None:
+    """The cached launch for that layout, or None. If there is one, it becomes the last call's."""
     global _last
     cached = _cached.get(layout)
     if cached is not None:
         _last = layout, cached
     elif layout in _older:
         cached = _older.get(layout)
-        _keep(layout, cached)
+        _cache(layout, cached)
     return cached
 
 
-def _keep(layout: Layout, cached: CachedLaunch | None) -> None:
-    """Cache a launch, or None instead of it. Two threads at once may lose one, which is worked out once more then."""
+def _cache(layout: Layout, cached: CachedLaunch | None) -> None:
+    """Cache a launch; None removes it. Two threads may overwrite each other's, which is then worked out once more."""
     global _cached, _older, _last
-    if len(_cached) >= KEPT:
+    if len(_cached) >= MAX_CACHED:
         _cached, _older = {}, _cached
     _last = layout, cached
     if cached is not None:
@@ -117,7 +117,7 @@ def _keep(layout: Layout, cached: CachedLaunch | None) -> None:
 
 
 def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
-    """A call without a cached launch: ask for trust, plan, launch, and cache that."""
+    """Serve a call without a cached launch: ask which kernels are trusted, plan, launch, and cache the launch."""
     path = "op" if always_fresh else "eager"
     query, key = call.query.tensor, call.key.tensor if call.key else None
     out = outputs_of(query, key, always_fresh)
@@ -140,12 +140,12 @@ def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
         return _hand_back(page, UNCHECKED)
     error = _start(launch, call, out)
     if error:
-        return _hand_back(page, first_use.judged(signature, error, query.device))
+        return _hand_back(page, first_use.launch_failed(signature, error, query.device))
     page.served[path][0] += 1
     runner = trusted.runners.get(launch.kernel)
     if runner:
         fresh = not in_place[0], key is not None and not in_place[1]
-        _keep(layout, cached_launch(runner, launch, query, key, *fresh, out.spans, page.served[path]))
+        _cache(layout, cached_launch(runner, launch, query, key, *fresh, out.spans, page.served[path]))
     return rotated
 
 
@@ -155,14 +155,14 @@ def _hand_back(page: ledger.Page, reason: str) -> Rotated | None:
 
 
 def _start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
-    """Start it through Triton; after an error, which is returned, the tensors are as they were.
+    """Start the kernel through Triton. Returns the error if that fails; the tensors then are as they were.
 
-    A hook of Triton's may raise when the kernel runs already, so what would be rotated in place is copied if there are
-    any. Without hooks nothing is raised after a launch.
+    Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are rotated in place
+    are copied first. Without hooks nothing can raise once the kernel was started.
     """
     in_place = [call.query.tensor] if out.query is None else []
     in_place += [call.key.tensor] if out.key is None and call.key else []
-    copies = [tensor.clone() for tensor in in_place] if hooked() else []
+    copies = [tensor.clone() for tensor in in_place] if has_launch_hooks() else []
     try:
         launch.on(call, out.query, out.key)
     except Exception as error:
@@ -173,19 +173,19 @@ def _start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Makes ``device`` the current one, on which Triton launches."""
+    """Make ``device`` the current device, since Triton launches on that one."""
     guard = getattr(getattr(torch, device.type, None), "device", None)
     return guard(device) if guard and device.index is not None else nullcontext()
 
 
 def forget() -> None:
-    """Work everything out anew, for tests and after a kernel cache was cleared."""
+    """Forget all cached launches and first-use checks. For tests, and after a kernel cache was cleared."""
     forget_launches()
     first_use.forget()
 
 
 def forget_launches() -> None:
-    """Launch through Triton once more for every layout."""
+    """Forget all cached launches: the next call of each layout goes through Triton."""
     global _last
     _cached.clear()
     _older.clear()

@@ -1,7 +1,7 @@
-"""``torch.ops.rope_patch.rotary_embedding``: the functional op that stands in traced graphs.
+"""``torch.ops.rope_patch.rotary_embedding``: the op that stands for the rotation in traced graphs.
 
-It mutates nothing and returns nothing that aliases an input: an op with ``mutates_args`` is auto-functionalised into
-clones by the compilers that vllm-ascend uses, and one that returns its inputs breaks torch's aliasing rules.
+It changes no input and returns no alias of one. The compilers that vllm-ascend uses would copy the inputs of an op with
+``mutates_args``, and an op that returns its inputs breaks torch's aliasing rules.
 """
 
 import torch
@@ -29,18 +29,18 @@ def _rotary_embedding(
     """Rotated copies of query and key (an empty tensor for no key); arguments as ``rotary.serve``'s.
 
     Raises:
-        TypeError, ValueError: for a dtype, device or shape that it does not take, naming it, before anything runs.
+        TypeError, ValueError: for a dtype, device or shape that it does not take; names it. Nothing has run then.
     """
     numbers = head_size, rotary_dim, is_neox_style
     rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
     if isinstance(rotated, Unsupported):
-        # A compiler may lay tensors out as it likes: what strides forbid, a copy allows.
+        # A compiler may have chosen strides that the kernel does not take. Copies are contiguous.
         positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
         rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
     if isinstance(rotated, Unsupported):
         named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
         raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
-    if rotated is None:  # the kernel is not to be trusted, and from inside a graph the original is out of reach
+    if rotated is None:  # the kernel must not serve, and the original cannot be called from inside a graph
         rotated_key = None if key is None else _reference(positions, key, cos_sin_cache, *numbers)
         rotated = _reference(positions, query, cos_sin_cache, *numbers), rotated_key
     return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
@@ -67,11 +67,11 @@ def _fake(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    # A schema has no optional results: for no key, an empty tensor.
+    # A schema has no optional results, so an empty tensor stands for no key.
     return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)
 
 
-# One implementation for every back end: what it may run on is checked per call, and by vLLM's platform before.
+# One implementation for every back end: ``dispatch.rotate`` checks the device at each call.
 _library.impl("rotary_embedding", _rotary_embedding, "CompositeExplicitAutograd")
 torch.library.register_fake("rope_patch::rotary_embedding", _fake, lib=_library)
 

@@ -1,4 +1,4 @@
-"""Where query and key are rotated to: in place where they are contiguous, else to new contiguous tensors."""
+"""Where query and key are rotated to: contiguous ones in place, others into new contiguous tensors."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,10 @@ import torch
 
 
 class Outputs(NamedTuple):
-    """None is in place. ``spans`` are the bytes of query and key, if one of them is rotated in place; else 0."""
+    """The new tensors; None for a tensor that is rotated in place.
+
+    ``spans`` are the extents of query and key in bytes if one of them is rotated in place, else zeros.
+    """
 
     query: torch.Tensor | None
     key: torch.Tensor | None
@@ -14,7 +17,7 @@ class Outputs(NamedTuple):
 
 
 def outputs_of(query: torch.Tensor, key: torch.Tensor | None, always_fresh: bool) -> Outputs | None:
-    """New tensors for what is not rotated in place; None if memory that both share would be rotated twice."""
+    """The outputs; None if query and key overlap, so that rotating in place would rotate some memory twice."""
     query_fresh = always_fresh or not query.is_contiguous()
     key_fresh = key is not None and (always_fresh or not key.is_contiguous())
     spans = (0, 0) if key is None or (query_fresh and key_fresh) else (_span(query), _span(key))
@@ -26,10 +29,10 @@ def outputs_of(query: torch.Tensor, key: torch.Tensor | None, always_fresh: bool
 
 
 def _span(tensor: torch.Tensor) -> int:
-    """Bytes from a tensor's first element to behind its last; 0 if it has none."""
+    """Bytes from the start of a tensor's first element to the end of its last; 0 if it has no element."""
     apart = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (1 + apart) * tensor.element_size() if tensor.numel() else 0
 
 
 def _fresh(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.new_empty(tensor.shape)  # contiguous; torch-npu warns of empty_like with a memory format
+    return tensor.new_empty(tensor.shape)  # contiguous; for empty_like with a memory format torch-npu warns

@@ -1,4 +1,4 @@
-"""The contract of a rotation: which calls the kernel serves, in place or fresh, and which go back to the original."""
+"""The contract of a rotation: which calls the kernel may serve, and which go to the original."""
 
 import torch
 from torch import is_grad_enabled
@@ -10,10 +10,10 @@ from rope_patch.rotation import dispatch, ops
 from rope_patch.rotation.arguments import Unsupported, unsupported
 from rope_patch.rotation.cached_launch import Rotated
 
-# A parameter is plain memory; any other subclass (a fake tensor, say) is for the dispatcher to sort out.
+# A parameter is plain memory. Any other subclass (a fake tensor, say) needs PyTorch's dispatcher.
 PLAIN = torch.Tensor, torch.nn.Parameter
-# How many dispatch modes are active (fake tensors, make_fx, counters of operators), and whether torch.jit traces. They
-# see operators, and a kernel that is started on addresses is none. No public function is as quick.
+# How many dispatch modes are active (fake tensors, make_fx, operator counters), and whether torch.jit traces. These see
+# operators only, so they would miss a kernel that is started on addresses. The public functions are slower.
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
 _is_tracing = getattr(torch._C, "_is_tracing", bool)
 
@@ -27,41 +27,41 @@ def serve(
     rotary_dim: int,
     is_neox_style: bool,
 ) -> Rotated | None:
-    """Rotate query and key by position, or return None: then the original must serve, and the reason was counted.
+    """Rotate query and key by position. None means that the original must serve; the reason is already counted.
 
     Args:
         positions: ``[T]`` or ``[B, S]``, int32 or int64.
         query, key: ``[T, H * D]``, ``[T, H, D]`` or ``[B, S, H * D]``, float16, bfloat16 or float32; key may be None.
         cos_sin_cache: ``[max_position, rotary_dim]``, cosines then sines, of query's dtype or float32.
 
-    Eager: a contiguous tensor is rotated in place and returned; for a strided one (the usual view of qkv) a fresh
-    contiguous tensor is returned, pass-through lanes included. Under ``torch.compile`` the functional op is traced:
-    fresh outputs always. Never raises of its own.
+    In eager mode a contiguous tensor is rotated in place and returned. For a strided one (the usual view of qkv) a new
+    contiguous tensor is returned, which includes the lanes that are not rotated. Under ``torch.compile`` the op is put
+    into the graph, and all outputs are new tensors. Never raises of its own: the original serves.
     """
     if is_compiling():
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
-            return _hand_back("gradients wanted")
+            return hand_back("gradients wanted")
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
     try:
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
-            return _hand_back("gradients wanted")
+            return hand_back("gradients wanted")
         if not (
             type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
             and (key is None or type(key) in PLAIN)
         ):  # fmt: skip
             return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
         if forward_ad._current_level >= 0:
-            return _hand_back("in a level of forward-mode differentiation")
+            return hand_back("in a level of forward-mode differentiation")
         if _dispatch_modes() or _is_tracing():
-            return _hand_back("under a dispatch mode or a tracer, which would not see the kernel")
+            return hand_back("under a dispatch mode or a tracer, which would not see the kernel")
         rotated = dispatch.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
-    except Exception as error:  # nothing was started: what is given is of a kind that nobody thought of
+    except Exception as error:  # no kernel was started; the arguments are of an unforeseen kind
         reason = f"arguments of another kind: {type(error).__name__}"
         log.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
         log.logger.debug("rope_patch: a call goes to the original", exc_info=True)
-        return _hand_back(reason)
+        return hand_back(reason)
     if isinstance(rotated, Unsupported):
-        return _hand_back(f"not {rotated.expected}")
+        return hand_back(f"not {rotated.expected}")
     return rotated
 
 
@@ -80,7 +80,7 @@ def _traced(
 ) -> Rotated | None:
     fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim)
     if fault is not None:
-        return _hand_back(f"not {fault.expected}")
+        return hand_back(f"not {fault.expected}")
     _count_trace()
     rotated, rotated_key = ops.rotary_embedding(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
@@ -88,17 +88,13 @@ def _traced(
     return rotated, None if key is None else rotated_key
 
 
-def stand_down(reason: str) -> None:
-    """Count a call that is the original's by a target's own decision, so that ``status()`` says why."""
-    _hand_back(reason)
-
-
-# While it traces, Dynamo runs these and puts nothing of them into the graph.
+# Dynamo calls these two while it traces, and puts nothing of them into the graph.
 @torch.compiler.assume_constant_result
 def _count_trace() -> None:
     ledger.page().served["traced"][0] += 1
 
 
 @torch.compiler.assume_constant_result
-def _hand_back(reason: str) -> None:
+def hand_back(reason: str) -> None:
+    """Count a call that goes to the original, so that ``status()`` says why. Targets call it for their own reasons."""
     ledger.page().fallbacks[reason] += 1

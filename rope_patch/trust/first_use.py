@@ -1,8 +1,8 @@
-"""Trust: a kernel serves a signature only after it was right about it once, on this device.
+"""The first-use check: a kernel serves a signature only after it has rotated that signature rightly on this device.
 
 The engine's own warm-up proves nothing, since its positions are all zero. So the first time that a signature is seen,
-each tile height it can use is run on random q and k, with positions spread over the real cache, and every lane is
-compared with fp64 on the host. That also compiles the kernel before it is needed.
+the kernel of each of its plans is run on random q and k, with positions spread over the real cache, and every lane is
+compared with fp64 on the host. That also compiles the kernels before they are needed.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from rope_patch.trust import trial
 
 
 class Trusted(NamedTuple):
-    """A signature's kernels: right about it once, when planned for ``device``."""
+    """The kernels that may serve a signature. They were planned for ``device``."""
 
     device: Device
-    kernels: frozenset[Kernel] | None  # those that were right; None if nothing was checked, since that is switched off
-    runners: dict[Kernel, Runner]  # those that were found; none without a check
+    kernels: frozenset[Kernel] | None  # those that passed the check; None if the check is switched off
+    runners: dict[Kernel, Runner]  # their own launchers, where one was found; empty if the check is switched off
 
     def includes(self, kernel: Kernel) -> bool:
-        """Whether it was checked; all were where the check is switched off."""
+        """Whether ``kernel`` passed the check. Where the check is switched off, every kernel counts as passed."""
         return self.kernels is None or kernel in self.kernels
 
 
@@ -39,17 +39,17 @@ CAPTURED = "first seen during graph capture"
 NOT_POSSIBLE = "its first-use check was not possible"
 ELSEWHERE = "its first-use check is going on in another thread"
 
-_found: dict[Signature, Trusted | str] = {}
-# Signatures that a thread is examining right now. Nobody waits for another: a lock that is held while kernels are
-# compiled, and modules imported, could be waited for by whoever holds the lock of such an import; and a forked process
-# would inherit it held. Until the check is over the original serves.
+results: dict[Signature, Trusted | str] = {}
+# Signatures that a thread is checking right now. Other threads do not wait; the original serves their calls until the
+# check is over. A lock would be held while kernels are compiled and modules imported: a thread that holds the lock of
+# such an import could wait for it forever, and a forked process would inherit it locked.
 _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
 def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
-    """What may serve calls of the signature, examined at the first sight of one; or why nothing may."""
-    found = _found.get(signature)
+    """The kernels that may serve calls of this signature, or why none may. Checks them once for a signature."""
+    found = results.get(signature)
     if found is not None:
         return found
     if _capturing(call.query.tensor.device):
@@ -58,21 +58,21 @@ def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool
     if _examining.setdefault(signature, me) is not me:
         return ELSEWHERE
     try:
-        found = _found.get(signature)  # another thread may have been done just before
+        found = results.get(signature)  # another thread may have finished just before
         return found or _remember(signature, _examine(signature, call, shape, query_in_place, key_in_place))
     except trial.NotNow as error:
         if NOT_POSSIBLE not in ledger.page(signature).fallbacks:
-            words = ledger.words(signature)
+            words = ledger.name_of(signature)
             log.warn_once(f"rope_patch: {words}: {NOT_POSSIBLE}, and will be tried again: {error}")
         return NOT_POSSIBLE
     finally:
         _examining.pop(signature, None)
 
 
-def judged(signature: Signature, error: Exception, device: torch.device) -> str:
-    """What a launch that failed after all says: a reason, and no more of it if the kernel is not to blame.
+def launch_failed(signature: Signature, error: Exception, device: torch.device) -> str:
+    """The reason to count for a launch that failed although its kernel had passed the check.
 
-    A kernel that is to blame is retired.
+    If the kernel is to blame, its signature is served natively from now on.
     """
     if _is_blameless(error, device):
         return f"could not be started: {type(error).__name__}"
@@ -86,7 +86,7 @@ def _is_blameless(error: Exception, device: torch.device) -> bool:
     if _is_memory(error):
         return True
     synchronize = getattr(getattr(torch, device.type, None), "synchronize", None)
-    if synchronize is None or _capturing(device):  # in a capture a device cannot be waited for
+    if synchronize is None or _capturing(device):  # a device cannot be waited for during capture
         return False
     try:
         synchronize(device)
@@ -96,17 +96,17 @@ def _is_blameless(error: Exception, device: torch.device) -> bool:
 
 
 def forget() -> None:
-    """Check every signature anew, for tests and after a kernel cache was cleared."""
-    _found.clear()
+    """Forget all checks and counts, so that every signature is checked again. For tests; see ``dispatch.forget``."""
+    results.clear()
     ledger.forget()
 
 
 def _remember(signature: Signature, found: Trusted | str) -> Trusted | str:
-    _found[signature] = found
+    results[signature] = found
     page = ledger.page(signature)
     if isinstance(found, str):
         page.check = found
-        log.warn_once(f"rope_patch: native rotary embedding for {ledger.words(signature)}: {found}")
+        log.warn_once(f"rope_patch: native rotary embedding for {ledger.name_of(signature)}: {found}")
     else:
         page.check = ledger.SWITCHED_OFF if found.kernels is None else ledger.PASSED
     return found
@@ -123,10 +123,10 @@ def _said(error: Exception) -> str:
 
 
 def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
-    """Every plan of the call's shape; if one fails, every plan for half of the device's fast memory, once.
+    """Check every plan of the call's shape. If one fails, check once more with plans for half of the fast memory.
 
     Raises:
-        trial.NotNow: it cannot be known now.
+        trial.NotNow: the check is not possible now.
     """
     announcement.say()
     device = device_facts(call.query.tensor.device)
@@ -149,7 +149,7 @@ def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: boo
             raise
         except trial.Wrong as error:
             fault = fault or str(error)
-        except Exception as error:  # a compile failure, an overflowing unified buffer, an internal that moved
+        except Exception as error:  # a compile failure, an overflow of the unified buffer, a changed internal of Triton
             if _is_memory(error):
                 raise trial.NotNow(_said(error)) from error
             fault = fault or _said(error)
@@ -162,7 +162,8 @@ def _is_memory(error: Exception) -> bool:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute on the host without PyTorch's pool of threads: a forked process has none, and would wait for it."""
+    """Compute on the host in this thread only: a forked process has no PyTorch thread pool and would wait for it
+    forever."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

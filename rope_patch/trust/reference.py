@@ -1,4 +1,4 @@
-"""Rotary position embedding in plain PyTorch: the yardstick, and what serves when the kernel may not."""
+"""Rotary position embedding in plain PyTorch, for comparison with the kernel, and to serve in its place in graphs."""
 
 from typing import NamedTuple
 
@@ -13,15 +13,15 @@ def rotate(
     is_neox_style: bool,
     compute_dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """Rotate the first ``rotary_dim`` lanes of every head; the rest passes through.
+    """Rotate the first ``rotary_dim`` lanes of every head; the others are copied.
 
     Args:
         positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows.
         heads: ``[num_tokens, num_heads, head_size]``, any strides.
-        cos_sin_cache: ``[max_position, rotary_dim]``, the cosines of a row, then its sines.
-        compute_dtype: of the arithmetic; the result is rounded once, to ``heads.dtype`` (fp64 stays fp64).
+        cos_sin_cache: ``[max_position, rotary_dim]``; a row holds cosines, then sines.
+        compute_dtype: of the arithmetic.
 
-    Returns a new contiguous tensor of ``heads``' shape: fp64 if computed in fp64, else of its dtype.
+    Returns a new contiguous tensor of ``heads``' shape: fp64 if computed in fp64, else rounded once to ``heads.dtype``.
 
     The formula is RoFormer's (Su et al. 2021, equation 34), with lanes paired as (i, i + rotary_dim / 2) for NeoX
     and as (2 i, 2 i + 1) for GPT-J.
@@ -34,21 +34,21 @@ def rotate(
 
 
 class Compared(NamedTuple):
-    """Every lane of a rotation beside fp64, ``[num_tokens, num_heads, head_size]`` each."""
+    """A rotation compared with fp64. Each tensor is ``[num_tokens, num_heads, head_size]``."""
 
     exact: torch.Tensor
-    error: torch.Tensor  # NaN where the result is
-    bound: torch.Tensor  # what rounding explains; 0 for lanes that pass through
+    error: torch.Tensor  # NaN where the result is NaN
+    bound: torch.Tensor  # the largest error that rounding explains; 0 for lanes that are not rotated
 
     def wrong(self, bound: torch.Tensor | None = None) -> int:
-        """Lanes further off than rounding explains, or than ``bound``. NaN is wrong."""
+        """How many lanes have an error larger than ``bound`` (default: what rounding explains). NaN counts as wrong."""
         return int((~(self.error <= (self.bound if bound is None else bound))).sum())
 
 
 def compared(
     before: torch.Tensor, after: torch.Tensor, rows: torch.Tensor, rotary_dim: int, is_neox_style: bool
 ) -> Compared:
-    """Compare, on the host, ``after`` with the rotation of ``before`` by each token's row of the cache."""
+    """Compare ``after`` with the rotation of ``before``, on the host. ``rows`` are the tokens' rows of the cache."""
     heads = before.cpu().reshape(len(rows), -1, before.shape[-1])
     tokens = torch.arange(len(rows), device="cpu")
     exact, bound = expected(tokens, heads, rows.cpu(), rotary_dim, is_neox_style)
@@ -58,10 +58,11 @@ def compared(
 def expected(
     positions: torch.Tensor, heads: torch.Tensor, cos_sin_cache: torch.Tensor, rotary_dim: int, is_neox_style: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rotation in fp64, and how far each element of a correct fp32 one, rounded once, may lie from it.
+    """The rotation in fp64, and how far each element of a correct result (fp32, rounded once) may lie from it.
 
-    That is half a unit in the last place of the output, and 4 * 2**-24 * (|x1 cos| + |x2 sin|) for the fp32 arithmetic:
-    two products and a sum each lose at most 2**-24 of that, fused or not. Pass-through lanes have no error: 0.
+    That is half a unit in the last place of the output, plus 4 * 2**-24 * (|x1 cos| + |x2 sin|) for the fp32
+    arithmetic: two products and a sum each lose at most 2**-24 of that, fused or not. Lanes that are not rotated must
+    be equal.
     """
     cos, sin = _rows(positions, cos_sin_cache, torch.float64)
     x1, x2 = _parted(heads[..., :rotary_dim].double(), is_neox_style)
@@ -69,7 +70,8 @@ def expected(
     exact = _joined(x1_cos - x2_sin, x2_cos + x1_sin, is_neox_style)
     arithmetic = _joined(x1_cos.abs() + x2_sin.abs(), x2_cos.abs() + x1_sin.abs(), is_neox_style).mul_(4 * 2.0**-24)
     info = torch.finfo(heads.dtype)
-    # A unit in the last place at |y| in [2**e, 2**(e+1)) is eps * 2**e; below the smallest normal it stays there.
+    # A unit in the last place of |y| in [2**e, 2**(e+1)) is eps * 2**e. Below the smallest normal number it is
+    # constant.
     _, exponent = torch.frexp((exact.abs() + arithmetic).clamp_min_(info.smallest_normal))
     bound = arithmetic.add_(torch.exp2(exponent.double() - 1), alpha=info.eps / 2)
     passing = heads[..., rotary_dim:].double()

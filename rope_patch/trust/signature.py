@@ -1,4 +1,4 @@
-"""The signature of a call: what the first-use check tells calls apart by."""
+"""The signature of a call: calls of one signature share kernels, so they share one first-use check."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from rope_patch.trust.trial import ALIGNMENT
 
 
 def signature_of(call: Call, shape: Shape, device: Device, query_in_place: bool, key_in_place: bool) -> Signature:
-    """All that the compiled kernel depends on, but for the number of tokens, whose classes are examined together."""
+    """Everything that the compiled kernel depends on, except the number of tokens: one check tries all plans."""
     query, key = call.query, call.key
     itemsize = query.tensor.element_size()
     unit = stride_unit(call, device)

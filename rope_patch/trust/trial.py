@@ -1,4 +1,4 @@
-"""One kernel run on synthetic data and compared: what the first-use check does to a plan."""
+"""The first-use check of one plan: its kernel is run on synthetic data, and the result is compared with fp64."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,21 +12,20 @@ from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.trust import reference
 
-ALIGNMENT = 16  # bytes; Triton compiles one kernel for pointers that are multiples of it, and another for others
-
-WORD = 4
+ALIGNMENT = 16  # bytes; Triton compiles another kernel for a pointer that is not a multiple of it
+WORD = 4  # bytes
 
 
 class Wrong(Exception):
-    """The kernel ran, and its result is not to be used."""
+    """The kernel must not be used: its result is wrong, or it could not be checked within the memory allowed."""
 
 
 class NotNow(Exception):
-    """The kernel could not be tried, for a reason that is none of its own: no memory for the scratch, say."""
+    """The kernel could not be tried for a reason other than itself, such as no memory for the synthetic tensors."""
 
 
-class Trial(NamedTuple):
-    """Synthetic q or k, what it was before, and where its rotation goes (None: in place)."""
+class Synthetic(NamedTuple):
+    """Synthetic q or k, its values before the rotation, and the output tensor (None: in place)."""
 
     name: str
     heads: Heads
@@ -42,16 +41,16 @@ class Trial(NamedTuple):
 def run(
     call: Call, shape: Shape, plan: Plan, device: Device, query_in_place: bool, key_in_place: bool
 ) -> tuple[Kernel, Runner | None]:
-    """Run ``plan`` on synthetic tensors: two full tiles and a tail where the scratch allows, one full tile at least.
+    """Run ``plan`` on synthetic tensors: two full tiles and a tail if SCRATCH_BYTES allow, at least one full tile.
 
-    Returns which kernel it is that was right, and the kernel's own launcher, if that starts it rightly too.
+    Returns the kernel, and its own launcher if one was found and rotates rightly too.
 
     Raises:
-        Wrong: what Triton starts does not rotate rightly.
-        NotNow: it was not even started.
-        Exception: whatever compiling or starting it raises.
+        Wrong: the kernel does not rotate rightly when Triton starts it, or one tile takes more than SCRATCH_BYTES.
+        NotNow: the kernel was not started.
+        Exception: whatever compiling or starting the kernel raises.
     """
-    # What makes it the kernel that will serve: strides that are multiples of as much, in place or not.
+    # The synthetic tensors must select the kernel that will serve: their strides are multiples of the same unit.
     unit = stride_unit(call, device)
     head_stride = -(-call.head_size // unit) * unit
     copies = 1 if query_in_place and key_in_place else 2
@@ -62,33 +61,33 @@ def run(
     if not num_tokens:
         raise Wrong(f"a tile of {full} tokens takes more than the {SCRATCH_BYTES} bytes that its first-use check may")
     try:
-        generator = torch.Generator("cpu").manual_seed(0)  # not the global one: the model's draws stay what they were
+        generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
         spread = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu")
         positions = _placed(spread.long().to(call.positions.dtype), (1,), call.positions)
         apart = head_stride + (unit < device.stride_unit)
         size = num_tokens, call.head_size
-        query = _trial("query", call.query, size, head_stride, 0 if query_in_place else apart, generator)
-        key = call.key and _trial("key", call.key, size, head_stride, 0 if key_in_place else apart, generator)
-        # Copying to the host waits for the device: what failed there before is not the kernel's fault.
+        query = _synthetic("query", call.query, size, head_stride, 0 if query_in_place else apart, generator)
+        key = call.key and _synthetic("key", call.key, size, head_stride, 0 if key_in_place else apart, generator)
+        # Copying to the host waits for the device, so an earlier fault of the device is raised here, before the launch.
         cache_rows = call.cos_sin_cache.index_select(0, positions).cpu()
     except Exception as error:
         raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
-    if not cache_rows.isfinite().all():  # asleep, or not loaded yet: no kernel is to be judged by that
+    if not cache_rows.isfinite().all():  # vLLM sleeps, or has not loaded the model yet
         raise NotNow("the cache holds values that are not finite")
     call = call._replace(positions=positions, query=query.heads, key=key and key.heads)
-    work, outputs = planned(call, shape, plan, device), (query.out, key and key.out)
-    arguments = *memory(call, *outputs), *work.numbers
-    found = runner.recorded(lambda: work.on(call, *outputs), work.programs, arguments)
-    if found and _is_right(found, call, work, cache_rows, query, key):
-        return work.kernel, found
-    fault = _fault(call, cache_rows, query, key, lambda: work.on(call, *outputs))
+    launch, outputs = planned(call, shape, plan, device), (query.out, key and key.out)
+    arguments = *memory(call, *outputs), *launch.numbers
+    found = runner.recorded(lambda: launch.on(call, *outputs), launch.programs, arguments)
+    if found and _is_right(found, call, launch, cache_rows, query, key):
+        return launch.kernel, found
+    fault = _fault(call, cache_rows, query, key, lambda: launch.on(call, *outputs))
     if fault:
         raise Wrong(fault)
-    return work.kernel, None
+    return launch.kernel, None
 
 
 def _is_right(
-    found: Runner, call: Call, work: Launch, cache_rows: torch.Tensor, query: Trial, key: Trial | None
+    found: Runner, call: Call, launch: Launch, cache_rows: torch.Tensor, query: Synthetic, key: Synthetic | None
 ) -> bool:
     arguments = memory(call, query.out, key and key.out)
     addresses = [tensor if tensor is None else tensor.data_ptr() for tensor in arguments]
@@ -96,24 +95,24 @@ def _is_right(
     stream = stream_getter(device.type, found.queued)(device.index)
     try:
         return not _fault(
-            call, cache_rows, query, key, lambda: found.start(work.programs, stream, (*addresses, *work.numbers))
+            call, cache_rows, query, key, lambda: found.start(launch.programs, stream, (*addresses, *launch.numbers))
         )
-    except Exception:  # Triton's own way remains
+    except Exception:  # then the kernel is started through Triton
         return False
 
 
 def _fault(
-    call: Call, cache_rows: torch.Tensor, query: Trial, key: Trial | None, start: Callable[[], object]
+    call: Call, cache_rows: torch.Tensor, query: Synthetic, key: Synthetic | None, start: Callable[[], object]
 ) -> str | None:
-    """What is wrong with the trials' rotation by ``start``, every lane compared with fp64."""
-    for trial in filter(None, (query, key)):
-        trial.renew()
+    """Rotate the synthetic tensors with ``start`` and compare every lane with fp64. Says what is wrong, or None."""
+    for synthetic in filter(None, (query, key)):
+        synthetic.renew()
     start()
-    for trial in filter(None, (query, key)):
-        after = trial.heads.tensor if trial.out is None else trial.out
-        found = reference.compared(trial.before, after, cache_rows, call.rotary_dim, call.is_neox_style)
+    for synthetic in filter(None, (query, key)):
+        after = synthetic.heads.tensor if synthetic.out is None else synthetic.out
+        found = reference.compared(synthetic.before, after, cache_rows, call.rotary_dim, call.is_neox_style)
         if wrong := found.wrong():
-            return f"first-use check failed: {wrong} of {found.error.numel()} {trial.name} lanes wrong"
+            return f"first-use check failed: {wrong} of {found.error.numel()} {synthetic.name} lanes wrong"
     return None
 
 
@@ -121,22 +120,25 @@ def _both(call: Call) -> list[Heads]:
     return [heads for heads in (call.query, call.key) if heads]
 
 
-def _trial(
+def _synthetic(
     name: str, heads: Heads, shape: tuple[int, int], head_stride: int, apart: int, generator: torch.Generator
-) -> Trial:
-    """Random heads of ``shape``, tokens and lanes of a head; their rows so many lanes apart, or in place for none."""
+) -> Synthetic:
+    """Random heads; ``shape`` is the number of tokens and the head size.
+
+    ``apart`` is the gap between two tokens' rows, in lanes; 0 means contiguous and rotated in place.
+    """
     num_tokens, head_size = shape
     strides = (heads.num_heads * head_stride + apart, head_stride, 1)
     values = torch.randn(num_tokens, heads.num_heads, head_size, generator=generator, device="cpu")
     values = values.to(heads.tensor.dtype)
     tensor = _placed(values, strides, heads.tensor)
     out = torch.full(values.shape, float("nan"), dtype=values.dtype, device=tensor.device) if apart else None
-    return Trial(name, Heads(tensor, heads.num_heads, strides[0], strides[1]), values, out)
+    return Synthetic(name, Heads(tensor, heads.num_heads, strides[0], strides[1]), values, out)
 
 
 def _placed(values: torch.Tensor, strides: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """``values`` on ``like``'s device, with these strides, and no better aligned than ``like`` is."""
-    # Pairs of 16 bits that are whole words stay so: the kernel that will serve is the one to check.
+    # If ``like`` begins at a whole word, so must this: the plan for GPT-J pairs depends on it.
     whole_words = like.data_ptr() % WORD == 0
     offset = 0 if like.data_ptr() % ALIGNMENT == 0 else max(1, WORD // values.element_size()) if whole_words else 1
     extent = 1 + sum((size - 1) * stride for size, stride in zip(values.shape, strides, strict=True))

@@ -1,4 +1,4 @@
-"""What a machine without an NPU lacks above the host CANN, each under a name of its own.
+"""Doubles of what a machine without an NPU lacks above the host CANN, one class or function each.
 
 * ``torchvision``: its released builds do not load beside a CPU build of torch. vllm-ascend's worker patches import
   vision models, which import it; those models are never built here.
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class _StandIn:
-    """A finder: modules of one package exist, and any name imported from them is an empty class."""
+    """A finder for one package: its modules exist, and any name imported from them is an empty class."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -40,9 +40,9 @@ class _StandIn:
 
 @contextlib.contextmanager
 def torchvision() -> Iterator[None]:
-    """``import torchvision...`` succeeds inside, and is forgotten after, so nobody finds it installed."""
+    """``import torchvision...`` succeeds inside; afterwards its modules are removed again."""
     finder = _StandIn("torchvision")
-    sys.meta_path.append(finder)  # last: a real one is found first
+    sys.meta_path.append(finder)  # last, so that a real one is found first
     try:
         yield
     finally:
@@ -52,13 +52,13 @@ def torchvision() -> Iterator[None]:
 
 
 def compiled_extension(utils: ModuleType, rotary_embedding: ModuleType) -> None:
-    """Say that the extension is there, where rotary embedding asks. Its operator's double is the fixture's."""
+    """Report the extension as loaded where rotary embedding asks. The fixture has the double of its operator."""
     if hasattr(rotary_embedding, "_custom_rotary_embedding_enabled"):
         utils._CUSTOM_OP_ENABLED = True
 
 
 def model_config(head_size: int, rotary_dim: int, max_num_tokens: int) -> SimpleNamespace:
-    """A VllmConfig's likeness: a text model with rotary embedding, without MLA."""
+    """Stands in for a VllmConfig: a text model with rotary embedding, without MLA."""
     text = SimpleNamespace(
         partial_rotary_factor=rotary_dim / head_size, to_dict=lambda: {"rope_parameters": {"rope_theta": 10000.0}}
     )

@@ -25,7 +25,7 @@ SHOWN = {
 
 
 def generated(release: str, models: list[str], dtype: str) -> Any:
-    """What ``generate`` prints, run by that release's Python; its progress comes through."""
+    """What ``generate`` prints when that release's Python runs it; its progress is shown."""
     python = ROOT / ".venvs" / f"stack-{release}" / "bin" / "python"
     if not python.exists():
         make = f"bash -c '. scripts/environments.sh; stack_environment {release}'"
@@ -45,7 +45,7 @@ def generated(release: str, models: list[str], dtype: str) -> Any:
 
 
 def served(worker: dict[str, Any]) -> str:
-    """Who rotated, from what the worker says of itself."""
+    """Who rotated, according to the worker's own report."""
     if not worker["imported"]:
         return "rope_patch not imported"
     handed_back = sum(worker["fallbacks"].values())
@@ -53,7 +53,7 @@ def served(worker: dict[str, Any]) -> str:
 
 
 def show(release: str, results: dict[str, Any]) -> bool:
-    """Print it; whether rope_patch's tokens are vLLM's."""
+    """Print it; returns whether rope_patch's tokens are vLLM's."""
     right = True
     for model, ways in results.items():
         print(f"\n{model} (rotary: {tiny.ROTARY[model]}), vllm-ascend {release}")

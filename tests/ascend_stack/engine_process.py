@@ -1,4 +1,4 @@
-"""Whether vllm-ascend's engine can be started by this Python, for tests that start it."""
+"""Whether this Python can start vllm-ascend's engine, for tests that start it."""
 
 import importlib.metadata
 import importlib.util
@@ -10,7 +10,7 @@ from tests.ascend_stack import harness
 from tests.host_cann import fixture
 
 RELEASES = ("0.13.0", "0.18.0", "0.23.0")
-# What vLLM's engine imports of what vLLM requires, beyond its platform and its layers.
+# Packages that vLLM requires and its engine imports, beyond those of its platform and its layers.
 NEEDED = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn")
 VERSION = importlib.metadata.version("vllm-ascend") if importlib.util.find_spec("vllm_ascend") else ""
 
@@ -27,7 +27,7 @@ def missing() -> str:
 
 
 def _mark() -> pytest.MarkDecorator:
-    """Skipped where it cannot be; in our own test script an incomplete environment is a failure."""
+    """Skips the test where it cannot; in our own test script an incomplete environment fails it."""
     why = missing()
     if os.environ.get(fixture.REQUIRED) and "lacks" in why:
         raise RuntimeError(why)

@@ -33,16 +33,16 @@ NEW_TOKENS = 6
 BLOCKS = 32  # 0.18.0 otherwise fills the memory of an NPU
 FIXED = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # functions for workers
+    "VLLM_ALLOW_INSECURE_SERIALIZATION": "1",  # so that functions can be sent to workers
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "engine" / "vllm"),
 }
 WAYS = ("patched", "off", "unpatched")
-WITHIN = ("vllm", "wrongly")  # of the patched engine
+WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine
 
 
-SIZES = [1, 2, 4]  # numbers of tokens that are captured
+SIZES = [1, 2, 4]  # the numbers of tokens that are captured
 MODES: dict[str, dict[str, Any]] = {
     "eager": {"enforce_eager": True},
     # vllm-ascend's compiler, and graphs of the pieces between attention
@@ -51,7 +51,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 CAPTURING = {
     "TASK_QUEUE_ENABLE": "0",  # see host_functions.py
-    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",  # torch 2.13 cannot keep vllm-ascend's compiled functions
+    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",  # torch 2.13 cannot store vllm-ascend's compiled functions
 }
 
 
@@ -74,7 +74,7 @@ def engine(name: str, dtype: str, mode: str) -> Any:
 
 
 def generate(llm: Any) -> dict[str, Any]:
-    """Greedy tokens, and the log-probabilities of the prompts' tokens and the new ones."""
+    """Greedy tokens, and the log-probabilities of the prompts' tokens and of the new tokens."""
     from vllm import SamplingParams
 
     parameters = SamplingParams(
@@ -97,7 +97,7 @@ def plugins_without_us() -> str:
 
 
 def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
-    """One engine, in this process: what came out, by way."""
+    """Run one engine in this process; return what came out, by way."""
     began = time.process_time()
     os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0" if way == "off" else "1"
     if way == "unpatched":

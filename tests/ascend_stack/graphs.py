@@ -3,8 +3,8 @@
 The block is that of a model with query and key norms (Qwen3): split qkv, two norms, rotary embedding. It is traced with
 ``torch.compile(fullgraph=True)`` and handed to the compiler that vllm-ascend gives vLLM: ``AscendCompiler``, by its
 fusion passes and by npugraph_ex; vLLM's own ``EagerAdaptor`` on 0.11, which has none. The fusion pass is the real
-``QKNormRopeFusionPass``, applied to a copy of the graph, since the fused operator needs an NPU; it is told of one
-attention layer, which only a model could register.
+``QKNormRopeFusionPass``, applied to a copy of the graph, since the fused operator needs an NPU; one
+attention layer is registered for it, as a model would.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, dict[str, Any], int, int, bool]] = {
 
 
 class Observation(TypedDict, total=False):
-    """``ops`` are those of the graph that the fusion passes see, where they are asked; ``executed`` those that ran."""
+    """``ops`` are the operators in the graph that the fusion passes see, if they run; ``executed`` those that ran."""
 
     ops: dict[str, int]
     matches: int  # of the fusion pass
@@ -44,7 +44,7 @@ class Observation(TypedDict, total=False):
     fallbacks: dict[str, int]  # rope_patch's, while tracing and running
     error: float  # largest difference to the fp32 reference
     raised: str
-    complaints: list[str]  # warnings, and what was logged as one
+    complaints: list[str]  # Python warnings and logged ones
 
 
 def block(embedding: Any) -> Any:
@@ -76,7 +76,7 @@ def cache_key() -> str:
 
 @functools.cache  # 0.18 and later register a pattern once per process
 def fusion_pass(stack: harness.Stack) -> Any:
-    """The real pass, for a bfloat16 model whose attention has the block's heads; None where there is none."""
+    """The real fusion pass for a bfloat16 model whose attention has the block's heads; None in releases without one."""
     try:
         module = importlib.import_module("vllm_ascend.compilation.passes.qknorm_rope_fusion_pass")
     except ModuleNotFoundError:
@@ -96,7 +96,7 @@ def fusion_pass(stack: harness.Stack) -> Any:
 
 
 class Passes:
-    """In the place of vllm-ascend's pass manager: notes the graph, and what the fusion pass finds in a copy of it."""
+    """Replaces vllm-ascend's pass manager: records the graph, and what the fusion pass finds in a copy of it."""
 
     def __init__(self) -> None:
         self.fusion: Any = None
@@ -115,7 +115,7 @@ def operators(graph: Any) -> dict[str, int]:
 
 
 def compilers(stack: harness.Stack, passes: Passes) -> dict[str, Any]:
-    """Dynamo back ends, by path, as vLLM would call what vllm-ascend names as its compiler."""
+    """Dynamo back ends, by path, which call vllm-ascend's compiler as vLLM does."""
     try:
         from vllm_ascend.compilation.compiler_interface import AscendCompiler
     except ModuleNotFoundError:
@@ -137,7 +137,7 @@ def compilers(stack: harness.Stack, passes: Passes) -> dict[str, Any]:
     def path(enable_npugraph_ex: bool) -> Any:
         def compiler(graph: Any, inputs: Any) -> Any:
             ascend = AscendCompiler()
-            ascend.vllm_config = stack.config  # compute_hash keeps it, where it does
+            ascend.vllm_config = stack.config  # where compute_hash stores it
             switches.enable_npugraph_ex = enable_npugraph_ex
             return ascend.compile(graph, inputs, {COMPILATION_PASS_KEY: passes}, Range(1, 8), "key")[0]
 
@@ -148,7 +148,7 @@ def compilers(stack: harness.Stack, passes: Passes) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def complaints() -> Iterator[list[str]]:
-    """Everything that is warned of, or logged as a warning, inside; numbers and addresses taken out."""
+    """Collects everything that is warned of or logged as a warning inside, with numbers and addresses removed."""
     found: list[str] = []
 
     def note(text: str) -> None:
@@ -193,7 +193,7 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
         try:
             compiled = torch.compile(block(embedding), fullgraph=True, backend=compiler)
             compiled(*arguments)
-            arguments[0] = qkv.npu()  # what rotated in place may have changed
+            arguments[0] = qkv.npu()  # since rotating in place may have changed it
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 after = compiled(*arguments)
             passes.seen["executed"] = sorted({event.key for event in profile.key_averages()})
@@ -214,7 +214,7 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
 
 
 def table(stack: harness.Stack, names: Iterable[str] = CASES) -> dict[str, dict[str, Observation]]:
-    """``{path: {case: Observation}}``; paths that end in "CI" as they are where ``CI`` is set in the environment."""
+    """``{path: {case: Observation}}``. For paths that end in "CI", ``CI`` is set in the environment."""
     passes = Passes()
     found: dict[str, dict[str, Observation]] = {path: {} for path in compilers(stack, passes)}
     aliasing = stack.torch._functorch.config.patch

@@ -1,4 +1,4 @@
-"""One released vllm-ascend in this process, brought to where its worker is before it builds a model.
+"""Sets this process up with one released vllm-ascend, as its worker is before it builds a model.
 
 Real: vLLM, vllm-ascend, torch-npu, Triton-Ascend; the platform is chosen, the patches are applied and the classes are
 registered by vllm-ascend's own functions, in its worker's order. Not real is what ``doubles.py`` lists, and the
@@ -26,7 +26,7 @@ from tests.host_cann import environment
 PACKAGE = Path(__file__).parents[2] / "rope_patch"
 MAX_POSITION = 128
 EVENTS = ("vllm imported", "vllm_ascend imported", "custom ops registered")
-# What vllm-ascend keeps, per process, of the first cache and the last positions it saw.
+# Globals in which vllm-ascend keeps the first cache and the last positions that it saw in this process.
 COPIES = (
     *("_cos_mla", "_sin_mla", "_cos_cache", "_sin_cache", "_cos_sin_cache"),
     *("_cos", "_sin", "_cos_slice", "_sin_slice"),
@@ -35,7 +35,7 @@ CONTEXT = {"is_first_layer": True, "is_draft_model": False, "flash_comm_v1_enabl
 
 
 def missing() -> str:
-    """Why there is no stack in this process; empty if there is."""
+    """Why the stack cannot run in this process; empty if it can."""
     for package in ("vllm", "vllm_ascend", "torch_npu"):
         if importlib.util.find_spec(package) is None:
             return f"no {package}: needs an environment of scripts/environments.sh's stack_environment"
@@ -48,14 +48,14 @@ needs_stack = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 def is_ours(function: Any) -> bool:
-    """Whether it was written in rope_patch: by the whole path, since a clone's folder may be called that too."""
+    """Whether rope_patch contains its code. Compares whole paths, as a clone's folder may be called that too."""
     code = getattr(function, "__code__", None)
     return code is not None and PACKAGE in Path(code.co_filename).parents
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A started stack. ``config`` is the VllmConfig under which embeddings are built and called."""
+    """A stack that is set up. ``config`` is the VllmConfig under which embeddings are built and called."""
 
     version: str
     torch: ModuleType
@@ -110,15 +110,15 @@ class Stack:
 
     @contextlib.contextmanager
     def step(self, embedding: Any, positions: Any, **context: Any) -> Iterator[Any]:
-        """A forward pass of the model runner: its forward context, and cos and sin for its positions where it makes
-        them (0.13 and later). ``context`` overrides ``CONTEXT``, for example ``is_draft_model=True``."""
+        """The context of the model runner's forward pass, with cos and sin for these positions if the runner makes any
+        (0.13 and later). ``context`` overrides ``CONTEXT``, for example ``is_draft_model=True``."""
         from vllm.config import set_current_vllm_config
         from vllm.forward_context import get_forward_context, set_forward_context
 
         if update := getattr(self.rotary_embedding, "update_cos_sin", None):
             likeness = doubles.model_config(embedding.head_size, embedding.rotary_dim, len(positions))
             for name in ("_cos", "_sin"):
-                setattr(self.rotary_embedding, name, None)  # made for another step's number of tokens
+                setattr(self.rotary_embedding, name, None)  # they have another step's number of tokens
             self.rotary_embedding.set_cos_and_sin(likeness, 1, 1, embedding.cos_sin_cache.dtype, "npu:0")
             update(positions)
         with set_current_vllm_config(self.config), set_forward_context(None, self.config):
@@ -128,14 +128,14 @@ class Stack:
             yield forward_context
 
     def rotate(self, embedding: Any, positions: Any, query: Any, key: Any, **context: Any) -> Any:
-        """``embedding(positions, query, key)``, as a model calls it, in a step of its own."""
+        """Calls ``embedding(positions, query, key)`` as a model does, in a new step."""
         with self.step(embedding, positions, **context):
             return embedding(positions, query, key)
 
 
 @functools.cache
 def start(now: Callable[[str], None] = lambda event: None) -> Stack:
-    """Start the stack that is installed here; once per process. Needs the host CANN: see ``missing``.
+    """Set up the stack that is installed here, once per process. Needs the host CANN; see ``missing``.
 
     ``now`` is told, by the names in ``EVENTS``, how far it has come.
     """

@@ -1,18 +1,18 @@
-"""What the tests and the demonstration ask of a worker of vllm-ascend's, through the engine's RPC."""
+"""Functions that tests and the demonstration run in a worker of vllm-ascend, through the engine's RPC."""
 
 import sys
 from typing import Any
 
 
 def embeddings(worker: Any) -> list[Any]:
-    """Its model's rotary embeddings. A module that occurs twice is found once."""
+    """Its model's rotary embeddings, each module once."""
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
     return [m for m in worker.model_runner.get_model().modules() if isinstance(m, RotaryEmbedding)]
 
 
 def evidence(worker: Any) -> dict[str, Any]:
-    """Who rotates, and what rope_patch counted since ``forget_counts``."""
+    """Who rotates, and rope_patch's counts since ``forget_counts``."""
     found: dict[str, Any] = {"imported": "rope_patch" in sys.modules, "device": str(worker.device)}
     found["platform"] = type(worker.worker).__module__  # in vLLM's wrapper
     found["classes"] = sorted({type(m).__name__ for m in embeddings(worker)})

@@ -1,4 +1,4 @@
-"""A stack that lacks something, with rope_patch in it: ``python -m tests.ascend_stack.incapable SITUATION``.
+"""Runs a stack that lacks something, with rope_patch: ``python -m tests.ascend_stack.incapable SITUATION``.
 
 Or "nothing missing". Prints one JSON object: the verdict, what was logged, and the largest error of a Llama 3 and a
 full rotation.
@@ -20,7 +20,7 @@ def no_triton() -> None:
 
 
 def mainline_triton() -> None:
-    """Mainline triton over triton-ascend: its back ends are others, and no driver of theirs is active."""
+    """Mainline triton installed over triton-ascend: it has other back ends, and none of their drivers is active."""
     from triton.backends import backends
 
     del backends["ascend"]
@@ -36,7 +36,7 @@ def inactive_driver() -> None:
 
 
 def atlas_310p() -> None:
-    """A vllm-ascend that was built for Atlas 310P, as that build says it; the host CANN runs as one too."""
+    """A vllm-ascend that was built for Atlas 310P, as its build information says; the host CANN is one too."""
     import vllm_ascend._build_info as built
 
     built.__device_type__, built.__soc_version__ = "_310P", "ASCEND310P3"
@@ -56,7 +56,7 @@ def main(situation: str) -> None:
     lines: list[tuple[str, str]] = []
     make = logging.getLogRecordFactory()
 
-    def noting(*arguments: Any, **named: Any) -> logging.LogRecord:  # vLLM takes handlers of its loggers away
+    def noting(*arguments: Any, **named: Any) -> logging.LogRecord:  # vLLM removes its loggers' handlers
         record = make(*arguments, **named)
         if record.name == "vllm.rope_patch":
             lines.append((record.levelname, record.getMessage()))

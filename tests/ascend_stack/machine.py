@@ -1,4 +1,4 @@
-"""What an engine of vllm-ascend needs of a machine with an NPU, before vLLM is imported: ``prepare()``.
+"""``prepare()`` provides what vllm-ascend's engine needs of a machine with an NPU, before vLLM is imported.
 
 Operators are ``tests/host_cann``'s. Here, each with its limit:
 
@@ -51,7 +51,7 @@ def communicator() -> None:
 
 
 def in_fork(work: Callable[[], Any]) -> Any:
-    """``work()`` in a fork of this process; its result must be picklable, and what it raises is a ``RuntimeError``."""
+    """Run ``work()`` in a fork of this process. Its result must be picklable, its error becomes a RuntimeError."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -85,7 +85,7 @@ atexit.register(_lasting.close)
 
 
 def prepare() -> bool:
-    """Make this process one in which vllm-ascend's engine starts. Whether ``vllm_ascend_C`` is loaded."""
+    """Prepare this process for vllm-ascend's engine. Returns whether ``vllm_ascend_C`` is loaded."""
     python_binding()
     fixture.register()
     communicator()
@@ -98,7 +98,7 @@ def prepare() -> bool:
 
 
 def preload() -> None:
-    """Import what an engine imports with its worker, so that forks need not: platform patches first, as it does."""
+    """Import what an engine and its worker import, so that forks need not; platform patches first, as it does."""
     import vllm
     from vllm.platforms import current_platform
 

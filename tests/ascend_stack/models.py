@@ -1,4 +1,4 @@
-"""Rope parameters of models in the wild, scaled down to ``harness.MAX_POSITION``."""
+"""Rope parameters of published models, scaled down to ``harness.MAX_POSITION``."""
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 YARN = {"factor": 2.0, "original_max_position_embeddings": 64}

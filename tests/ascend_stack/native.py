@@ -1,4 +1,4 @@
-"""What the installed vllm-ascend computes by itself, without rope_patch: ``python -m tests.ascend_stack.native``.
+"""What the installed vllm-ascend computes without rope_patch: ``python -m tests.ascend_stack.native``.
 
 Prints one JSON object. ``errors``: for every dtype and shape of ``tests/shapes.py``, the largest error of query and key
 against the fp32 reference, or the exception's name. ``graphs``: see ``graphs.py``. ``key``: of vLLM's compile cache. A

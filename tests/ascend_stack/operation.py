@@ -1,4 +1,4 @@
-"""An engine of vllm-ascend's while somebody operates it: ``python -m tests.ascend_stack.operation``.
+"""vllm-ascend's engine in operation, switched and reloaded: ``python -m tests.ascend_stack.operation``.
 
 One GLM-4 in eager mode, patched; after each step the same prompts. Prints one JSON object last, of
 ``generate.generate``'s answers by step. The steps, in order: ``at first``; ``disabled`` and ``enabled`` in the worker
@@ -20,12 +20,12 @@ def zero(worker: Any) -> None:
 
 
 def reload(worker: Any) -> None:
-    """vllm-ascend's worker does not hand ``reload_weights`` on; its model runner has it."""
+    """Call the model runner's ``reload_weights``, since vllm-ascend's worker has no such method."""
     worker.model_runner.reload_weights()
 
 
 def refuse_new_kernels(worker: Any) -> None:
-    """From now on, as Ascend's compiler does with what does not fit, whatever other processes compiled."""
+    """From now on, compiling fails as if the kernel did not fit, whatever other processes have compiled."""
     from rope_patch.kernels import rope
 
     def refuses(*arguments: Any, **named: Any) -> None:
@@ -36,7 +36,7 @@ def refuse_new_kernels(worker: Any) -> None:
 
 
 def query_alone_in_place(worker: Any) -> None:
-    """A form of call that no kernel of this process was compiled for: the query contiguous, the key a view."""
+    """A call with a contiguous query and a strided key, for which this process has compiled no kernel."""
     for module in in_worker.embeddings(worker):
         before = vars(module).setdefault("_before", module._forward_method)
         module._forward_method = lambda positions, query, key, before=before: before(positions, query.contiguous(), key)

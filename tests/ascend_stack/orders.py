@@ -13,7 +13,7 @@ from tests.ascend_stack.models import LLAMA3
 
 
 def functions(stack: harness.Stack, models: list[Any]) -> list[Any]:
-    """Everything that rope_patch may replace, and what live instances call."""
+    """Everything that rope_patch may replace, and the methods that live instances call."""
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
     module = stack.rotary_embedding
@@ -22,7 +22,7 @@ def functions(stack: harness.Stack, models: list[Any]) -> list[Any]:
 
 
 def counts(stack: harness.Stack, models: list[Any]) -> list[int]:
-    """How many calls the kernel served of one to each model."""
+    """Call each model once; return how many calls the kernel served."""
     from rope_patch.reporting import ledger
 
     torch = stack.torch

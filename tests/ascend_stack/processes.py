@@ -1,4 +1,4 @@
-"""What a stack does in a process of its own, with rope_patch's mode chosen, asked once for all tests."""
+"""Runs a stack in a new process in one of rope_patch's modes; the answer is cached for all tests."""
 
 import functools
 import json
@@ -34,7 +34,7 @@ def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> A
 
 def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
     variables = environment.variables(build.ensure(), chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
-    variables.pop("CI", None)  # it changes what torch does; the modules that care set what it sets
+    variables.pop("CI", None)  # it changes what torch does; modules that test it set it themselves
     with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments], env=variables, cwd=folder, capture_output=True, text=True

@@ -1,7 +1,7 @@
-"""``rope-patch bench`` on a released vllm-ascend: what serves, and that both are measured, on the host CANN.
+"""``rope-patch bench`` on a released vllm-ascend, on the host CANN: who serves, and that both are measured.
 
-Run in each environment of ``stack_environment``, on the host CANN; see the README. The times are the host's, and only
-looked at for being there.
+Run in each environment of ``stack_environment``, on the host CANN; see the README. The times are the host's, and
+the test only checks that there are some.
 """
 
 import json
@@ -40,19 +40,23 @@ def benched(folder: Path, model: str, *arguments: str) -> Any:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_both_are_measured_and_who_serves_is_said(stack: Stack, model: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from rope_patch.cli import contest
+def test_native_and_patched_are_measured_and_the_row_says_who_serves(
+    stack: Stack, model: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    from rope_patch.cli import measurement
     from rope_patch.patching.targets.ascend_rotary_class import LEFT_TO_FUSION, LEFT_TO_VENDOR
 
-    monkeypatch.setattr(contest, "ON_DEVICE", contest.Effort(2, 2, 2))
-    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")  # which the verb would set, for all of this process's children
+    monkeypatch.setattr(measurement, "ON_DEVICE", measurement.Effort(2, 2, 2))
+    monkeypatch.setenv(
+        "VLLM_LOGGING_LEVEL", "INFO"
+    )  # otherwise the verb would set it for this process's later children
     answer = benched(tmp_path, model, "--tokens", "5")
     vendor = {"full": LEFT_TO_VENDOR, "full 128": LEFT_TO_FUSION} if not stack.has_triton_path else {}
     assert answer.ok
     (row,) = answer.data["results"]
     assert (row["serves"], row["reason"]) == ("native" if model in vendor else "kernel", vendor.get(model))
     assert row["fault"] is None
-    # 0.11 hands the vendor's operator head_size for the rotary dim.
+    # 0.11 passes head_size to the vendor's operator as the rotary dim.
     wrong = ["native differs"] if model == "partial" and stack.version == "0.11.0" else []
     assert [remark[:14] for remark in row["remarks"]] == wrong
     for times in row["native"], row["patched"]:

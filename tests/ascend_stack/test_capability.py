@@ -1,4 +1,4 @@
-"""What is missing leaves the released stack as it was, with one line that says why.
+"""If something is missing, the released stack stays as it was, and one line says why.
 
 Run in the environments of ``stack_environment``, on the host CANN; see the README. Whole processes, so on one release.
 """
@@ -26,7 +26,7 @@ def stack() -> Stack:
 
 
 @pytest.mark.parametrize("situation", REASONS)
-def test_what_is_missing_is_said_once_and_everything_is_as_without_us(stack: Stack, situation: str) -> None:
+def test_what_is_missing_is_logged_once_and_the_stack_behaves_as_without_us(stack: Stack, situation: str) -> None:
     if stack.version != "0.18.0":
         pytest.skip("tried on 0.18.0, the last whose 310P classes can be imported here")
     chip = "310P" if situation == "310P" else None
@@ -43,7 +43,7 @@ def test_what_is_missing_is_said_once_and_everything_is_as_without_us(stack: Sta
     assert not without["logged"]
 
 
-def test_where_all_is_there_one_line_names_all_that_is_replaced(stack: Stack) -> None:
+def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) -> None:
     found = processes.table("tests.ascend_stack.incapable", "1", "nothing missing")
     applied = ["rotary_embedding", "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class"]
     assert [name for name, state in found["targets"].items() if state == "applied"] == applied

@@ -1,4 +1,4 @@
-"""Graph capture and replay through the classes of the released stacks: what is replayed is what eager mode gives.
+"""Graph capture and replay through the classes of the released stacks: a replay gives what eager mode gives.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README. Full rotary of 0.11 and 0.13 is not
 here: the vendor's operators are doubles on the host, which cannot be captured.

@@ -1,4 +1,4 @@
-"""The released stacks as they are: what is selected, what is right or wrong without us, what the base target serves.
+"""The released stacks: which class is selected, what is right or wrong without us, what the base target serves.
 
 In each environment of ``stack_environment``:
 ``python -m tests.host_cann.run pytest tests/ascend_stack/test_classes.py``.
@@ -19,10 +19,10 @@ def both(models):
     return {"bfloat16": models, "float16": models}
 
 
-# By version, what the native path does for bfloat16 and float16: shapes that come out wrong, and shapes that raise.
-# Everything else is right. The doubles of the vendors' operators take part in 0.11 and 0.13: there, what is recorded is
-# whether the operator is handed the right arguments. Made by ``python -m tests.ascend_stack.native``.
-BY_HEAD_SIZE = {"GLM-4-9B", "StableLM-3B", "GPT-J"}  # 0.11 calls a slice of rotary_dim lanes one of head_size lanes
+# For each version, what the native code does in bfloat16 and float16: shapes whose result is wrong, and shapes that
+# raise. All others are right. In 0.11 and 0.13 doubles of the vendors' operators compute the result, so it only shows
+# whether the operator gets the right arguments. Made by ``python -m tests.ascend_stack.native``.
+BY_HEAD_SIZE = {"GLM-4-9B", "StableLM-3B", "GPT-J"}  # 0.11 passes head_size for slices of rotary_dim lanes
 NOT_A_POWER_OF_TWO = {"Phi-3-mini", "Phi-4-mini", "StableLM-3B", "StableLM-2-12B", "GPT-NeoX-20B"}
 WRONG = {
     "0.11.0": {
@@ -33,7 +33,7 @@ WRONG = {
     "0.18.0": both(NOT_A_POWER_OF_TWO),
     "0.23.0": both(NOT_A_POWER_OF_TWO | {"Nemotron-340B", "GLM-5.2 draft"}),
 }
-# All by Ascend's compiler: their tiles overflow the unified buffer, but in 0.11, where an operator's double refuses.
+# Ascend's compiler refuses all of these, as their tiles overflow the unified buffer; in 0.11 an operator's double does.
 RAISES = {
     "0.11.0": {"bfloat16": {"GLM-4.5 tp8", "Qwen3-Next", "Phi-2", "MiMo-V2"}, "float16": {"Phi-2"}},
     "0.13.0": {},
@@ -49,7 +49,7 @@ def stack(npu):
 
 @pytest.fixture(scope="module")
 def native():
-    """The table of ``tests.ascend_stack.native``, from a process with rope_patch switched off."""
+    """The table that ``tests.ascend_stack.native`` makes in a process with rope_patch switched off."""
     return processes.table("tests.ascend_stack.native", "0")["errors"]
 
 
@@ -84,7 +84,7 @@ def test_the_platform_selects_the_class(stack, kind, parameters, name, module):
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.model for shape in SHAPES])
-def test_natively_a_shape_is_right_or_wrong_as_recorded(stack, native, shape, dtype):
+def test_without_us_a_shape_is_right_or_wrong_as_recorded(stack, native, shape, dtype):
     if stack.version not in WRONG:
         pytest.skip(f"nothing is recorded for vllm-ascend {stack.version}")
     found = native[dtype][shape.model]

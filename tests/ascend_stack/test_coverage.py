@@ -1,4 +1,4 @@
-"""The README's coverage table, checked cell by cell against what serves a call on the release that is installed.
+"""The README's coverage table: each cell is checked by a call on the installed release.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.
 """
@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 
 pytestmark = needs_stack
 HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "why")
-ABSENT = "\N{EN DASH}"  # the class, from this release's vLLM
-# The rope_type that vLLM makes a class of, and its parameters.
+ABSENT = "\N{EN DASH}"  # this release's vLLM does not have the class
+# For each class, the rope_type for which vLLM makes it, and its parameters.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "RotaryEmbedding": ("default", {}),
     "YaRNScalingRotaryEmbedding": ("yarn", YARN),
@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def rows() -> list[tuple[str, ...]]:
-    """A row for each class that the table's lines name, each as its cells, back quotes taken off."""
+    """The table as rows of cells without back quotes, one row for each class that a line names."""
     lines = [
         tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
         for line in (ROOT / "README.md").read_text().splitlines()
@@ -60,7 +60,7 @@ def has(name: str) -> bool:
 
 
 def path(stack: Stack, name: str, rotary: str) -> str:
-    """What serves one call to the class that vLLM makes for the name: our kernel, or the native code."""
+    """Call the class once; return who served: our kernel, or the native code."""
     from rope_patch.reporting import ledger
 
     if not has(name):
@@ -82,7 +82,7 @@ def path(stack: Stack, name: str, rotary: str) -> str:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: "-".join(row[:2]))
-def test_a_line_of_the_readmes_table_is_what_serves(stack: Stack, row: tuple[str, ...]) -> None:
+def test_the_readmes_table_says_who_serves(stack: Stack, row: tuple[str, ...]) -> None:
     if stack.version not in HEADING:
         pytest.skip(f"the table has no column for {stack.version}")
     name, rotary = row[:2]
@@ -90,8 +90,8 @@ def test_a_line_of_the_readmes_table_is_what_serves(stack: Stack, row: tuple[str
     assert row[-1], "every line says why"
 
 
-def test_the_table_has_every_class_that_is_ours_or_vllm_ascends(stack: Stack) -> None:
-    """A class that neither has mathematics of its own nor stands in the table was added by this release."""
+def test_the_table_has_every_class_that_we_or_vllm_ascend_serve(stack: Stack) -> None:
+    """A failure names a class that this release has added: it has the base mathematics, but no line in the table."""
     from vllm.model_executor.layers import rotary_embedding as package
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 

@@ -1,7 +1,7 @@
-"""What rope_patch relies on in the vLLM and vllm-ascend that are installed: each failure says what moved.
+"""What rope_patch relies on in the installed vLLM and vllm-ascend. A failure says what has changed upstream.
 
-Run in each environment of ``stack_environment``, on the host CANN; see the README. A new release that fails here needs
-its targets read again before anything is believed of it.
+Run in each environment of ``stack_environment``, on the host CANN; see the README. If a new release fails here,
+compare its code with the targets before anything else.
 """
 
 import ast
@@ -22,7 +22,7 @@ pytestmark = needs_stack
 
 @pytest.fixture(scope="module")
 def stack() -> Stack:
-    """Unpatched while these tests read: what they look at is upstream's."""
+    """Disable rope_patch during these tests, since they look at upstream's code."""
     import rope_patch
 
     stack = start()
@@ -36,7 +36,7 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def calls(function: Callable[..., Any], name: str) -> list[ast.Call]:
-    """Calls to something of that last name in the function's source, in order."""
+    """The calls in the function's source whose last name is ``name``, in order."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return [node for node in found if ast.unparse(node.func).split(".")[-1] == name]
@@ -72,7 +72,7 @@ def test_vllms_base_class_has_the_signature_and_the_attributes(stack: Stack) -> 
     )
 
 
-def test_vllm_ascend_registers_the_classes_that_it_did(stack: Stack) -> None:
+def test_vllm_ascend_registers_the_same_classes_as_before(stack: Stack) -> None:
     from vllm.model_executor import custom_op
 
     holder = custom_op if hasattr(custom_op, "op_registry_oot") else custom_op.CustomOp  # before 0.18
@@ -85,7 +85,7 @@ def test_vllm_ascend_registers_the_classes_that_it_did(stack: Stack) -> None:
     }, "vllm-ascend registers other rotary classes: what it does not register is ours, see the README's table"
 
 
-def test_vllms_known_variables_are_what_we_add_to(stack: Stack) -> None:
+def test_vllm_keeps_its_known_variables_where_we_add_ours(stack: Stack) -> None:
     from vllm import envs
 
     assert isinstance(envs.environment_variables, dict), "vllm.envs moved: see targets/environment_variable.py"
@@ -104,7 +104,7 @@ def test_exactly_one_of_vllm_ascends_call_sites_is_recognised(stack: Stack) -> N
     )
 
 
-def test_the_newer_arrangement_rotates_through_a_module_global_below_the_operator(stack: Stack) -> None:
+def test_newer_releases_rotate_through_a_module_global_below_the_operator(stack: Stack) -> None:
     module = stack.rotary_embedding
     if not stack.has_triton_path:
         pytest.skip("the older arrangement")
@@ -139,7 +139,7 @@ def test_the_newer_class_gathers_positions_before_the_operator(stack: Stack) -> 
     )
 
 
-def test_the_older_arrangement_has_its_method_and_its_inner_function(stack: Stack) -> None:
+def test_older_releases_have_the_method_and_its_inner_function(stack: Stack) -> None:
     module = stack.rotary_embedding
     if stack.has_triton_path:
         pytest.skip("the newer arrangement")
@@ -167,7 +167,7 @@ def test_the_fusion_pass_matches_the_operator_that_we_leave_in_the_graph(stack: 
     assert f"layer.head_size != {head_size}" in source, f"{name} no longer is for head_size {head_size} only"
 
 
-def test_which_chip_it_was_built_for_is_where_we_look(stack: Stack) -> None:
+def test_the_chip_that_it_was_built_for_is_recorded_where_we_look(stack: Stack) -> None:
     built = importlib.import_module("vllm_ascend._build_info")
     assert hasattr(built, "__device_type__") or hasattr(built, "__soc_version__"), (
         "vllm_ascend._build_info no longer names a chip: capability.py takes every chip for capable"

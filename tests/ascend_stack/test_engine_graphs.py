@@ -22,13 +22,13 @@ LAYERS = 2
 
 @pytest.fixture(scope="module")
 def eager() -> Any:
-    """What ``test_engine_tokens.py`` asks too."""
+    """The same runs as in ``test_engine_tokens.py``, which shares them."""
     return table("tests.ascend_stack.generate", "1", *tiny.MODELS)["GLM-4"]
 
 
 @pytest.fixture(scope="module")
 def piecewise() -> Any:
-    """Patched, switched off, and patched again: the second and the third over the compile cache of those before."""
+    """Patched, switched off, and patched again; the second and third run use the compile cache of the earlier ones."""
     ways = ("--ways", "patched", "off", "patched")
     return table("tests.ascend_stack.generate", "1", "GLM-4", "--mode", "piecewise", *ways)["GLM-4"]
 
@@ -44,13 +44,13 @@ def test_decoding_is_replayed(piecewise: Any, way: str) -> None:
     assert counts["replayed"] > counts["captured"] > 0
 
 
-def test_the_kernel_served_warm_up_captures_and_prefill_and_replays_call_nobody(piecewise: Any) -> None:
+def test_the_kernel_serves_warm_up_captures_and_prefill_and_replays_make_no_calls(piecewise: Any) -> None:
     start, after = piecewise["patched"]["at_start"], piecewise["patched"]["worker"]
     assert sum(start["calls"].values()) > LAYERS
     assert sum(after["calls"].values()) == LAYERS
     assert (start["fallbacks"], after["fallbacks"]) == ({}, {})
 
 
-def test_a_warm_compile_cache_stays_on_its_side_of_the_switch(piecewise: Any) -> None:
+def test_patched_and_switched_off_engines_do_not_share_compiled_graphs(piecewise: Any) -> None:
     assert piecewise["off"]["worker"]["mode"] == "off"
     assert (piecewise["off"]["at_start"]["calls"], piecewise["off"]["worker"]["calls"]) == ({}, {})

@@ -1,4 +1,4 @@
-"""vllm-ascend's engine while somebody operates it: switched off and on, reloaded, and with a compiler that refuses.
+"""vllm-ascend's engine in operation: switched off and on, reloaded, and with a compiler that refuses a kernel.
 
 Run in an environment of ``stack_environment``, on the host CANN; ``operation.py`` has the steps.
 """
@@ -25,11 +25,11 @@ def steps() -> Any:
 
 
 @pytest.mark.parametrize("step", ["disabled", "enabled", "reloaded", "faulty", "after"])
-def test_requests_go_on_with_the_same_tokens(steps: Any, step: str) -> None:
+def test_requests_get_the_same_tokens_in_every_step(steps: Any, step: str) -> None:
     assert steps[step]["tokens"] == steps["at first"]["tokens"]
 
 
-def test_without_weights_they_are_others(steps: Any) -> None:
+def test_without_weights_the_tokens_differ(steps: Any) -> None:
     assert steps["zeroed"]["tokens"] != steps["at first"]["tokens"]
 
 
@@ -41,7 +41,7 @@ def test_who_serves_follows_the_switch(steps: Any, step: str, calls: int) -> Non
     assert steps[step]["worker"]["fallbacks"] == {}
 
 
-def test_a_new_form_of_call_that_the_compiler_refuses_is_served_natively(steps: Any) -> None:
+def test_a_new_layout_whose_kernel_the_compiler_refuses_is_served_natively(steps: Any) -> None:
     worker = steps["faulty"]["worker"]
     assert (worker["calls"], sum(worker["fallbacks"].values())) == ({}, CALLS)
     assert any("ub overflow" in signature["check"] for signature in worker["signatures"].values())

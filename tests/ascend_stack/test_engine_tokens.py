@@ -21,8 +21,8 @@ WRONG = {"Phi-3", "StableLM"} if VERSION in ("0.18.0", "0.23.0") else set()
 REFUSED = {"ERNIE-4.5"} if VERSION == "0.18.0" else set()
 # Full rotary of the base class is left to the vendor's operator on 0.13.
 LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3", "Qwen3", "ERNIE-4.5"}
-# vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention make more of a last bit.
-# Half positions change log-probabilities by more than 3.
+# vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention enlarge the difference.
+# Halved positions change log-probabilities by more than 3.
 TOLERANCE = 0.25
 
 Found = dict[str, dict[str, Any]]
@@ -44,13 +44,13 @@ def model(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def test_the_engine_is_vllm_ascends_on_a_device(float32: dict[str, Found], model: str) -> None:
+def test_the_engine_runs_vllm_ascends_worker_on_a_device(float32: dict[str, Found], model: str) -> None:
     worker = float32[model]["patched"]["worker"]
     assert worker["platform"].startswith("vllm_ascend.worker.")
     assert worker["device"] == "npu:0"
 
 
-def test_patched_it_generates_what_vllms_own_rotary_code_does(float32: dict[str, Found], model: str) -> None:
+def test_a_patched_engine_generates_what_vllms_own_rotary_code_does(float32: dict[str, Found], model: str) -> None:
     ways = float32[model]
     assert ways["patched"]["tokens"] == ways["vllm"]["tokens"]
     (file,) = ways["vllm"]["worker"]["files"]
@@ -58,7 +58,7 @@ def test_patched_it_generates_what_vllms_own_rotary_code_does(float32: dict[str,
     assert ways["vllm"]["worker"]["calls"] == {}, "the kernel took no part"
 
 
-def test_switched_off_it_generates_what_an_engine_without_us_does(float32: dict[str, Found], model: str) -> None:
+def test_a_switched_off_engine_generates_what_one_without_us_does(float32: dict[str, Found], model: str) -> None:
     ways = float32[model]
     if model in REFUSED:
         assert "MLIRCompilationError" in ways["off"]["raised"]

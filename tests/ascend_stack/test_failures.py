@@ -1,4 +1,4 @@
-"""Failures on the released stacks stay ours: the model runs natively for just that, and one WARNING says what and why.
+"""Failures on the released stacks: only the failing signature is served natively, and one WARNING says what and why.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README. Llama 3's class serves, whose native
 code is PyTorch's and right for every shape.
@@ -31,7 +31,7 @@ def stack() -> Stack:
 
 @pytest.fixture
 def warned() -> Iterator[list[str]]:
-    """What rope_patch warns of; every signature is checked anew, before and after."""
+    """The WARNINGs of rope_patch. Checks of earlier tests are forgotten, and so are this test's afterwards."""
     from rope_patch.reporting import log
     from rope_patch.rotation import dispatch
 
@@ -39,7 +39,7 @@ def warned() -> Iterator[list[str]]:
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     log.logger.addHandler(handler)
-    log._warned.clear()
+    log.warned.clear()
     dispatch.forget()
     yield said
     log.logger.removeHandler(handler)
@@ -65,14 +65,16 @@ def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
     return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
 
-def test_a_wrong_result_at_first_use_is_found_and_only_that_signature_is_native(
+def test_a_wrong_kernel_is_found_at_first_use_and_only_its_signature_is_native(
     stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rope_patch.kernels.launch import Launch
 
     right = Launch.on
 
-    def wrong(work: Launch, call: Any, query_out: Any, key_out: Any) -> None:  # no kernel, so no launcher of its own
+    def wrong(
+        work: Launch, call: Any, query_out: Any, key_out: Any
+    ) -> None:  # returns no kernel, so no launcher is recorded
         right(work, call, query_out, key_out)
         if call.query.num_heads == 3:
             (call.query.tensor if query_out is None else query_out).view(-1)[0] += 1
@@ -107,13 +109,13 @@ def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
 
 
 @pytest.mark.parametrize("trouble", ["no folder can be made", "the disk is full"])
-def test_a_triton_cache_that_cannot_be_written_is_no_reason_to_stop(
+def test_a_triton_cache_that_cannot_be_written_stops_nothing(
     stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str
 ) -> None:
-    """Read-only or full: root, which runs tests, may write anywhere, so the folder lies below a file."""
+    """Read-only or full. Root, who may run the tests, can write anywhere, so the folder is below a file."""
     from triton.runtime import cache
 
-    # Heads that no other test has, since what is compiled stays in the process.
+    # Numbers of heads that no other test has, since compiled kernels stay in the process.
     num_heads = 5 if trouble == "the disk is full" else 6
     if trouble == "the disk is full":
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -131,7 +133,7 @@ def test_a_triton_cache_that_cannot_be_written_is_no_reason_to_stop(
     assert ("No space left" if trouble == "the disk is full" else "Not a directory") in warned[0]
 
 
-def test_a_call_site_that_has_changed_is_left_alone_and_said(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_site_that_has_changed_is_left_alone_and_reported(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     import rope_patch
 
     name = "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class"
@@ -175,7 +177,7 @@ def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Pat
     for worker in workers:
         while (line := worker.stdout.readline()) != "ready\n":
             assert line, worker.stderr.read()
-    for worker in workers:  # all are there: off they go
+    for worker in workers:  # all have started; let them compile
         worker.stdin.write("\n")
         worker.stdin.flush()
     for worker in workers:

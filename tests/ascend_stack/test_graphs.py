@@ -1,4 +1,4 @@
-"""Graph mode of the released stacks: fusions kept, the intended operator in the graph, nothing new complained of.
+"""Graph mode of the released stacks: fusions are kept, the right operator is in the graph, and no warning is new.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.
 What is compared is observed by ``tests/ascend_stack/graphs.py``: natively in a process of its own.
@@ -18,7 +18,7 @@ pytestmark = harness.needs_stack
 OUR_OP, OUR_KERNEL = "rope_patch::rotary_embedding", "rotary_kernel"
 UPSTREAMS_OP, UPSTREAMS_KERNEL = "vllm::npu_rotary_embedding", "_triton_rope"
 FUSED = "vllm::qkv_rmsnorm_rope"
-# 0.13 asks npugraph_ex for kernels of static shapes, and torchair then for what only a device's runtime does.
+# 0.13 asks npugraph_ex for kernels of static shapes, for which torchair needs a device's runtime.
 CANNOT_RUN_HERE = "AclopStartDumpArgs execute failed"
 
 
@@ -42,14 +42,14 @@ def patched(stack):
 
 @pytest.fixture(scope="module")
 def everything(stack):
-    """Under ``all``: the cases that it changes, and those that it must not."""
+    """Under ``all``: the cases that it changes, and those that it must not change."""
     with under_all():
         return graphs.table(stack, ("full 128", "GPT-J 128"))
 
 
 @contextlib.contextmanager
 def under_all():
-    """The targets as they are under ``VLLM_ASCEND_TRITON_ROPE=all``, in a process that was started without it."""
+    """Applies the targets as under ``VLLM_ASCEND_TRITON_ROPE=all``, in a process that was started without it."""
     import rope_patch
     from rope_patch.patching.targets import TARGETS, NotApplicable
     from rope_patch.settings import VARIABLE, parse
@@ -102,9 +102,9 @@ def test_npugraph_ex_fuses_as_often_patched_as_unpatched(native, patched):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_graph_runs_the_operator_that_is_meant(native, patched, everything, case):
+def test_the_graph_runs_the_right_operator(native, patched, everything, case):
     """Ours for partial rotary of the older releases and for classes upstream does not register; upstream's operator,
-    with our kernel inside, on the newer; the vendor's where we stand down."""
+    with our kernel inside, on the newer; the vendor's where a call is left native."""
     kind, _, head_size, rotary_dim, is_neox_style = CASES[case]
     for mode, table in (("1", patched), ("all", everything)):
         for path, name, seen in runs(table):
@@ -129,9 +129,9 @@ def test_every_graph_gives_the_references_result(native, patched, everything):
     for table in (patched, everything):
         for path, case, seen in runs(table):
             if "CI" in path and "raised" in seen:
-                continue  # as unpatched: the test of complaints compares
+                continue  # as unpatched, which the test of warnings compares
             if FUSED in seen["executed"]:
-                continue  # upstream's own kernel, whose pipes race (vllm-ascend #16674): what comes out is not known
+                continue  # upstream's own kernel races (vllm-ascend #16674), so its result varies
             assert seen["error"] <= 2**-6, (path, case)
 
 
@@ -147,7 +147,7 @@ def test_our_operator_is_not_functionalised_into_clones(native, patched, everyth
         )
 
 
-def test_nothing_is_complained_of_that_an_unpatched_process_does_not_complain_of(native, patched, everything):
+def test_no_warning_is_given_that_an_unpatched_process_does_not_give(native, patched, everything):
     known = {complaint for cases in native.values() for seen in cases.values() for complaint in seen["complaints"]}
     for table in (patched, everything):
         for path, cases in table.items():
@@ -156,7 +156,7 @@ def test_nothing_is_complained_of_that_an_unpatched_process_does_not_complain_of
                 assert not new, (path, case)
 
 
-def test_nothing_raises_that_does_not_raise_unpatched_with_ci_set_too(native, patched, everything):
+def test_no_error_is_raised_that_an_unpatched_process_does_not_raise_with_ci_set_too(native, patched, everything):
     """Upstream's operator of 0.15 and newer returns its inputs, which torch refuses when ``CI`` is set."""
     for table in (patched, everything):
         for path, cases in table.items():
@@ -165,7 +165,7 @@ def test_nothing_raises_that_does_not_raise_unpatched_with_ci_set_too(native, pa
     assert not [path for path, case, seen in runs(patched) if case == "llama3" and "raised" in seen]
 
 
-def test_where_we_stand_down_the_status_says_why(native, patched, everything):
+def test_where_a_call_is_left_native_the_status_says_why(native, patched, everything):
     if not older(native):
         assert not [seen["fallbacks"] for _, _, seen in runs(patched) if seen["fallbacks"]]
         return
@@ -188,7 +188,7 @@ def test_ci_in_the_environment_sets_what_the_observations_set(tmp_path):
 
 
 def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_another_graph(stack):
-    """Off is as uninstalled: a cache made with us is not found then, and the other way round."""
+    """Off has the key of an unpatched process, so neither finds a graph that was compiled with us, or the other way."""
     import rope_patch
 
     keys = {"off": processes.table("tests.ascend_stack.native", "0")["key"], "on": graphs.cache_key()}
@@ -198,7 +198,8 @@ def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_anothe
     finally:
         rope_patch.enable()
     if stack.version.startswith("0.11"):
-        # It keys on a fixed list. vllm-ascend's compiler there keeps nothing, so nothing can be served.
+        # Its key is made of a fixed list of variables. vllm-ascend's compiler there caches nothing, so that is
+        # harmless.
         from vllm.compilation.compiler_interface import EagerAdaptor
 
         assert EagerAdaptor().compile(None, [], {}, None)[1] is None, "there is something to keep now"

@@ -1,4 +1,4 @@
-"""Undo, order and copies on the released stacks.
+"""Undo, order of imports, and copies of functions, on the released stacks.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README. rope_patch first of all is what the
 other files do; here it comes late, in a process of its own each, on the releases at the two ends of what is replaced.
@@ -17,7 +17,7 @@ from tests.ascend_stack import processes
 from tests.ascend_stack.harness import EVENTS, Stack, needs_stack, start
 
 pytestmark = needs_stack
-# Modules of vllm-ascend that copy names out of ops.rotary_embedding, by release; those that can be imported here.
+# Modules of vllm-ascend that import names from ops.rotary_embedding, by release; only those that can be imported here.
 COPIES = ("vllm_ascend.ops", "vllm_ascend.ops.register_custom_ops", "vllm_ascend._310p.ops.rotary_embedding")
 LATE = (*EVENTS, "model built")
 TRIED = {"0.13.0": LATE, "0.23.0": (LATE[0], LATE[-1])}
@@ -31,7 +31,7 @@ def stack() -> Stack:
 
 
 def place(stack: Stack) -> tuple[Any, str, str]:
-    """Where vllm-ascend's function is that we replace: its holder, its name, and its path in ``status()``."""
+    """The function of vllm-ascend that we replace: its holder, its name, and its path in ``status()``."""
     module = "vllm_ascend.ops.rotary_embedding"
     if stack.has_triton_path:
         return stack.rotary_embedding, "rope_forward_triton", f"{module}.rope_forward_triton"
@@ -39,7 +39,7 @@ def place(stack: Stack) -> tuple[Any, str, str]:
 
 
 @pytest.mark.parametrize("event", LATE)
-def test_however_late_it_comes_it_serves_and_leaves_without_a_trace(stack: Stack, event: str) -> None:
+def test_imported_late_it_serves_and_disabled_it_leaves_no_trace(stack: Stack, event: str) -> None:
     if event not in TRIED.get(stack.version, ()):
         pytest.skip("every order is tried on 0.13.0, the earliest and the latest on 0.23.0")
     found = processes.table("tests.ascend_stack.orders", "1", event)
@@ -54,7 +54,7 @@ def test_however_late_it_comes_it_serves_and_leaves_without_a_trace(stack: Stack
     assert found["ours"][-1], "the live Llama 3 model is bound to ours"
 
 
-def test_vllm_ascends_own_copies_are_of_nothing_that_is_replaced(stack: Stack) -> None:
+def test_vllm_ascend_itself_copies_nothing_that_is_replaced(stack: Stack) -> None:
     import rope_patch
 
     for name in COPIES:
@@ -65,7 +65,7 @@ def test_vllm_ascends_own_copies_are_of_nothing_that_is_replaced(stack: Stack) -
     assert rope_patch.status()["stale"] == {}
 
 
-def test_a_copy_of_the_original_is_reported_and_a_copy_of_ours_taken_back(
+def test_a_copy_of_the_original_is_reported_and_a_copy_of_ours_is_undone(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import rope_patch
@@ -87,7 +87,7 @@ def test_a_copy_of_the_original_is_reported_and_a_copy_of_ours_taken_back(
     assert early.copy is original, "whose it is, we cannot know"
 
 
-def test_torchair_of_0_11_that_comes_after_us_is_left_alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_replacement_by_torchair_of_0_11_is_left_alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """It assigns ``AscendRotaryEmbedding.forward_oot``; undoing ours must not undo theirs."""
     if importlib.util.find_spec("vllm_ascend.torchair") is None:
         pytest.skip("this release has no torchair mode of its own")

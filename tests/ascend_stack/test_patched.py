@@ -31,7 +31,7 @@ def fresh_counts() -> None:
 
 
 def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: Any) -> tuple[int, int]:
-    """Rotate strided views; assert the reference's result; return (calls the kernel served, calls handed back)."""
+    """Rotate strided views and check the result; return (calls that the kernel served, calls handed back)."""
     from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate as reference
 
@@ -47,13 +47,13 @@ def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: An
     for old, new in zip(before, rotated, strict=True):
         heads = old.unflatten(-1, (-1, shape.head_size))
         wanted = reference(positions, heads, cache, shape.rotary_dim, embedding.is_neox_style).flatten(-2)
-        tolerance = 4 * torch.finfo(dtype).eps  # vendor operators and PyTorch's own round more than once
+        tolerance = 4 * torch.finfo(dtype).eps  # vendor operators and PyTorch's round more than once
         torch.testing.assert_close(new.cpu().view(wanted.shape), wanted, atol=tolerance, rtol=tolerance)
     return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
 
 def served(stack: Stack, shape: Shape) -> tuple[int, int]:
-    """(calls the kernel is to serve, calls it leaves): all on the newer stacks, partial rotary on the older."""
+    """Expected (calls served, calls handed back): the kernel serves all on newer stacks, partial rotary on older."""
     return (1, 0) if stack.has_triton_path or shape.rotary_dim < shape.head_size else (0, 1)
 
 
@@ -66,21 +66,21 @@ def test_the_base_class_is_right_for_every_shape_and_the_counts_say_who_served(s
 
 @pytest.mark.parametrize("shape", [Shape("partial", 128, 64, 8, 2), Shape("full", 96, 96, 8, 2)], ids=str)
 def test_float16_too(stack: Stack, shape: Shape) -> None:
-    """0.11 and 0.13 send it another way, to an operator of their own."""
+    """0.11 and 0.13 use an operator of their own for it."""
     dtype = stack.torch.float16
     embedding = stack.build("default", shape.head_size, shape.rotary_dim, dtype=dtype)
     assert rotate(stack, embedding, shape, dtype) == served(stack, shape)
 
 
 @pytest.mark.parametrize("kind", ["llama3", "linear"])
-def test_classes_that_vllm_ascend_does_not_register_are_ours(stack: Stack, kind: str) -> None:
+def test_the_kernel_serves_classes_that_vllm_ascend_does_not_register(stack: Stack, kind: str) -> None:
     parameters = LLAMA3 if kind == "llama3" else {"factor": 2.0}
     embedding = stack.build(kind, 128, dtype=stack.torch.bfloat16, **parameters)
     assert not type(embedding).__name__.startswith("Ascend")
     assert rotate(stack, embedding, Shape("Llama-3.1-8B", 128, 128, 32, 8), stack.torch.bfloat16) == (1, 0)
 
 
-def test_yarn_goes_the_base_classes_way(stack: Stack) -> None:
+def test_yarn_is_served_like_the_base_class(stack: Stack) -> None:
     shape = Shape("gpt-oss", 64, 64, 64, 8)
     embedding = stack.build("yarn", 64, dtype=stack.torch.bfloat16, **YARN)
     assert type(embedding).__name__ == "AscendYaRNRotaryEmbedding"
@@ -109,7 +109,7 @@ def test_a_cache_that_was_replaced_is_the_one_that_is_read(stack: Stack) -> None
     rotate(stack, embedding, shape, stack.torch.bfloat16)
 
 
-def test_disabled_the_original_objects_serve_and_enabled_ours_again(stack: Stack) -> None:
+def test_disable_brings_the_identical_originals_back_and_enable_ours(stack: Stack) -> None:
     import rope_patch
 
     def ours() -> list[bool]:

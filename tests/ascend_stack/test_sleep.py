@@ -1,4 +1,4 @@
-"""Sleep and wake, a reload of weights, off and on while serving: nothing of ours holds an old address or verdict.
+"""Sleep and wake, a reload of weights, off and on while serving: no old address or check result is used afterwards.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README. vllm-ascend's worker cannot be
 imported there, since its allocator needs CANN's Python package: what it does to buffers is done here.
@@ -25,7 +25,7 @@ def stack() -> Stack:
 
 @pytest.fixture
 def model(stack: Stack) -> Iterator[Any]:
-    """Two embeddings of a model, partial rotary, which ours serves on every release; checked anew."""
+    """Two embeddings of a model with partial rotary, served by the kernel on every release; nothing is cached."""
     from rope_patch.reporting import ledger
     from rope_patch.rotation import dispatch
 
@@ -38,7 +38,7 @@ def model(stack: Stack) -> Iterator[Any]:
 
 
 def rotate(stack: Stack, embedding: Any, cache: Any, seed: int) -> int:
-    """Rotate; assert the rotation by ``cache``; return how many calls the kernel served."""
+    """Rotate and check against ``cache``; return how many calls the kernel served."""
     from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate as reference
 
@@ -62,7 +62,7 @@ def caches(model: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("met", ["before", "not before"])
 def test_after_sleep_and_wake_the_cache_is_read_anew(stack: Stack, model: Any, met: str) -> None:
-    """Level 2 keeps the buffers on the host and lets their memory go, which then holds anything."""
+    """Level 2 saves the buffers on the host and frees their memory, which may then hold any values."""
     right = caches(model)
     if met == "before":
         for name, embedding in model.items():
@@ -72,7 +72,7 @@ def test_after_sleep_and_wake_the_cache_is_read_anew(stack: Stack, model: Any, m
     for buffer in model.buffers():
         buffer.fill_(float("nan"))
     query = stack.torch.ones(5, 768).bfloat16().npu()
-    for embedding in model.values():  # whoever calls meanwhile gets nothing of use, and decides nothing
+    for embedding in model.values():  # a call meanwhile has no useful result, and must not retire the kernel
         stack.rotate(embedding, stack.torch.arange(5).npu(), *query.split([512, 256], -1))
     for name, buffer in model.named_buffers():
         buffer.data.copy_(saved[name].data)
@@ -82,7 +82,7 @@ def test_after_sleep_and_wake_the_cache_is_read_anew(stack: Stack, model: Any, m
 
 
 def test_a_cache_that_has_moved_is_read_where_it_is(stack: Stack, model: Any) -> None:
-    """As a reload that gives buffers other memory; what they had is given to others."""
+    """As in a reload that gives buffers other memory; their old memory is used for other tensors."""
     right = caches(model)
     for turn in range(3):
         for name, embedding in model.items():
@@ -103,7 +103,7 @@ def test_after_vllms_layerwise_reload_the_kernel_serves_as_before(stack: Stack, 
         reload.initialize_layerwise_reload(model)
         reload.finalize_layerwise_reload(model, stack.config.model_config)
         for name, embedding in model.items():
-            if embedding.cos_sin_cache.is_meta:  # upstream leaves a layer without weights there
+            if embedding.cos_sin_cache.is_meta:  # upstream's reload leaves a layer without weights on meta
                 embedding.register_buffer("cos_sin_cache", right[name].npu(), persistent=False)
 
 

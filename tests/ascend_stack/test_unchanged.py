@@ -1,4 +1,4 @@
-"""What must stay as it is on the released stacks: logic around the rotation, and classes that are not ours.
+"""What must not change on the released stacks: logic around the rotation, and classes that we do not serve.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README. Where it says native, rope_patch is
 disabled in the same process, and the results are compared bit by bit.
@@ -37,7 +37,7 @@ def heads(stack: Stack, num_heads: int, head_size: int, seed: int = 0, num_token
 
 
 def rotated(embedding: Any, positions: Any, x: Any, is_neox_style: bool | None = None, cache: Any = None) -> Any:
-    """The reference's rotation of ``x``, all on the host."""
+    """The reference's rotation of ``x``, on the host."""
     from rope_patch.trust.reference import rotate
 
     cache = (embedding.cos_sin_cache if cache is None else cache).cpu()
@@ -50,7 +50,7 @@ def close(stack: Stack, actual: Any, wanted: Any) -> None:
 
 
 def both_ways(run: Callable[[], Any]) -> tuple[Any, Any, int]:
-    """What ``run`` gives natively and with us, and how many calls the kernel served of the latter."""
+    """The results of ``run`` natively and patched, and how many calls the kernel served when patched."""
     import rope_patch
 
     rope_patch.disable()
@@ -75,7 +75,9 @@ def test_a_drafts_positions_are_gathered_under_sequence_parallelism_and_only_the
         {missing: False} if missing else {}
     )
     embedding.use_mtp = switches.pop("use_mtp")
-    gather = mock.Mock(side_effect=lambda x, dim: stack.torch.cat((x, x + 3), dim))  # a group of two, the other's: + 3
+    gather = mock.Mock(
+        side_effect=lambda x, dim: stack.torch.cat((x, x + 3), dim)
+    )  # a group of two; the other rank's values are + 3
     share = stack.torch.tensor([5, 1, 9])
     positions = stack.torch.cat((share, share + 3)) if missing is None else stack.torch.arange(NUM_TOKENS)
     query, key = heads(stack, HEADS, 128), heads(stack, KV_HEADS, 128, 1)
@@ -97,14 +99,14 @@ def test_the_style_of_the_call_wins_over_the_modules(stack: Stack, kind: str, pa
         with stack.step(embedding, positions.npu()):
             q, _ = embedding.forward_oot(positions.npu(), query.npu(), query.npu(), None, override)
         close(stack, q, rotated(embedding, positions, query, style))
-    embedding.is_neox_style = False  # GLM and ERNIE do this once the model is built
+    embedding.is_neox_style = False  # as GLM and ERNIE do after the model is built
     q, _ = stack.rotate(embedding, positions.npu(), query.npu(), query.npu())
     close(stack, q, rotated(embedding, positions, query, False))
 
 
 @pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
 def test_deepseek_keeps_its_scaling_and_its_layout(stack: Stack, is_neox_style: bool) -> None:
-    """MLA hands over q as heads, k as one; GPT-J input comes back in NeoX layout, which the attention counts on.
+    """MLA passes q as heads and k as one head. GPT-J input is returned in NeoX layout, which the attention expects.
 
     In float16: in bfloat16 0.11's class raises, with us and without.
     """
@@ -174,7 +176,7 @@ def test_visions_apply_rotary_emb_is_untouched(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("kind", ["default", "llama3"])
-def test_a_drafts_cache_and_its_targets_are_kept_apart(stack: Stack, kind: str) -> None:
+def test_a_draft_model_and_its_target_use_their_own_caches(stack: Stack, kind: str) -> None:
     parameters = LLAMA3 if kind == "llama3" else {}
     target = stack.build(kind, 128, 64, base=10000.0, **parameters)
     draft = stack.build(kind, 128, 64, base=500000.0, in_fresh_worker=False, **parameters)
@@ -206,7 +208,7 @@ def test_the_cache_that_a_module_has_now_is_the_one_that_is_read(stack: Stack, k
         close(stack, q, rotated(embedding, positions, query, cache=cache))
 
 
-def test_key_none_is_served_where_vllm_allows_it_and_refused_by_vllm_ascend_as_ever(stack: Stack) -> None:
+def test_a_call_without_key_is_served_where_vllm_allows_it_and_refused_by_vllm_ascend_as_before(stack: Stack) -> None:
     positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
     embedding = stack.build("llama3", 128, **LLAMA3)
     q, k = stack.rotate(embedding, positions.npu(), query.npu(), None)

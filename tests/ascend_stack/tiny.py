@@ -31,18 +31,18 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # transformers' class, and wh
     "ERNIE-4.5": ("Ernie4_5", {"head_dim": 128, "num_attention_heads": 64, "num_key_value_heads": 8}),
     "StableLM": ("StableLm", {"hidden_size": 320, "num_key_value_heads": 4, "partial_rotary_factor": 0.25}),
 }
-ROTARY = {  # what of a head is rotated, for people
+ROTARY = {  # how a head is rotated, to print
     "GLM-4": "32 of 64, GPT-J", "GLM-4-MoE": "64 of 128", "Llama-3": "64, llama3 scaling", "Phi-3": "96",
     "Qwen3": "64", "ERNIE-4.5": "128, GPT-J, 64 heads", "StableLM": "20 of 80",
 }  # fmt: skip
 
 
 def make(name: str, folder: Path) -> Path:
-    """The model's folder under ``folder``; it is made unless it is there."""
+    """The model's folder under ``folder``, which is made if it does not exist."""
     key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
     path = folder / f"{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:  # the releases' tests share the folder
+    with open(folder / "lock", "w") as lock:  # tests of several releases share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (path / "complete").exists():
             _write(name, path)
@@ -59,6 +59,6 @@ def _write(name: str, path: Path) -> None:
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     for parameter in model.parameters():
-        if parameter.dim() == 3:  # experts, which not every version initialises alike
+        if parameter.dim() == 3:  # experts, which versions initialise differently
             torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(path)

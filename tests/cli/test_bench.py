@@ -1,4 +1,4 @@
-"""``rope-patch bench``: native and patched are timed, compared, and named; on the real vLLM, interpreted."""
+"""``rope-patch bench`` on the real vLLM, interpreted: it times and compares native and patched, and says who serves."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ CONFIG = {
     "partial_rotary_factor": 0.25,
     "max_position_embeddings": 128,
 }
-# What a process says and exits with, one verb after the other, each after the code before it.
+# Runs some code and then the verb, for each step; prints each step's exit status and output.
 SCRIPT = """
 import contextlib, io, json, sys
 from rope_patch.cli import main
@@ -31,7 +31,7 @@ for name, before, arguments in json.loads(sys.argv[1]):
         status = main(["bench", *arguments])
     print(json.dumps([name, status, out.getvalue() or err.getvalue()]))
 """
-# The kernel's mistake, behind the back of its first-use check.
+# A mistake in the kernel that its first-use check does not see.
 WRONG = """
 from rope_patch.rotation import dispatch, rotary
 right = dispatch.rotate
@@ -77,7 +77,7 @@ def run(folder: Path, *steps: tuple[str, str, list[str]], **variables: str) -> d
 
 @pytest.fixture(scope="module")
 def said(folder: Path) -> dict[str, tuple[int, str]]:
-    """All in one process, since each costs ten seconds of imports."""
+    """All steps in one process, since each process costs ten seconds of imports."""
     few = ["--json", "--tokens", "2"]
     return run(
         folder,
@@ -92,7 +92,7 @@ def said(folder: Path) -> dict[str, tuple[int, str]]:
     )
 
 
-def test_rows_have_positive_times_of_both_and_no_device_time_when_interpreted(said: Any) -> None:
+def test_a_row_has_host_times_of_native_and_patched_and_no_device_time_when_interpreted(said: Any) -> None:
     status, printed = said["json"]
     assert status == 0
     answer = json.loads(printed)
@@ -109,7 +109,7 @@ def test_rows_have_positive_times_of_both_and_no_device_time_when_interpreted(sa
         assert (row["serves"], row["reason"], row["remarks"], row["fault"]) == ("kernel", None, [], None)
 
 
-def test_a_person_reads_what_serves_and_that_an_interpreters_time_says_nothing(said: Any) -> None:
+def test_the_text_says_who_serves_and_that_an_interpreters_times_mean_nothing(said: Any) -> None:
     status, printed = said["text"]
     assert status == 0
     header, first, *_ = printed.splitlines()
@@ -131,14 +131,14 @@ def test_the_class_is_that_of_the_models_scaling(said: Any) -> None:
     assert (row["shape"]["num_heads"], row["shape"]["num_kv_heads"]) == (1, 1)
 
 
-def test_a_scaling_without_its_parameters_is_the_plain_class_and_said_so(said: Any) -> None:
+def test_a_scaling_without_its_parameters_is_timed_as_the_plain_class_with_a_remark(said: Any) -> None:
     status, printed = said["lacking"]
     (row,) = json.loads(printed)["results"]
     assert (status, row["embedding"], row["serves"]) == (0, "RotaryEmbedding", "kernel")
     assert "scaling llama3 cannot be built (KeyError('factor'))" in row["remarks"][0]
 
 
-def test_a_class_that_is_not_covered_is_said_to_stay_native(said: Any) -> None:
+def test_a_class_that_is_not_covered_is_reported_as_native(said: Any) -> None:
     status, printed = said["sections"]
     (row,) = json.loads(printed)["results"]
     assert (status, row["serves"]) == (0, "native")
@@ -161,14 +161,14 @@ def test_a_kernel_that_could_not_be_run_is_exit_status_1(said: Any) -> None:
     assert row["patched"] is None
 
 
-def test_a_worker_that_cannot_be_brought_to_a_forward_pass_is_exit_status_2(said: Any) -> None:
+def test_a_worker_whose_forward_context_fails_is_exit_status_2(said: Any) -> None:
     status, printed = said["no step"]
     assert status == 2
     assert "stablelm cannot be measured here: TypeError" in printed
 
 
 def test_under_the_kill_switch_native_serves_and_the_kernel_is_still_timed(folder: Path) -> None:
-    """Beside a native that is wrong, which is said, and no fault of the kernel's."""
+    """If native is wrong, a remark says so, and it does not count as the kernel's fault."""
     wrong = "import torch\nfrom vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding\n"
     wrong += "from vllm.model_executor.layers import rotary_embedding\nrotary_embedding._ROPE_DICT.clear()\n"
     wrong += "RotaryEmbedding.forward_oot = lambda self, positions, query, key: (query + 1, key + 0)"
@@ -190,7 +190,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
 
 
-def test_a_missing_matplotlib_is_said_before_anything_is_measured(
+def test_a_missing_matplotlib_is_reported_before_anything_is_measured(
     nothing_measured: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -223,7 +223,7 @@ def test_without_vllm_there_is_nothing_to_time(monkeypatch: pytest.MonkeyPatch, 
 
 
 @pytest.mark.parametrize("tokens", ["0", "", "1,x", "-1", "1" * 5000, "1048577"])
-def test_numbers_of_tokens_are_numbers(tokens: str) -> None:
+def test_impossible_numbers_of_tokens_are_exit_status_2(tokens: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["bench", f"--tokens={tokens}"])
     assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""``rope-patch``: its exit status, its two ways of answering, and ``status`` and ``run``."""
+"""``rope-patch``: its exit status, text and JSON, and the verbs ``status`` and ``run``."""
 
 import json
 import os
@@ -50,16 +50,16 @@ def test_asking_for_help_imports_nothing_heavy(python: Run) -> None:
 
 
 def command(*arguments: str, output: object = subprocess.PIPE) -> tuple[int, str]:
-    """Exit status, and what the real command says on standard error."""
+    """Exit status and standard error of the real command."""
     environment = clean_environment() | {"PYTHONPATH": str(ROOT)}
     full = [sys.executable, "-m", "rope_patch", *arguments]
     done = subprocess.run(full, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)  # type: ignore[call-overload]
     return done.returncode, done.stderr
 
 
-def test_an_answer_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_an_answer_that_cannot_be_written_gives_one_sentence(tmp_path: Path) -> None:
     mine = of(0)
-    mine["process"]["host"] = "elsewhere"  # and just written: it lives
+    mine["process"]["host"] = "elsewhere"  # its file was just written, so it counts as alive
     folder = reports(tmp_path, mine)
     with open("/dev/full", "w") as full:
         said = "rope-patch: the answer cannot be written: No space left on device\n"
@@ -71,7 +71,7 @@ def test_an_answer_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> Non
         assert command("status", folder, output=closed) == (0, "")
 
 
-# Where the tests run as a shell's job, interrupts are ignored from the start, and Python leaves that as it is.
+# A shell may start the tests as a background job with interrupts ignored, and Python would keep ignoring them.
 HEARS = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 
 
@@ -96,7 +96,7 @@ sys.exit(main(["status", "/nowhere"]))
     assert python(code, rc=130) == ""
 
 
-def test_a_report_of_junk_is_shown_in_whatever_encoding_standard_output_has(tmp_path: Path, python: Run) -> None:
+def test_a_report_with_strange_characters_is_printed_in_any_encoding(tmp_path: Path, python: Run) -> None:
     mine = of(0, fallbacks={"\x1b[2J \u2026 \ud800": 3})
     mine["process"]["host"] = "elsewhere"
     code = f"from rope_patch.cli import main; print(main(['status', {reports(tmp_path, mine)!r}]))"
@@ -108,7 +108,7 @@ def test_a_report_of_junk_is_shown_in_whatever_encoding_standard_output_has(tmp_
 @pytest.mark.parametrize(
     "arguments", [["run", "--", ""], ["status", ""], ["status", "x" * 5000]], ids=["command", "empty", "long"]
 )
-def test_names_that_are_none_are_one_sentence(arguments: list[str], capsys: Said) -> None:
+def test_an_impossible_name_gives_one_sentence(arguments: list[str], capsys: Said) -> None:
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert said.startswith("rope-patch: ")
@@ -160,7 +160,7 @@ def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, cha
 
 
 @pytest.mark.parametrize("state", [outcomes.LOST, "half taken back, disable() again finishes it: OSError: no"])
-def test_status_names_a_target_that_is_not_as_asked(tmp_path: Path, capsys: Said, state: str) -> None:
+def test_status_names_a_target_that_is_lost_or_half_taken_back(tmp_path: Path, capsys: Said, state: str) -> None:
     found = of(0, targets={"rotary_embedding": state})
     found["process"]["pid"] = os.getpid()
     assert main(["status", "--json", reports(tmp_path, found)]) == 1
@@ -168,19 +168,19 @@ def test_status_names_a_target_that_is_not_as_asked(tmp_path: Path, capsys: Said
     assert state in problem
 
 
-def test_status_keeps_the_faults_of_the_dead_out_of_the_verdict(tmp_path: Path, capsys: Said) -> None:
+def test_status_ignores_the_faults_of_processes_that_are_gone(tmp_path: Path, capsys: Said) -> None:
     gone, mine = of(1, **RETIRED), of(0)
     gone["process"].update(pid=2**22 + 1)
     mine["process"]["pid"] = os.getpid()
     assert main(["status", reports(tmp_path, gone, mine)]) == 0
     shown = capsys.readouterr().out
-    assert 0 < shown.index(" live ") < shown.index(" gone "), "who lives comes first"
+    assert 0 < shown.index(" live ") < shown.index(" gone "), "living processes come first"
     (tmp_path / "1.json").unlink()
     assert main(["status", str(tmp_path)]) == 1
     assert "no live process" in capsys.readouterr().out
 
 
-def test_status_of_nothing_readable_is_exit_status_2(
+def test_status_of_a_folder_that_cannot_be_read_is_exit_status_2(
     tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VLLM_ASCEND_TRITON_ROPE_REPORT", raising=False)
@@ -192,7 +192,7 @@ def test_status_of_nothing_readable_is_exit_status_2(
     assert "belongs to user" in json.loads(capsys.readouterr().err.splitlines()[-1])["error"]
 
 
-def test_status_lets_no_report_speak_to_the_terminal(tmp_path: Path, capsys: Said) -> None:
+def test_status_prints_no_control_characters_of_a_report(tmp_path: Path, capsys: Said) -> None:
     mine = of(0)
     mine["process"].update(pid=os.getpid(), role="\x1b[2Jworker")
     main(["status", reports(tmp_path, mine)])
@@ -230,12 +230,12 @@ def test_run_patches_the_command_and_the_children_of_its_children(dashes: list[s
     assert (done.stdout, done.returncode) == ("ours\n", 0), done.stderr
 
 
-def test_run_hands_over_arguments_and_exit_status_as_they_are() -> None:
+def test_run_passes_arguments_and_exit_status_on_unchanged() -> None:
     done = carried("--", sys.executable, "-c", "import sys; print(sys.argv[1:]); sys.exit(7)", "--json", "-h", "a b")
     assert (done.stdout, done.returncode) == ("['--json', '-h', 'a b']\n", 7)
 
 
-def test_run_within_run_puts_the_folder_there_once() -> None:
+def test_run_within_run_adds_the_bootstrap_folder_once() -> None:
     code = "import os; print(os.environ['PYTHONPATH'])"
     done = carried(sys.executable, "-m", "rope_patch", "run", sys.executable, "-c", code)
     assert done.stdout.strip().split(os.pathsep) == [BOOTSTRAP, str(ROOT), str(DOUBLES)]
@@ -244,8 +244,8 @@ def test_run_within_run_puts_the_folder_there_once() -> None:
 
 
 @pytest.mark.parametrize("path", [os.pathsep, f"/a{os.pathsep}", f"{os.pathsep}/a", f"/a{os.pathsep}{os.pathsep}/b"])
-def test_run_keeps_the_current_folder_where_the_path_has_it(tmp_path: Path, path: str) -> None:
-    """To Python, an empty entry is the current folder; a path that is empty as a whole is none."""
+def test_run_keeps_empty_entries_of_the_path(tmp_path: Path, path: str) -> None:
+    """For Python an empty entry means the current folder, but an entirely empty path means no entry."""
     (tmp_path / "here.py").write_text("print('found')")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "script.py").write_text("import here")
@@ -257,7 +257,7 @@ def test_run_keeps_the_current_folder_where_the_path_has_it(tmp_path: Path, path
 
 
 @pytest.mark.parametrize(("command", "status"), [([], 2), (["no-such-command-here"], 127), ([str(ROOT)], 126)])
-def test_run_of_what_cannot_run_says_so(command: list[str], status: int) -> None:
+def test_run_reports_a_command_that_cannot_run(command: list[str], status: int) -> None:
     done = carried("--", *command)
     assert done.returncode == status
     assert done.stderr.startswith("rope-patch: ")

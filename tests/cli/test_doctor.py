@@ -1,4 +1,4 @@
-"""``rope-patch doctor``: able or not, every fault with its fix, and no device initialised."""
+"""``rope-patch doctor``: whether the environment is able, every fault with its fix, and no device is initialised."""
 
 import json
 from typing import Any
@@ -17,7 +17,7 @@ print(status)
 
 
 def doctor(run: Run, before: str = "", **environment: str) -> tuple[dict[str, Any], int]:
-    """What doctor said, and its exit status."""
+    """What doctor answers, and its exit status."""
     printed = run(before + CODE, **environment)
     status = int(printed.splitlines()[-1])
     return json.loads(printed[printed.index("{\n") : printed.rindex("}") + 1]), status
@@ -78,13 +78,13 @@ def test_a_device_that_cannot_be_looked_at_is_a_finding_not_a_crash(with_doubles
     assert printed.splitlines()[-1] == "1"
 
 
-def test_without_vllm_it_says_so(with_doubles: Run) -> None:
+def test_a_missing_vllm_is_a_fault_with_its_fix(with_doubles: Run) -> None:
     said, status = doctor(with_doubles, before="import sys; sys.modules['vllm'] = None\n")
     assert status == 1
     assert "pip install vllm vllm-ascend" in faults(said)["vllm"]["fix"]
 
 
-def test_a_variable_that_vllm_refuses_is_said(with_doubles: Run) -> None:
+def test_a_variable_that_vllm_would_refuse_is_reported(with_doubles: Run) -> None:
     said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="0")
     assert "does not look for variables" in str(said["findings"])
     before = "import vllm.platforms as p; p.current_platform = type('P', (), {'device_type': 'npu', "
@@ -97,7 +97,7 @@ def test_a_variable_that_vllm_refuses_is_said(with_doubles: Run) -> None:
     assert "knows ours" in found
 
 
-def test_the_text_says_what_the_json_says(with_doubles: Run) -> None:
+def test_the_text_has_faults_fixes_and_the_verdict(with_doubles: Run) -> None:
     code = CODE.replace(', "--json"', "")
     printed = with_doubles(code, DOUBLE_HAS_TRITON="0")
     assert "FAULT" in printed

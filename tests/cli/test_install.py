@@ -1,4 +1,4 @@
-"""``rope-patch install`` and ``uninstall``: two files in site-packages, whole or not at all, and nobody else's."""
+"""``rope-patch install`` and ``uninstall``: both files are written or none, and no other file is touched."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from rope_patch.cli import install, main
 from tests.conftest import DOUBLES, ROOT, clean_environment
 
 NAMES = ("rope_patch.pth", "rope_patch.start")
-# What the first release that could install wrote.
+# The .pth as the first release with ``install`` wrote it.
 FIRST_PTH = (
     "import os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
     "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
@@ -25,7 +25,7 @@ LOADED = "import sys; print('rope_patch' in sys.modules)"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """A fresh virtual environment, whose interpreter finds this rope_patch and the doubles on its own path."""
+    """A new virtual environment whose path has this rope_patch and the doubles."""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
@@ -63,24 +63,25 @@ def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment:
     assert inside(environment, "-c", SHOW).stdout == "native\n"
 
 
-def test_the_line_of_the_pth_is_gated_and_harms_nobody(environment: Path) -> None:
+def test_the_pth_heeds_the_kill_switch_and_does_no_harm_without_rope_patch(environment: Path) -> None:
     inside(environment, "-m", "rope_patch", "install")
     (pth,) = environment.rglob("rope_patch.pth")
-    assert [line[:1] for line in pth.read_text().splitlines()] == ["#", "i"]  # a comment, and the line
-    pth.with_suffix(".start").unlink()  # as before Python 3.15, which this test may run in
+    assert [line[:1] for line in pth.read_text().splitlines()] == ["#", "i"]  # a comment and one line of code
+    pth.with_suffix(".start").unlink()  # Python 3.15 would read it instead of the .pth
     assert inside(environment, "-c", LOADED).stdout == "True\n"
     for off in ("0", " Off", "FALSE", "no"):
         assert inside(environment, "-c", LOADED, VLLM_ASCEND_TRITON_ROPE=off).stdout == "False\n"
     pth.with_name("zz_again.pth").write_text(pth.read_text())  # a .pth may run twice
     again = inside(environment, "-c", SHOW)
     assert (again.stdout, again.stderr) == ("ours\n", "")
-    pth.with_name("a_test.pth").unlink()  # rope_patch is not installed any more
+    pth.with_name("a_test.pth").unlink()  # rope_patch cannot be found any more
     orphan = inside(environment, "-c", "print('runs')")
     assert (orphan.stdout, orphan.stderr) == ("runs\n", "")
 
 
-# What site does with a .start file, by PEP 829: it is UTF-8; but for blank lines and comments, each line is a name of
-# pkgutil.resolve_name's colon form, which is resolved and called without arguments. Twice here, as files may be.
+# What site does with a .start file according to PEP 829: the file is UTF-8; each line that is neither blank nor a
+# comment is a name for pkgutil.resolve_name in its colon form, which is resolved and called without arguments. Here it
+# is called twice, since a file may be read twice.
 AS_PEP_829 = """
 import pkgutil, sys
 for line in open(sys.argv[1], encoding="utf-8").read().splitlines():
@@ -94,19 +95,19 @@ for line in open(sys.argv[1], encoding="utf-8").read().splitlines():
 
 
 @pytest.mark.parametrize(("setting", "served"), [("1", "ours"), ("0", "native"), (" Off", "native"), ("no", "native")])
-def test_the_entry_of_the_start_file_switches_on_unless_told_not_to(
+def test_the_start_file_switches_the_patch_on_unless_the_kill_switch_is_set(
     environment: Path, setting: str, served: str
 ) -> None:
-    """No Python 3.15 has read the file: this does with it what PEP 829 says that one will."""
+    """Not tested on a Python 3.15: the test does what PEP 829 says that it will do."""
     inside(environment, "-m", "rope_patch", "install")
     (start,) = environment.rglob("rope_patch.start")
-    start.with_suffix(".pth").unlink()  # its line is not executed where the .start is read
+    start.with_suffix(".pth").unlink()  # Python 3.15 does not execute it where there is a .start
     assert inside(environment, "-c", LOADED).stdout == ("False\n" if sys.version_info < (3, 15) else "True\n")
     done = inside(environment, "-c", AS_PEP_829 + SHOW, str(start), VLLM_ASCEND_TRITON_ROPE=setting)
     assert (done.stdout.split(), done.stderr) == (["None", "None", served], "")
 
 
-def test_a_start_file_imports_no_more_than_rope_patch_itself(environment: Path) -> None:
+def test_a_start_file_imports_neither_wrapt_nor_vllm(environment: Path) -> None:
     inside(environment, "-m", "rope_patch", "install")
     (start,) = environment.rglob("rope_patch.start")
     show = "print(*sorted(name for name in sys.modules if name.startswith(('rope_patch', 'wrapt', 'vllm'))))"
@@ -117,9 +118,7 @@ def test_a_start_file_imports_no_more_than_rope_patch_itself(environment: Path) 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_install_did_not_write_is_left_alone_and_so_is_the_other(
-    environment: Path, verb: str, name: str
-) -> None:
+def test_if_install_did_not_write_one_of_the_files_neither_is_touched(environment: Path, verb: str, name: str) -> None:
     (anchor,) = environment.rglob("a_test.pth")
     theirs = anchor.with_name(name)
     theirs.write_text("# theirs\n")
@@ -136,7 +135,7 @@ def test_a_file_that_install_did_not_write_is_left_alone_and_so_is_the_other(
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that stands for this interpreter's site-packages."""
+    """A folder in the place of this interpreter's site-packages."""
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     return tmp_path
 
@@ -147,8 +146,8 @@ def content(site: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("left", [0, 1, 30, 40])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_half_done_install_is_completed_or_taken_away(site: Path, name: str, left: int) -> None:
-    """As one that was killed leaves it: the other file absent, and of this one so many characters."""
+def test_an_interrupted_install_is_completed_or_removed(site: Path, name: str, left: int) -> None:
+    """As a killed install leaves it: one file is missing, the other has only its first ``left`` characters."""
     for verb, expected in (("install", install.FILES), ("uninstall", {})):
         for file in site.iterdir():
             file.unlink()
@@ -162,7 +161,7 @@ LATER = {"rope_patch.pth": "import rope_patch.later", "rope_patch.start": "rope_
 
 @pytest.fixture(params=["the first release", "this release"])
 def older(request: pytest.FixtureRequest, site: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """What an older release installed: the first one's files, or this one's while a later one is at work."""
+    """Installs files as an older release would: the first release's, or this one's while FILES are a later one's."""
     if request.param == "the first release":
         (site / "rope_patch.pth").write_text(FIRST_PTH)
     else:
@@ -172,15 +171,15 @@ def older(request: pytest.FixtureRequest, site: Path, monkeypatch: pytest.Monkey
     return content(site)
 
 
-def test_what_an_older_release_installed_is_taken_away(older: dict[str, str], site: Path) -> None:
+def test_uninstall_removes_the_files_of_an_older_release(older: dict[str, str], site: Path) -> None:
     assert main(["uninstall"]) == 0
     assert not content(site)
 
 
-def test_what_an_older_release_installed_is_brought_up_to_date_or_stays(
+def test_install_updates_the_files_of_an_older_release_or_leaves_them(
     older: dict[str, str], site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is a way in all the same, and an update that fails half-way leaves it one."""
+    """The older files are a way in too, and stay one if the update fails half way."""
     assert install.complete(site / "rope_patch.pth")
     with monkeypatch.context() as patched:
         full_disk(patched, "rope_patch.start")
@@ -191,7 +190,7 @@ def test_what_an_older_release_installed_is_brought_up_to_date_or_stays(
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_what_somebody_added_to_is_theirs(site: Path, verb: str) -> None:
+def test_a_file_with_added_lines_is_left_alone(site: Path, verb: str) -> None:
     for first in (FIRST_PTH, install.FILES["rope_patch.pth"]):
         (site / "rope_patch.pth").write_text(first + "import theirs\n")
         assert main([verb]) == 1
@@ -199,7 +198,7 @@ def test_what_somebody_added_to_is_theirs(site: Path, verb: str) -> None:
 
 
 def full_disk(patched: pytest.MonkeyPatch, name: str) -> None:
-    """From the file of that name on, nothing can be written."""
+    """Make writing the file ``name`` fail half way."""
     write = Path.write_text
 
     def full(path: Path, text: str) -> None:
@@ -224,7 +223,7 @@ def test_an_install_that_fails_leaves_what_was_there(
     assert content(site) == other
 
 
-def test_an_uninstall_that_fails_half_way_says_so_and_is_completed(
+def test_an_uninstall_that_fails_half_way_is_reported_and_can_be_completed(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["install"]) == 0

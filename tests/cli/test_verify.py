@@ -1,4 +1,4 @@
-"""``rope-patch verify``: right where the kernel is right, and exit status 1 where it is not."""
+"""``rope-patch verify``: exit status 0 if the kernel is right, and 1 if it is not."""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="verify needs torch")
 pytest.importorskip("triton", reason="verify needs triton")
 
-from rope_patch.cli import main, shapes, verify  # noqa: E402
+from rope_patch.cli import main, rope_config, verify  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
 from rope_patch.rotation import dispatch  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
@@ -31,7 +31,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(verify, "choose_device", lambda: torch.device(DEVICE))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     yield str(tmp_path)
-    dispatch.forget()  # what a test's broken kernel was found to be
+    dispatch.forget()  # forget the check of a test's broken kernel
 
 
 def verified(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[dict[str, Any], int]:
@@ -58,7 +58,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
-    """Behind the back of the first-use check."""
+    """A mistake that the first-use check does not see."""
     right = dispatch.rotate
 
     def wrong(*arguments: Any) -> Any:
@@ -76,7 +76,7 @@ def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.Mo
     assert "WRONG" in capsys.readouterr().out
 
 
-def test_a_kernel_that_the_first_use_check_rejects_is_an_answer(
+def test_a_kernel_that_the_first_use_check_rejects_is_exit_status_1(
     model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Launch.on
@@ -92,7 +92,9 @@ def test_a_kernel_that_the_first_use_check_rejects_is_an_answer(
     assert "first-use check failed" in said["results"][0]["fault"]
 
 
-def test_a_kernel_that_does_not_compile_is_an_answer(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_does_not_compile_is_exit_status_1(
+    model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*arguments: Any) -> None:
         raise RuntimeError("ub overflow")
 
@@ -102,15 +104,15 @@ def test_a_kernel_that_does_not_compile_is_an_answer(model: str, capsys: Any, mo
     assert "ub overflow" in said["results"][0]["fault"]
 
 
-def test_tensor_parallel_ranks_are_asked_for(model: str, capsys: Any) -> None:
+def test_tensor_parallel_ranks_divide_the_heads(model: str, capsys: Any) -> None:
     said, _ = verified(capsys, model, "-tp", "2", "--dtype", "float32")
     assert (said["results"][0]["shape"]["num_heads"], said["results"][0]["shape"]["num_kv_heads"]) == (2, 1)
     assert main(["verify", model, "-tp", "3"]) == 2
 
 
-def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(python: Any, tmp_path: Path) -> None:
-    """Both by the command, before torch is there, and by what it calls."""
-    wide = shapes.Shape("wide", 64, 2**16, 2, 1, max_position=128)
+def test_a_rotary_dim_wider_than_its_head_is_refused(python: Any, tmp_path: Path) -> None:
+    """The command refuses it before torch is imported, and ``examine`` does too; it once read beyond the head."""
+    wide = rope_config.RopeConfig("wide", 64, 2**16, 2, 1, max_position=128)
     result = verify.examine(wide, "float32", torch.device(DEVICE))
     assert "not an even rotary_dim from 2 to head_size" in str(result.fault)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
@@ -118,13 +120,13 @@ def test_a_rotation_wider_than_its_head_is_refused_and_reads_no_memory_beyond(py
     assert printed.splitlines() == ["rope-patch: rotary_dim is 1048576, expected an even number from 2 to 80", "2"]
 
 
-def test_the_built_in_list_has_what_models_have() -> None:
-    odd = [shape for shape in shapes.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
+def test_the_built_in_list_has_gpt_j_style_and_rotary_dims_that_are_no_powers_of_two() -> None:
+    odd = [shape for shape in rope_config.BUILT_IN if shape.rotary_dim & (shape.rotary_dim - 1)]
     assert len(odd) >= 4
-    assert any(not shape.is_neox_style for shape in shapes.BUILT_IN)
+    assert any(not shape.is_neox_style for shape in rope_config.BUILT_IN)
 
 
-def test_on_a_machine_without_a_device_it_interprets_by_itself(python: Any, model: str) -> None:
+def test_on_a_machine_without_a_device_it_uses_the_interpreter(python: Any, model: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a device")
     code = f"from rope_patch.cli import main\nprint(main(['verify', {model!r}, '--dtype', 'float32']))"

@@ -1,4 +1,4 @@
-"""Stands in for ``rope_patch.patching.targets.rotary_embedding``, without RoPE: the tests of hooks are about hooks.
+"""Stands in for ``rope_patch.patching.targets.rotary_embedding``. It rotates nothing and needs no torch.
 
 Import it before rope_patch.
 """

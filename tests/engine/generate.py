@@ -1,4 +1,4 @@
-"""Generate with the real vLLM engine and tell, as JSON, what came out and what the worker processes did.
+"""Generate with the real vLLM engine, and print as JSON what came out and what the worker processes did.
 
     python tests/engine/generate.py --cases llama3:float32 phi3:bfloat16 --mode eager --folder DIR --out FILE
 
@@ -16,19 +16,22 @@ from typing import Any
 
 import models
 
-if os.environ.get("ROPE_PATCH_TEST_IMPORT") == "1":  # the way in of a script of one's own; spawned children repeat it
+if os.environ.get("ROPE_PATCH_TEST_IMPORT") == "1":  # as a user's script imports it; spawned children do it again
     import rope_patch  # noqa: F401
 
 PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
 NEW_TOKENS = 6
 COMPILATION = {
     "custom_ops": ["none", "+rotary_embedding"],
-    "pass_config": {"fuse_norm_quant": False, "fuse_act_quant": False},  # into operators that a CPU build lacks
+    "pass_config": {
+        "fuse_norm_quant": False,
+        "fuse_act_quant": False,
+    },  # they would need operators that a CPU build lacks
 }
 
 
 def worker_status(worker: Any) -> dict[str, Any]:
-    """Runs in the worker: what rope_patch did there, and what its rotary embeddings are bound to."""
+    """Runs in the worker: what rope_patch did there, and which method its rotary embeddings call."""
     from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
 
     state: dict[str, Any] = {"pid": os.getpid(), "imported": "rope_patch" in sys.modules}
@@ -45,7 +48,7 @@ def worker_status(worker: Any) -> dict[str, Any]:
 
 
 def rotate_wrongly(worker: Any, on: bool) -> None:
-    """Runs in the worker: while on, positions are halved before the kernel sees them."""
+    """Runs in the worker: while on, positions are halved before the kernel gets them."""
     from rope_patch.kernels.launch import Launch
 
     right = getattr(Launch.on, "right", Launch.on)
@@ -58,7 +61,7 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
 
 
 def forget_counts(worker: Any) -> None:
-    """Runs in the worker: count from zero, so that each step's counts are its own."""
+    """Runs in the worker: set the counts to zero, so that each step has its own."""
     if "rope_patch.reporting.ledger" in sys.modules:
         from rope_patch.reporting import ledger
 
@@ -73,7 +76,7 @@ def switch(worker: Any, on: bool) -> None:
 
 
 def generate(llm: Any) -> dict[str, Any]:
-    """Greedy tokens of every prompt, and the log-probabilities of the prompt's tokens and of the new ones."""
+    """Greedy tokens of every prompt, and the log-probabilities of the prompt's tokens and of the new tokens."""
     from vllm import SamplingParams
 
     parameters = SamplingParams(
@@ -89,7 +92,7 @@ def generate(llm: Any) -> dict[str, Any]:
 
 
 def start(path: Path, dtype: str, mode: str) -> Any:
-    """The engine for one model; rotary embedding is a custom op in compiled mode too, as on Ascend."""
+    """The engine for one model, with rotary embedding as a custom op in compiled mode too, as on Ascend."""
     from vllm import LLM
 
     return LLM(
@@ -107,7 +110,7 @@ def start(path: Path, dtype: str, mode: str) -> Any:
 
 
 def run(path: Path, dtype: str, mode: str, steps: list[str]) -> dict[str, Any]:
-    """One engine, and what each step gave: ``plain``, ``off`` (disabled, then enabled again), ``wrong``."""
+    """Run one engine; return the results of its steps: ``plain``, ``off`` (disabled, then enabled again), ``wrong``."""
     began = time.monotonic()
     llm = start(path, dtype, mode)
     result: dict[str, Any] = {"model": path.name, "dtype": dtype, "mode": mode, "driver_pid": os.getpid()}

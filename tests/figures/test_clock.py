@@ -1,4 +1,4 @@
-"""The clock, on programs with known answers; its calibration; and that what is kept is what it says."""
+"""The clock on programs with known answers; its calibration; and that the stored results are the clock's."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ from tests.host_cann import environment
 
 COSTS = dataclasses.replace(CHIPS["910B3"], issue_cycles=1.0)
 MULTIPLY, MULTIPLIED = VECTOR["VMULS"]
-KEPT = ROOT / "scripts" / "model_ascend" / "results.json"
+STORED = ROOT / "scripts" / "model_ascend" / "results.json"
 executes = pytest.mark.skipif(not environment.active(), reason="python -m tests.host_cann.run pytest " + __file__)
 
 
@@ -57,16 +57,16 @@ def test_a_barrier_of_all_pipes_waits_for_all_of_them() -> None:
     assert found.cycles == pytest.approx(done + 1 + 10 * MULTIPLY + MULTIPLIED)
 
 
-def test_pipes_run_beside_each_other() -> None:
+def test_pipes_run_in_parallel() -> None:
     together = run(Program().load(1 << 16).store(1 << 16).vector(255)).cycles
     assert together == pytest.approx(1 + loading(1 << 16) + COSTS.load_latency)
 
 
-def test_a_flag_is_set_when_all_before_it_is_done_and_holds_the_pipe_that_waits() -> None:
+def test_a_flag_is_set_when_everything_before_it_is_done_and_holds_the_waiting_pipe() -> None:
     program = Program().load(4096).set_flag("MTE2", "V").wait_flag("MTE2", "V").vector(10)
     there = 1 + loading(4096) + COSTS.load_latency
     assert run(program).cycles == pytest.approx(there + 10 * MULTIPLY + MULTIPLIED)
-    # What comes after the flag in the pipe that set it does not delay it, and no other pipe is held.
+    # Later instructions of the pipe that sets the flag do not delay it, and no other pipe waits.
     program = Program().load(4096).set_flag("MTE2", "V").load(1 << 16).wait_flag("MTE2", "V").vector(10)
     assert run(program).cycles == pytest.approx(1 + loading(4096) + loading(1 << 16) + COSTS.load_latency)
 
@@ -78,7 +78,7 @@ def test_flags_of_one_kind_are_taken_in_order_and_never_twice() -> None:
         run(Program().wait_flag("V", "MTE2"))
 
 
-def test_the_scalar_unit_that_waits_issues_nothing() -> None:
+def test_a_waiting_scalar_unit_issues_nothing() -> None:
     waits = Program().load(4096).set_flag("MTE2", "S").wait_flag("MTE2", "S").scalar().vector(1)
     there = 1 + loading(4096) + COSTS.load_latency
     expected = there + 1 + COSTS.buffer_load_cycles + 1 + MULTIPLY + MULTIPLIED
@@ -103,7 +103,7 @@ def test_two_buffers_hide_the_shorter_transfer_and_one_does_not() -> None:
     assert each(2) == pytest.approx(max(loading(1 << 15), in_turn / 2))
 
 
-def test_issue_bounds_short_instructions() -> None:
+def test_short_instructions_are_bound_by_their_issue() -> None:
     program = Program()
     for _ in range(1000):
         program.vector(1)
@@ -155,7 +155,7 @@ def test_copies_within_the_unified_buffer_are_whole_repeats() -> None:
         (0, 24574, 64, 2048, 5 * 512 * 64 - 512),  # all but the first begin somewhere in a line
     ],
 )
-def test_what_a_burst_asks_of_the_memory(offset: int, pitch: int, bursts: int, size: int, traffic: int) -> None:
+def test_how_many_bytes_memory_moves_for_bursts(offset: int, pitch: int, bursts: int, size: int, traffic: int) -> None:
     assert transfers.requests(offset, pitch, bursts, size).traffic == traffic
 
 
@@ -179,7 +179,7 @@ def grid(*programs: Program) -> np.ndarray:
     return np.concatenate([program.events() for program in programs])
 
 
-def test_programs_that_did_the_same_work_are_one() -> None:
+def test_programs_that_did_the_same_work_are_counted_together() -> None:
     same = [Program(block).load(512, address=512 * block).vector(3) for block in range(5)]
     other = Program(5).load(512).vector(4)
     found = launch.groups(grid(*same, other))
@@ -212,17 +212,17 @@ def test_a_launch_starts_later_the_more_cores_it_takes_and_ends_with_the_slowest
     assert both.programs == 40
 
 
-def kept() -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(KEPT.read_text())
+def stored() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(STORED.read_text())
     return results
 
 
-def test_the_kept_results_were_made_at_these_costs() -> None:
-    assert kept()["costs"] == vars(CHIPS["910B3"])
+def test_the_stored_results_were_made_with_todays_costs() -> None:
+    assert stored()["costs"] == vars(CHIPS["910B3"])
 
 
 def errors(calibration: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """By kind, as the README beside the clock states them; a lower bound is of a time that holds more."""
+    """Errors in percent by kind, as the clock's README states them. Lower bounds leave out a part of the time."""
     found: dict[str, list[int]] = {}
     for row in calibration:
         if "error_percent" not in row:
@@ -244,23 +244,20 @@ BOUNDS = {
 }
 
 
-def test_the_kept_calibration_errs_as_stated() -> None:
-    found = errors(kept()["calibration"])
-    assert {kind: (min(those), max(those)) for kind, those in found.items()} == BOUNDS
-
-
 @executes
-def test_the_calibration_is_the_kept_one() -> None:
+def test_the_calibration_is_the_stored_one_and_errs_as_stated() -> None:
     from scripts.model_ascend import published
 
-    by_name = {row["what"]: row for row in kept()["calibration"]}
+    stated = errors(stored()["calibration"])
+    assert {kind: (min(those), max(those)) for kind, those in stated.items()} == BOUNDS
+    by_name = {row["what"]: row for row in stored()["calibration"]}
     for row in published.table():
-        if "modelled_us" in row:  # the host CANN may refuse one that it once ran, and says so
+        if "modelled_us" in row:  # the host CANN may refuse a kernel that it once ran; the row then says so
             assert row["modelled_us"] == pytest.approx(by_name[row["what"]]["modelled_us"], rel=0.02), row["what"]
 
 
 @executes
-def test_the_kept_results_are_the_clocks() -> None:
+def test_the_stored_results_are_the_clocks() -> None:
     from scripts.model_ascend import __main__ as command
     from tests.host_cann import chips
 
@@ -268,7 +265,7 @@ def test_the_kept_results_are_the_clocks() -> None:
     texts = {version: release(version) for version in (command.SEED, command.UPSTREAM)}
     for num_tokens in (1, 64):
         row = command.Kept(case, num_tokens, chips.CHIPS["910B3"], texts).row(costs)
-        (before,) = [row for row in kept()["cases"][case.name] if row["tokens"] == num_tokens]
+        (before,) = [row for row in stored()["cases"][case.name] if row["tokens"] == num_tokens]
         assert row == before
 
 
@@ -282,20 +279,20 @@ def release(version: str) -> str:
 
 
 @executes
-def test_upstream_is_wrong_where_its_users_say_so_and_we_are_not() -> None:
+def test_upstreams_kernel_is_wrong_for_the_shapes_its_users_report_and_ours_is_right() -> None:
     from scripts.model_ascend import __main__ as command
     from scripts.model_ascend import kernels
     from tests.host_cann import chips
 
     chip = chips.CHIPS["910B3"]
-    for case in command.CASES[-3:]:  # rotary dims of 96, 20, 96: no powers of two
+    for case in command.CASES[-3:]:  # rotary dims of 96, 20 and 96, which are not powers of two
         assert kernels.execute(kernels.ours(case, 64, chip))[1].wrong == 0
         assert kernels.execute(kernels.theirs(case, 64, chip, release("0.23.0")))[1].wrong > 0
         assert kernels.execute(kernels.theirs(case, 64, chip, release("0.13.0")))[1].wrong == 0
 
 
 @executes
-def test_our_kernel_moves_the_least_bytes_there_are_and_takes_longer_for_more_tokens() -> None:
+def test_our_kernel_moves_little_more_than_the_least_bytes_and_takes_longer_for_more_tokens() -> None:
     from scripts.model_ascend import __main__ as command
     from scripts.model_ascend import kernels
     from tests.host_cann import chips
@@ -304,7 +301,7 @@ def test_our_kernel_moves_the_least_bytes_there_are_and_takes_longer_for_more_to
     for num_tokens in (1, 64, 600, 4000):
         found = kernels.execute(kernels.ours(case, num_tokens, chips.CHIPS["910B3"]))[0].time(CHIPS["910B3"])
         more = found.bytes_in + found.bytes_out - case.least_bytes(num_tokens)
-        # Cache rows of tokens that are not there; and of many tokens, those that tiles which begin early move twice.
+        # The surplus: cache rows of masked tokens, and with many tokens what overlapping tiles move twice.
         twice = case.least_bytes(num_tokens) // 50
         assert 0 <= more <= 64 * found.programs * (case.rotary_dim * 2 + 8) + twice
         times.append(found.us)

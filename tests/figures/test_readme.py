@@ -1,58 +1,66 @@
-"""The figures that READMEs print are those of the runs that are kept."""
+"""The figures in the READMEs are those of the stored runs."""
 
 import itertools
 import json
 from typing import Any
 
+import pytest
+
 from scripts.bench_gpu import report
 from tests.conftest import ROOT
 
-KEPT = ROOT / "scripts" / "bench_gpu" / "results.json"
+STORED = ROOT / "scripts" / "bench_gpu" / "results.json"
 
 
-def kept() -> dict[str, Any]:
-    results: dict[str, Any] = json.loads(KEPT.read_text())
+def stored() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(STORED.read_text())
     return results
 
 
 def table(readme: str, head: str) -> list[str]:
-    """The lines below that head."""
+    """The rows of the README's table that has this head."""
     lines = (ROOT / readme).read_text().splitlines()
     begin = next(n for n, line in enumerate(lines) if line.startswith(head)) + 2
     return list(itertools.takewhile(lambda line: line.startswith("|"), lines[begin:]))
 
 
-def test_the_table_measured_on_a_gpu_is_that_of_the_kept_run() -> None:
-    assert table("scripts/bench_gpu/README.md", "| q/kv heads, head size, rotary dim |") == report.readme_rows(kept())
+def test_the_table_measured_on_a_gpu_is_that_of_the_stored_run() -> None:
+    assert table("scripts/bench_gpu/README.md", "| q/kv heads, head size, rotary dim |") == report.readme_rows(stored())
 
 
-def test_the_kernel_was_faster_than_every_peer_in_every_case_of_the_kept_run() -> None:
-    """In place against the in-place peers, fresh outputs against the functional ones."""
+FASTER = "the kernel was faster than every one of these peers"
+
+
+def test_the_readme_says_that_the_kernel_was_always_faster_if_it_was() -> None:
+    """In place compared with the in-place peers, fresh outputs with the functional ones."""
     us: dict[tuple[Any, ...], dict[str, float]] = {}
-    for row in kept()["rows"]:
+    for row in stored()["rows"]:
         us.setdefault((row["shape"], row["dtype"], row["tokens"]), {})[row["peer"]] = row["us"]
-    for case, by_peer in us.items():
-        for peer, taken in by_peer.items():
-            if not peer.startswith("rope_patch"):
-                ours = by_peer[report.IN_PLACE[0] if peer in report.IN_PLACE else report.FRESH[0]]
-                assert ours < taken, (case, peer)
+    slower = [
+        (case, peer)
+        for case, by_peer in us.items()
+        for peer, taken in by_peer.items()
+        if not peer.startswith("rope_patch")
+        and taken <= by_peer[report.IN_PLACE[0] if peer in report.IN_PLACE else report.FRESH[0]]
+    ]
+    said = FASTER in (ROOT / "scripts" / "bench_gpu" / "README.md").read_text()
+    assert said == (not slower), slower
 
 
-def test_a_wrong_result_is_marked_and_a_rounded_one_is_not() -> None:
-    wrong = {row["peer"] for row in kept()["rows"] if report.cell(row).endswith("!")}
-    assert wrong == {"vllm-ascend 0.23.0"}
-    marked = {row["shape"] for row in kept()["rows"] if report.cell(row).endswith("!")}
-    assert marked == {"GLM-5.2 draft", "Phi-3-mini"}, "those whose rotary dims are not powers of two"
+@pytest.mark.parametrize(("relative_error", "marked"), [(0.0, False), (0.003, False), (0.7, True), (1.4, True)])
+def test_a_wrong_result_is_marked_and_a_rounded_one_is_not(relative_error: float, marked: bool) -> None:
+    """bfloat16 arithmetic errs by up to 0.003 of the result's norm, a defect by about 1."""
+    assert report.cell({"us": 12.3, "relative_error": relative_error}).endswith("!") == marked
 
 
-def test_the_modelled_table_is_that_of_the_kept_run() -> None:
+def test_the_modelled_table_is_that_of_the_stored_run() -> None:
     from scripts.model_ascend.report import readme_rows
 
     rows = readme_rows(json.loads((ROOT / "scripts" / "model_ascend" / "results.json").read_text()))
     assert table("scripts/model_ascend/README.md", "| query/key heads, head size, rotary dim |") == rows
 
 
-def test_the_small_table_is_that_of_both_kept_runs() -> None:
+def test_the_small_table_is_that_of_both_stored_runs() -> None:
     from scripts import figures
 
     assert table("README.md", "| query/kv heads, rotary dim |") == figures.rows()

@@ -1,4 +1,4 @@
-"""Doubles of attention over a paged cache, and of what writes that cache.
+"""Doubles of attention over a paged cache, and of the operators that write that cache.
 
 Causal attention by its formula in fp32, one sequence after another. Limits: tokens of all sequences behind one another
 ("TND"), blocks of keys and values as ``[num_blocks, block_size, num_kv_heads, head_size]``, no quantisation, no sinks,
@@ -9,7 +9,7 @@ import torch
 
 from .doubles import require
 
-HOW = frozenset({"inner_precise", "workspace"})  # how it is computed, not what
+HOW = frozenset({"inner_precise", "workspace"})  # arguments that do not change the result
 FAR = 2**31 - 1  # no window
 
 
@@ -20,7 +20,7 @@ def reshape_and_cache(
     value_cache: torch.Tensor,
     slot_indices: torch.Tensor,
 ) -> None:
-    """Each token into its slot; a negative one is that of a token of padding."""
+    """Write each token into its slot. Padding tokens have negative slots and are not written."""
     slots = slot_indices.long()
     require(len(slots) <= len(key), "_npu_reshape_and_cache", f"{len(slots)} slots for {len(key)} tokens")
     taken = slots >= 0
@@ -32,8 +32,8 @@ def reshape_and_cache(
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``[num_tokens, num_heads, head_size]`` of one sequence, whose last tokens are the queries; and the logarithm of
-    each softmax's denominator, ``[num_heads, num_tokens]``."""
+    """Attention of one sequence, ``[num_tokens, num_heads, head_size]``, with its last tokens as queries; and the
+    logarithm of each softmax's denominator, ``[num_heads, num_tokens]``."""
     key, value = (x.float().repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     scores = torch.einsum("nhd,mhd->hnm", query.float(), key) * scale
     if causal:
@@ -43,7 +43,7 @@ def attend(
 
 
 def paged(cache: torch.Tensor, blocks: torch.Tensor, length: int, num_kv_heads: int) -> torch.Tensor:
-    """The first ``length`` tokens of the sequence that lies in ``blocks``."""
+    """The first ``length`` tokens of the sequence that is stored in ``blocks``."""
     rows = cache.reshape(*cache.shape[:2], num_kv_heads, -1)
     return rows[blocks[: -(-length // cache.shape[1])].long()].flatten(0, 1)[:length]
 
@@ -107,7 +107,7 @@ def paged_attention(
     out: torch.Tensor,
     workspace: torch.Tensor | None = None,
 ) -> None:
-    """One token a sequence, its last."""
+    """Decoding: the query is the last token of each sequence."""
     for i, length in enumerate(context_lens.tolist()):
         both = [paged(cache, block_table[i], length, num_kv_heads) for cache in (key_cache, value_cache)]
         out[i] = attend(query[i][None], *both, scale_value)[0][0].to(out.dtype)
@@ -124,7 +124,7 @@ def flash_attention(
     num_kv_heads: int,
     out: torch.Tensor,
 ) -> None:
-    """Whole prompts: queries and keys are the same tokens."""
+    """Whole prompts: queries and keys are of the same tokens."""
     first = 0
     for length in seq_len.tolist():
         tokens = slice(first, first + length)

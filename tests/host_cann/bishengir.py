@@ -1,4 +1,4 @@
-"""Huawei's own back-end compiler, asked about one kernel: is it taken, with which note, in how many bytes?
+"""Runs Huawei's own back-end compiler on one kernel: is it accepted, with which notes, and in how many bytes?
 
     compiled = compile(front_end.linalg(kernel, ...), installed()[-1], chips.CHIPS["910B3"])
     assert compiled.ok and not compiled.notes and compiled.ub_bytes < 192 * 1024
@@ -42,10 +42,10 @@ class Compiler:
 
 @dataclass(frozen=True)
 class Compiled:
-    notes: tuple[str, ...]  # what it changed by itself and tried again: only then it fitted, or not even then
-    error: str | None  # the first line, without places
-    required_bits: int | None  # where an overflow names them
-    program: str | None  # what hivmc is given
+    notes: tuple[str, ...]  # what the compiler changed by itself to try again, whether it then fitted or not
+    error: str | None  # the first line, without source locations
+    required_bits: int | None  # if an overflow message names them
+    program: str | None  # the input of hivmc
 
     @property
     def ok(self) -> bool:
@@ -61,8 +61,8 @@ class Compiled:
 
 
 def installed() -> tuple[Compiler, ...]:
-    """The compilers there are, oldest first: this Python's, and those that ``compiler VERSION`` of
-    ``scripts/environments.sh`` laid beside the environments."""
+    """The installed compilers, oldest first: this Python's, and those that ``compiler VERSION`` of
+    ``scripts/environments.sh`` has put beside the environments."""
     folders = {path.name.removeprefix("ascendnpu-ir-"): path / "ascendnpuir" for path in VENVS.glob("ascendnpu-ir-*")}
     if spec := importlib.util.find_spec("ascendnpuir"):
         folders[importlib.metadata.version("ascendnpu-ir")] = Path(spec.origin).parent
@@ -71,7 +71,7 @@ def installed() -> tuple[Compiler, ...]:
 
 
 def for_950() -> tuple[Compiler, ...]:
-    """The programs of their own that versions from 1.1.0 on bring for the 950."""
+    """The extra programs for the 950 that versions from 1.1.0 on contain."""
     beside = (Compiler(c.version, c.program.with_name("bishengir-compile-a5"), True) for c in installed())
     return tuple(compiler for compiler in beside if compiler.program.exists())
 
@@ -109,13 +109,13 @@ def compile(linalg: str, compiler: Compiler, chip: Chip) -> Compiled:
 
 
 def verdict(said: str, program: str | None) -> Compiled:
-    """What it said on its outputs, and the program if there is one, as facts."""
+    """The facts from its output and from the program, if it made one."""
     notes = [line for line in said.splitlines() if line.startswith("[NOTE]")]
     errors = [error for error in re.findall(r"error: (.*)", said) if not error.startswith("Failed to run")]
     errors += re.findall(r"Assertion .*", said) + re.findall(r"\[ERROR\] (.*)", said) or [said.strip()[:200]]
     error = errors[0].split(" (possible reason")[0]
     overflow = re.search(r"ub overflow, requires (\d+) bits", error)
-    if program is not None and "error: " in said:  # older versions try again without saying so
+    if program is not None and "error: " in said:  # older versions try again without a note
         notes.append(f"taken at another attempt, after: {error}")
     refused = None if program is not None else error
     return Compiled(tuple(notes), refused, int(overflow[1]) if refused and overflow else None, program)

@@ -1,4 +1,4 @@
-"""Launches that end where the runtime would begin, to measure the host's side alone."""
+"""Launches that the runtime discards, to measure the host's part alone."""
 
 import contextlib
 import ctypes
@@ -8,12 +8,12 @@ from types import ModuleType
 
 @contextlib.contextmanager
 def launches(torch: ModuleType) -> Iterator[None]:
-    """Meanwhile no kernel that is launched runs: the runtime's launch entry returns at once."""
+    """Inside, launched kernels do not run: the runtime's launch entry returns at once."""
     library = ctypes.CDLL("libascendcl.so")
     torch.npu.synchronize()
     library.host_cann_discard_launches(True)
     try:
         yield
     finally:
-        torch.npu.synchronize()  # torch-npu's queue may hold some that were not submitted yet
+        torch.npu.synchronize()  # torch-npu's queue may still hold launches
         library.host_cann_discard_launches(False)

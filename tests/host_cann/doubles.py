@@ -1,4 +1,4 @@
-"""Doubles of the vendors' rotary operators: the fp32 formula behind each one's own layout and documented limits.
+"""Doubles of the vendors' rotary operators: the formula in fp32, with each operator's own layout and documented limits.
 
 They are not the real operators. They round once where the real ones may round more often, so their results show that a
 caller hands over the right tensors and takes the right ones back, not what an NPU would compute to the last bit. What
@@ -22,7 +22,7 @@ def require(condition: bool, operator: str, limit: str) -> None:
 
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, is_neox_style: bool) -> torch.Tensor:
-    """The whole last axis of ``x``, turned by half-width ``cos`` and ``sin``; fp32, rounded once."""
+    """Rotate the whole last axis of ``x`` by half-width ``cos`` and ``sin``, in fp32, rounded once."""
     wide = x.float()
     x1, x2 = wide.chunk(2, -1) if is_neox_style else (wide[..., 0::2], wide[..., 1::2])
     y1, y2 = x1 * cos.float() - x2 * sin.float(), x2 * cos.float() + x1 * sin.float()
@@ -180,7 +180,7 @@ def install_custom() -> None:
 
 
 def rms_norm(x: torch.Tensor, gamma: torch.Tensor, epsilon: float = 1e-6) -> tuple[torch.Tensor, torch.Tensor]:
-    """What vllm-ascend's fusion of norms and rotary embedding looks for in a graph. Not rotary, but beside it."""
+    """A norm that vllm-ascend's fusion of norms and rotary embedding looks for in a graph."""
     wide = x.float()
     rstd = torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)
     return (wide * rstd * gamma.float()).to(x.dtype), rstd

@@ -21,13 +21,13 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
             "ASCEND_OPP_PATH": str(home / "opp"),
             "LD_LIBRARY_PATH": prepend(str(home / "lib64"), env.get("LD_LIBRARY_PATH")),
             "PATH": prepend(f"{compiler() / 'bin'}{os.pathsep}{home / 'bin'}", env.get("PATH")),
-            # A script that lies elsewhere finds this checkout's rope_patch and tests.
+            # So that a script in another folder finds this checkout's rope_patch and tests.
             "PYTHONPATH": prepend(str(Path(__file__).parents[2]), env.get("PYTHONPATH")),
-            # Triton's own key does not know which back-end compiler there is.
+            # The key of Triton's cache does not contain the version of the back-end compiler.
             "TRITON_CACHE_DIR": str(home / f"triton-cache-{version()}"),
-            # torch would import torch_npu at the end of its own import; a test says when.
+            # Otherwise torch would import torch_npu at the end of its import; tests decide when.
             "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
-            "TRITON_INTERPRET": "0",  # whatever the tests without an NPU chose
+            "TRITON_INTERPRET": "0",  # tests without an NPU may have set it
         }
     )
     if chip is not None:
@@ -36,7 +36,7 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
 
 
 def home() -> Path:
-    """The built folder of the process that runs on it; ``KeyError`` in one that does not."""
+    """The built folder that this process runs on; ``KeyError`` if it does not run on the host CANN."""
     return Path(os.environ[MARK])
 
 
@@ -52,7 +52,7 @@ def compiler() -> Path:
 
 
 def version() -> str:
-    """Which one that is: "1.0.0" and the like."""
+    """Its version, such as "1.0.0"."""
     (found,) = compiler().parent.glob("ascendnpu_ir-*.dist-info")
     return found.name.split("-")[1].removesuffix(".dist")
 

@@ -48,7 +48,7 @@ def custom_gating_top_k(
     eps: float,
     bias_opt: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """vllm-ascend's own operator, which takes the same by place."""
+    """vllm-ascend's own operator, which takes the same arguments by position."""
     named = {"k_group": k_group, "group_count": group_count, "group_select_mode": group_select_mode, "renorm": renorm}
     named |= {"norm_type": norm_type, "out_flag": out_flag, "eps": eps}
     return gating_top_k(x, k, bias=bias_opt, routed_scaling_factor=routed_scaling_factor, **named)
@@ -66,7 +66,7 @@ def init_routing(
     row_idx_type: int = 0,
     **rest: object,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens in their experts' order; where each pair of token and expert went; how many each expert has."""
+    """Tokens sorted by expert; the new place of each pair of token and expert; the number of tokens of each expert."""
     plain = (drop_pad_mode, quant_mode, expert_tokens_num_type, row_idx_type) == (0, -1, 1, 0)
     everyone = list(active_expert_range or (0, expert_num)) == [0, expert_num]
     require(plain and everyone, "npu_moe_init_routing_v2", "all tokens to all experts, counted, not quantised")
@@ -89,7 +89,7 @@ def grouped_matmul(
     group_list_type: int = 0,
     **rest: object,
 ) -> list[torch.Tensor]:
-    """Rows in groups, each group times its expert's matrix."""
+    """Multiply each group of rows by its expert's matrix."""
     unknown = {k: v for k, v in rest.items() if v is not None and v != [] and k != "act_type"}
     plain = split_item in (2, 3) and group_type == 0 and len(x) == len(weight) == 1 and not bias
     require(plain and not unknown, "npu_grouped_matmul", f"one tensor, groups of rows, no bias; got {unknown}")
@@ -108,7 +108,7 @@ def token_unpermute(
     padded_mode: bool = False,
     restore_shape: list[int] | None = None,
 ) -> torch.Tensor:
-    """Each token's results from its experts, weighed and added."""
+    """The weighted sum of each token's results from its experts."""
     require(not padded_mode, "npu_moe_token_unpermute", "no padding")
     require(probs is not None, "npu_moe_token_unpermute", "weights")
     rows = permuted_tokens.float()[sorted_indices.long()].view(*probs.shape, permuted_tokens.shape[-1])

@@ -35,7 +35,7 @@ def version() -> str:
 
 
 def load() -> bool:
-    """Load it, if this release's loads here; whether it did. Once per process."""
+    """Load it once per process, if this release's can be loaded here; returns whether it was."""
     import torch
 
     at_home = torch.library.Library("_C_ascend", "FRAGMENT")
@@ -46,7 +46,7 @@ def load() -> bool:
             at_home.impl(name, operators.on_device(experts.CUSTOM[name]), operators.DEVICE_KEY)
         return False
     for path in _libraries():
-        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # the extension finds them loaded, by name
+        ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)  # the extension finds the loaded libraries by name
     importlib.import_module("vllm_ascend.vllm_ascend_C")
     for full in torch._C._dispatch_get_all_op_names():
         space, _, name = full.partition("::")

@@ -1,4 +1,4 @@
-"""What kernels did when they ran, as facts a test can state: read off the instructions that were executed.
+"""What kernels did when they ran, as facts that tests can assert; taken from the instructions that were executed.
 
     (facts,) = launched(torch, lambda: add_one[(8,)](x, 1000, BLOCK=128))
     assert facts.grid == (8, 1, 1)
@@ -27,10 +27,10 @@ class Transfer:
     """One DMA between global memory and the unified buffer."""
 
     direction: str  # "load" or "store"
-    address: int  # of its first burst in global memory
+    address: int  # of the first burst, in global memory
     bursts: int
     burst_bytes: int  # adjacent in global memory
-    program: int  # which of the grid's
+    program: int  # its number in the grid
 
     @property
     def bytes(self) -> int:
@@ -39,22 +39,22 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Work:
-    """What one pipe was given."""
+    """The work of one pipe."""
 
     instructions: int
-    repeats: int  # of vector instructions: how often one took 256 bytes
+    repeats: int  # of vector instructions: how many pieces of 256 bytes they processed
 
 
 @dataclass(frozen=True)
 class Facts:
     grid: tuple[int, int, int]
-    ub_bytes: int  # of the unified buffer, by the addresses in the program
+    ub_bytes: int  # bytes of the unified buffer that the program uses, by its addresses
     transfers: tuple[Transfer, ...]
     global_scalars: int  # elements of global memory that the scalar unit read or wrote, one by one
     buffer_scalars: int  # of the unified buffer: a cache row's number, say, before that row's DMA
     vector_operations: Mapping[str, int]  # instruction -> how often it was issued
     pipes: Mapping[str, Work]
-    flags: int  # set; each is waited for
+    flags: int  # flags that are set; each is waited for
     barriers: int
 
     def of(self, direction: str, tensor: Any) -> list[Transfer]:
@@ -92,7 +92,7 @@ def read(events: np.ndarray, grid: tuple[int, int, int], ub_bytes: int) -> Facts
     """The facts of one launch's events."""
     kinds = events["kind"]
     moves = events[(kinds == trace.LOAD) | (kinds == trace.STORE)]
-    scalars = events[(kinds == trace.SCALAR) & (events["bursts"] > 0)]  # the others are of registers
+    scalars = events[(kinds == trace.SCALAR) & (events["bursts"] > 0)]  # the others access registers
     vectors = events[(kinds == trace.VECTOR) | (kinds == trace.COPY)]
     return Facts(
         grid=grid,

@@ -1,4 +1,4 @@
-"""What the text says that the compiler hands to ``hivmc``: where every buffer is, and for what target."""
+"""Reads the program text that the compiler passes to ``hivmc``: where every buffer is, and for what target."""
 
 import math
 import re
@@ -31,10 +31,10 @@ def ub_bytes(program: str) -> int:
 
 
 def ub_available(program: str) -> int:
-    """Bytes of unified buffer that the compiler takes the target to have."""
+    """Bytes of unified buffer that the target has according to the compiler."""
     return int(re.search(r'"UB_SIZE", (\d+)', program)[1]) // 8
 
 
 def target(program: str) -> str:
-    """How the compiler describes the target, numbers of cores left out."""
+    """The compiler's description of the target, without numbers of cores."""
     return re.sub(r'"\w+_CORE_COUNT", \d+', "", re.search(r"target_system_spec<.*?>>>", program)[0])

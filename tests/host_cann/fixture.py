@@ -36,14 +36,14 @@ needs_build = pytest.mark.skipif(bool(_missing()), reason=_missing())
 
 
 def initialise() -> ModuleType:
-    """torch, with ``npu:0`` usable: torch_npu imported, the device set, operators and doubles installed."""
+    """Import torch_npu, set the device, install operators and doubles; return torch, ready for ``npu:0``."""
     torch = register()
     torch.npu.set_device(0)
     return torch
 
 
 def register() -> ModuleType:
-    """``initialise`` without a device, which a process that is going to fork must not have yet."""
+    """As ``initialise``, but without setting a device, since a process must not have one when it forks."""
     import torch
     import torch_npu
     import torch_npu.op_plugin.atb._atb_ops  # noqa: F401  its operators exist only once its library is loaded

@@ -18,7 +18,7 @@ from . import operators
 
 Function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 counts: Counter[str] = Counter()  # "captured", "replayed"
-_kept: list[Any] = []  # a graph may be replayed as long as the process lives
+_kept: list[Any] = []  # kept alive, since a graph may be replayed as long as the process lives
 _failures: list[BaseException] = []
 
 
@@ -71,7 +71,7 @@ def _launch(work: Callable[[], Any]) -> None:
         try:
             counts["replayed"] += 1
             work()
-        except BaseException as error:  # it cannot pass through C
+        except BaseException as error:  # an exception cannot pass through C
             _failures.append(error)
 
     function = Function(call)

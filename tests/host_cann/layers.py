@@ -29,7 +29,7 @@ def add_rms_norm_bias(
 def add_rms_norm_bias_shapes(
     x1: torch.Tensor, x2: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor | None = None, epsilon: float = 1e-6
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What tracing asks for."""
+    """The shapes, for tracing."""
     deviation = x1.new_empty((*x1.shape[:-1], 1), dtype=torch.float32)
     return torch.empty_like(x1), deviation, torch.empty_like(x1)
 
@@ -43,7 +43,7 @@ ND, FRACTAL_NZ = 2, 29
 
 
 def format_cast(x: torch.Tensor, acl_format: int, *rest: object, **named: object) -> torch.Tensor:
-    """A format is an order of the same values in memory, which only an NPU's operators see: here always row by row."""
+    """Changes nothing: a format is an order of values in an NPU's memory, and here memory is always row by row."""
     require(acl_format in (ND, FRACTAL_NZ), "npu_format_cast", f"format {acl_format}")
     return x.clone()
 

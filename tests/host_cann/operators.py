@@ -56,7 +56,7 @@ COMPUTED = frozenset(COMPUTED_NAMES.split())
 KEPT = {"aten": frozenset(KEPT_NAMES.split()), "npu": frozenset(KEPT_NPU_NAMES.split()), "atb": frozenset()}
 
 
-record: Callable[..., Any] | None = None  # what to do in a capture with what the CPU computes
+record: Callable[..., Any] | None = None  # called in a capture with an operator that the CPU computes
 
 
 def _to_record() -> Callable[..., Any] | None:
@@ -64,7 +64,7 @@ def _to_record() -> Callable[..., Any] | None:
 
 
 def host_view(tensor: torch.Tensor) -> torch.Tensor:
-    """The same memory, shape and strides as a CPU tensor. The caller has waited for the device."""
+    """A CPU tensor with the same memory, shape and strides. The caller must have waited for the device."""
     storage = tensor.untyped_storage()
     if storage.nbytes() == 0:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
@@ -97,7 +97,7 @@ def on_host(argument: Any) -> Any:
 
 
 def computed(op: torch._ops.OpOverload) -> Callable[..., Any]:
-    """``op`` for device tensors by way of the CPU's ``op``."""
+    """``op`` for device tensors, computed by the CPU's ``op``."""
     writes = [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
     names = [a.name for a in op._schema.arguments]
 

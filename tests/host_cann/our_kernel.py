@@ -1,4 +1,4 @@
-"""Our kernel as ``launch`` would compile and start it for a shape, without a device."""
+"""Our kernel as ``launch`` would compile it for a shape; needs no device."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ class Kernel(NamedTuple):
 
 
 def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16") -> Kernel:
-    """The kernel for so many tokens, q and k as slices of one qkv."""
+    """The kernel for ``num_tokens`` tokens, with q and k as slices of one qkv."""
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     item = ITEM[dtype]

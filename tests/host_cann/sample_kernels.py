@@ -20,7 +20,7 @@ def copy_rows(x_ptr, y_ptr, rows, stride, ROWS: tl.constexpr, WIDTH: tl.constexp
 
 @triton.jit
 def every_second(x_ptr, y_ptr, BLOCK: tl.constexpr):
-    """A stride of two: what the vendor warns of."""
+    """Reads with a stride of two, which the vendor warns of."""
     at = tl.arange(0, BLOCK)
     tl.store(y_ptr + at, tl.load(x_ptr + 2 * at))
 
@@ -38,13 +38,13 @@ def write_at(x_ptr, place, BLOCK: tl.constexpr):
 
 @triton.jit
 def indirect(x_ptr, y_ptr, index_ptr, BLOCK: tl.constexpr):
-    """A scalar read of global memory, then a row by it."""
+    """Reads a scalar from global memory, then the row with that number."""
     at = tl.arange(0, BLOCK)
     tl.store(y_ptr + at, tl.load(x_ptr + tl.load(index_ptr) * BLOCK + at))
 
 
 @triton.jit
 def double(x_ptr, BLOCK: tl.constexpr):
-    """Called as a word of C."""
+    """Its name is a keyword of C."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(x_ptr + at, tl.load(x_ptr + at) * 2)

@@ -19,7 +19,7 @@ from .hivmc import program as final
 
 
 class Failed(RuntimeError):
-    """What the core refused, in its words."""
+    """The core refused something; the message is the core's."""
 
 
 class Kernel:
@@ -52,5 +52,5 @@ class Kernel:
 
 
 def load(hivm: str) -> Kernel:
-    """The kernel of a final program's text; what ``hivmc`` refuses is raised as it says it."""
+    """The kernel of a final program's text. Raises what ``hivmc`` refuses, with its message."""
     return Kernel(hivm)

@@ -1,4 +1,4 @@
-"""Building the host CANN: what is missing is named, what is linked exists, what is not implemented says so."""
+"""Building the host CANN: missing tools are named, linked symbols exist, and stubs name themselves when called."""
 
 import ctypes
 import fcntl

@@ -20,7 +20,7 @@ def case(npu):
 
 
 def expected(torch, x, positions, cache):
-    """By complex numbers, in double precision: another road to the same place."""
+    """The same rotation computed in another way: by complex numbers, in double precision."""
     cos, sin = cache[positions].double().chunk(2, -1)
     x1, x2 = x.double().view(5, -1, 128).chunk(2, -1)
     turned = torch.complex(x1, x2) * torch.complex(cos, sin)[:, None]
@@ -53,7 +53,7 @@ def test_mrope_takes_each_lane_from_its_section(npu, case, cache_mode):
 
     _, q, k, cache = case
     positions, sections = npu.randint(0, 8, (3, 5)), [24, 20, 20]
-    # Which kind of position a lane follows: time, height or width; the last four lanes are time's again if interleaved.
+    # The kind of position of each lane: time, height or width. If interleaved, the last four lanes are time's again.
     kinds = [0] * 24 + [1] * 20 + [2] * 20 if cache_mode == "default" else [0, 1, 2] * 20 + [0] * 4
     rows = npu.stack([cache[positions[kind], lane] for lane, kind in enumerate(kinds)], -1)
     sines = npu.stack([cache[positions[kind], 64 + lane] for lane, kind in enumerate(kinds)], -1)

@@ -1,4 +1,4 @@
-"""The stand-in for ``hivmc``: it is started by the real compiler, runs what that makes, and refuses by name."""
+"""The stand-in for ``hivmc``: the real compiler starts it, it runs what that makes, and names what it refuses."""
 
 import shutil
 
@@ -68,7 +68,7 @@ def test_an_operation_that_is_not_known_is_named():
 
 
 def test_line_numbers_are_those_of_the_program():
-    """A flag's site is its line in the text that the compiler wrote, whatever was left out before it."""
+    """A flag is identified by its line in the compiler's text, even if lines before it are left out."""
     from tests.host_cann.hivmc import program
 
     host = "  func.func @k_host() attributes {hacc.function_kind = #hacc.function_kind<HOST>} {\n    return\n  }\n"

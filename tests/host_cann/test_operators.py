@@ -90,8 +90,8 @@ def test_what_is_not_implemented_raises_naming_itself(npu, call, name):
 
 
 def test_a_result_in_memory_that_a_queued_kernel_still_reads_comes_after_it(npu, monkeypatch):
-    """As by threads: once the operator has waited for the device, another starts a kernel and frees what that reads.
-    CANN's operators are queued behind it; the host, which computes here, writes at once."""
+    """As if another thread ran between: after the operator has waited for the device, a kernel starts and the memory
+    that it reads is freed. CANN's operators would be queued behind that kernel, but here the host writes at once."""
     from tests.host_cann.sample_kernels import copy_rows
 
     values, copied, source = npu.randn(8, 64), npu.zeros(8, 64).npu(), npu.zeros(8, 64).npu()

@@ -1,4 +1,4 @@
-"""The order between pipes: every flag and barrier of our programs is needed, or it is said why it is not."""
+"""The order between pipes: every flag and barrier of our programs is needed, or the test says why it is not."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Rotations beside torch-npu's queue: none overtakes what is queued before it, and none waits for it without need.
+"""Rotations and torch-npu's queue: a rotation does not overtake what was queued before it, nor wait without need.
 
 torch-npu hands its operators to a queue, which a thread of its own empties into the stream. triton-ascend's launchers
 are compiled to go through that queue as well, or straight to the stream, and torch-npu can be told to have no queue.

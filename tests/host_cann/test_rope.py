@@ -43,7 +43,7 @@ def case(torch, shape, dtype, tokens, strided):
 
 
 def on_npu(torch, query, key, strided):
-    """On the device as on the host: slices of one tensor, or each its own."""
+    """The same layout on the device: slices of one tensor, or separate tensors."""
     if not strided:
         return query.npu(), key.npu()
     return torch.cat((query, key), -1).npu().split([query.shape[-1], key.shape[-1]], -1)
@@ -73,7 +73,7 @@ def test_the_op_is_the_reference_bit_for_bit(npu, op, shape, dtype, strided):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_compiled_fullgraph_it_is_the_same(npu, op, shape, strided):
     positions, query, key, cache = case(npu, shape, npu.bfloat16, 5, strided)
-    npu._dynamo.reset()  # one code object, many shapes: else dynamo gives up on it
+    npu._dynamo.reset()  # many shapes share one code object, and Dynamo limits its recompilations
 
     def layer(positions, query, key, cache):
         q, k = op(positions, query, key, cache, shape[0], shape[1], shape[4])
@@ -89,7 +89,7 @@ def test_captured_and_replayed_it_follows_its_inputs(npu, op):
     shape = SHAPES[1]
     positions, query, key, cache = case(npu, shape, npu.bfloat16, 5, False)
     inputs = [t.npu() for t in (positions, query, key, cache)]
-    op(*inputs, shape[0], shape[1], shape[4])  # what needs compiling or checking is done before a capture
+    op(*inputs, shape[0], shape[1], shape[4])  # compiles and checks before the capture
     graph = npu.npu.NPUGraph()
     with npu.npu.graph(graph):
         q, _ = op(*inputs, shape[0], shape[1], shape[4])

@@ -1,4 +1,4 @@
-"""Other people's rotary kernels, compiled by each of Ascend's compilers and executed: which are right, which not."""
+"""Upstream's rotary kernels, compiled by each of Ascend's compilers and executed: which are right?"""
 
 import functools
 import os

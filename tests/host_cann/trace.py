@@ -1,4 +1,4 @@
-"""What the vector cores did while somebody watched: the events that ``hivmc/core/trace.c`` keeps.
+"""What the vector cores did during a watch: the events that ``hivmc/core/trace.c`` records.
 
 with trace.watch() as watched:
     ...                       # launches; and wait for them
@@ -63,7 +63,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Watch]:
-    """Keep events. Whoever launches waits for the launches, before and inside."""
+    """Record events inside. The caller must wait for its launches before it begins and before it leaves."""
     result = Watch()
     _core().core_watch(True)
     try:
@@ -79,7 +79,7 @@ def watch() -> Iterator[Watch]:
 
 @contextlib.contextmanager
 def ignored(*sites: int) -> Iterator[None]:
-    """Meanwhile the flags and barriers in those lines of a program order nothing."""
+    """Inside, the flags and barriers in those lines of a program have no effect."""
     for site in sites:
         _core().core_ignore(site, True)
     try:
@@ -91,7 +91,7 @@ def ignored(*sites: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def every_race() -> Iterator[None]:
-    """Meanwhile no kernel is let run that is known to race (``hivmc/entry.py``)."""
+    """Inside, kernels that are known to race (``hivmc/entry.py``) are refused too."""
     _core().core_check_all(True)
     try:
         yield

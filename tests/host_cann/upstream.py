@@ -30,7 +30,7 @@ def _of_tensors(tl: types.ModuleType) -> dict[str, object]:
 
 
 def kernel_module(text: str, folder: Path) -> types.ModuleType:
-    """The file as a module, without vLLM: its imports are answered here. Triton wants it on disk."""
+    """The file as a module without vLLM, whose modules are replaced here. Triton needs the file on disk."""
     import triton
     import triton.language as tl
 

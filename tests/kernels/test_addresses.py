@@ -1,4 +1,4 @@
-"""Where the kernel reads and writes: positions beyond the cache, and offsets past 2**31 elements."""
+"""Which addresses the kernel reads and writes: positions beyond the cache, and offsets past 2**31 elements."""
 
 import mmap
 
@@ -47,7 +47,7 @@ def test_a_position_beyond_the_cache_spoils_its_own_token_only(position: int, nu
 @on_the_host
 @pytest.mark.parametrize("position", BEYOND)
 def test_a_position_beyond_the_cache_reads_nothing_outside_it(position: int) -> None:
-    """The cache is surrounded by NaN: whatever else the token's value may be, it was computed from the cache."""
+    """The cache is surrounded by NaN. The token's value may be anything finite, which shows it came from the cache."""
     case = rotation(5, 2, 1, 16, 16)
     surrounded = torch.full((97 + 2 * 64, 16), float("nan"), dtype=torch.bfloat16)
     surrounded[64:-64] = case.cache
@@ -74,7 +74,7 @@ def test_tokens_more_than_two_to_the_31_elements_apart() -> None:
 
 
 def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
-    """4 GiB of bf16: no model has one, and it would be another kernel."""
+    """4 GiB of bf16: no model has such a cache, and it would need another kernel."""
     case = rotation(6, 2, 1, 32, 32)
     arguments = case.positions, case.query, case.key
     most = sparse(2**31, torch.bfloat16).to(DEVICE) if INTERPRETED else None
@@ -97,7 +97,7 @@ def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: 
 
 @on_the_host
 def test_fresh_outputs_past_two_to_the_31_elements() -> None:
-    """2**20 + 3 tokens of 2,048 lanes: too much to rotate here, so only the last tile is, at its true addresses."""
+    """More than 2**20 tokens of 2,048 lanes take too long, so only the last tile is rotated, at its true addresses."""
     case = rotation(3, 2, 0, 1024, 4)
     plan = make_plan(case.call().shape(fresh=True), 1, device_facts(torch.device(DEVICE)))
     token0, width = 2**20 + 1, 2048

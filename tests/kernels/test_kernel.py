@@ -1,4 +1,4 @@
-"""The kernel against fp64: shapes, strides, dtypes, styles and positions; in place and into fresh outputs."""
+"""The kernel compared with fp64: shapes, strides, dtypes, styles and positions; in place and into fresh outputs."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from rope_patch.kernels.planning import plans_of  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, launch, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-VARIANTS = tuple(zip(DTYPES, (True, False, True), strict=True))  # and whether in place
+VARIANTS = tuple(zip(DTYPES, (True, False, True), strict=True))  # (dtype, whether in place)
 ROTARY_DIMS = (2, 20, 24, 40, 64, 80, 96, 112, 128, 160, 192, 576)
 
 
@@ -69,7 +69,7 @@ def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotat
 @pytest.mark.parametrize("is_neox_style", [True, False], ids=["neox", "gpt-j"])
 @pytest.mark.parametrize("rest", [0, 64], ids=["full", "partial"])
 def test_every_rotary_dim_power_of_two_or_not(rotary_dim: int, is_neox_style: bool, rest: int) -> None:
-    # Where a variant costs a compile, one of the three: over its four cases a dim still meets all of them.
+    # Where each variant costs a compile, run one of the three: over its four cases each rotary dim meets all of them.
     turn = ROTARY_DIMS.index(rotary_dim) + 2 * is_neox_style + bool(rest)
     for dtype, in_place in VARIANTS if INTERPRETED else VARIANTS[turn % 3 :][:1]:
         case = rotation(5, 4, 2, rotary_dim + rest, rotary_dim, is_neox_style=is_neox_style, dtype=dtype)
@@ -85,7 +85,7 @@ def test_few_tokens(num_tokens: int, dtype: torch.dtype, in_place: bool) -> None
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
 def test_one_head_and_65537_tokens(in_place: bool) -> None:
-    """Of a rotary dim whose cache rows are gathered: in tiles of one token, an interpreter would take ten minutes."""
+    """With a rotary dim that allows tiles of several tokens, since tiles of one take an interpreter ten minutes."""
     check(rotation(65537, 1, 1, 48, 32, strided=not in_place), in_place=in_place)
 
 
@@ -113,9 +113,9 @@ def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_st
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["words", "odd"])
 def test_gptj_pairs_of_fp16_keep_zeros_and_subnormals(offset: int) -> None:
-    """Rotated by zero: every pattern comes back as it was, whether its pair is an aligned word or not.
+    """A rotation by zero keeps every value, whether its pair is an aligned word or not.
 
-    Not bf16: the interpreters' own cast to it makes something of zero.
+    bf16 is left out, since the interpreters' own cast to bf16 does not keep zeros.
     """
     dtype = torch.float16
     patterns = torch.tensor([0, 0x8000, 1, 0x8001, 0x0400, 0x3C00, 0xBC01, 0x7B00], dtype=torch.int32)
@@ -144,7 +144,7 @@ def test_heads_that_lie_apart() -> None:
 
 
 def test_rows_at_a_tie_round_to_even() -> None:
-    """Rounding to bf16 is to nearest even, not truncation, which the interpreters' own cast does."""
+    """The kernel rounds to bf16 to nearest even, although the interpreter's own cast truncates."""
     case = rotation(1, 1, 0, 2, 2, dtype=torch.bfloat16, cache_dtype=torch.float32)
     case.cache[:] = torch.tensor([1 + 2.0**-8, 0.0])  # cos: halfway between 1 and the next bf16
     case.query[:] = torch.tensor([1.0, 1 + 2.0**-7])

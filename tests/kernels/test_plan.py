@@ -1,4 +1,4 @@
-"""The plan: every token once, nothing over budget, few compiles. Pure Python."""
+"""Plans: every token is in one program, tiles fit their memory, and a shape needs few kernels. Pure Python."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def shapes(draw: st.DrawFn) -> Shape:
     )
 
 
-# Rows so far apart that an eighth would begin just within 32 bits, and end beyond.
+# Rows so far apart that an eighth row would begin just within 32 bits and end beyond them.
 SEVEN_ROWS = Shape(
     num_heads=8,
     num_kv_heads=0,
@@ -93,7 +93,7 @@ def test_on_ascend_slices_begin_at_whole_blocks(shape: Shape, num_tokens: int) -
 @example(shape=SEVEN_ROWS, num_tokens=2**20, device=ASCEND_910B3)
 @given(shape=shapes(), num_tokens=st.integers(1, 2**20), device=DEVICES)
 def test_offsets_inside_a_tile_are_32_bit(shape: Shape, num_tokens: int, device: Device) -> None:
-    """Up to the last lane of the last token's row."""
+    """This includes the last lane of the last token's row."""
     plan = make_plan(shape, num_tokens, device)
     row = (shape.num_heads + shape.num_kv_heads) * shape.head_size
     assert (plan.block_tokens - 1) * shape.token_stride + min(row, shape.token_stride) - 1 <= MAX_TILE_OFFSET
@@ -142,7 +142,7 @@ OVERFLOWS = [
 
 
 @pytest.mark.parametrize(("model", "changes", "tokens", "heads"), OVERFLOWS)
-def test_on_ascend_no_tile_is_planned_that_the_compiler_refused(
+def test_on_ascend_tiles_that_the_compiler_refused_count_as_too_large(
     model: str, changes: dict[str, int], tokens: int, heads: int
 ) -> None:
     shape = dataclasses.replace(ascend_shape(model, fresh=False), **changes)
@@ -153,7 +153,7 @@ def test_on_ascend_no_tile_is_planned_that_the_compiler_refused(
 @settings(max_examples=300, deadline=None)
 @given(shape=shapes(), device=DEVICES)
 def test_the_first_use_check_has_room_for_a_tile_of_every_plan(shape: Shape, device: Device) -> None:
-    """As ``trial.run`` counts: outputs of their own, and a row more of each tensor."""
+    """Counted as ``trial.run`` does: fresh outputs too, and one row more for each tensor."""
     heads = [n for n in (shape.num_heads, shape.num_kv_heads) if n]
     copies = 2 if shape.fresh else 1
     rows = sum(copies * n + 1 for n in heads)
@@ -173,7 +173,7 @@ def test_on_ascend_pairs_are_taken_as_words_where_they_are_words() -> None:
 
 @pytest.mark.parametrize("model", [shape.model for shape in SHAPES if shape.rotary_dim % 16 == 0])
 def test_on_ascend_a_prefill_moves_whole_requests(model: str) -> None:
-    """What memory is asked for is at most a tenth more than what is moved, however heads are cut."""
+    """Memory requests have at most a tenth more bytes than the kernel moves, however heads are cut."""
     shape = ascend_shape(model, fresh=True)
     plan = make_plan(shape, 8192, ASCEND_910B3)
     bursts = [plan.block_heads * shape.head_size * 2] if plan.whole else cost_ascend.parts(shape)
@@ -190,7 +190,7 @@ def test_few_tokens_are_spread_over_cores_by_heads_and_more_are_balanced() -> No
 
 
 def test_plans_are_worked_out_once_for_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes up to milliseconds, and every new number of tokens asks."""
+    """Working them out may take milliseconds, and every new number of tokens needs them."""
     seen = []
     steps = plan_ascend.steps
     monkeypatch.setattr(plan_ascend, "steps", lambda *shape: (seen.append(shape), steps(*shape))[1])

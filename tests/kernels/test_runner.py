@@ -1,4 +1,4 @@
-"""The kernel's own launcher is what Triton was seen to call, or there is none."""
+"""The kernel's own launcher is recorded from Triton's call of it; if that call looks different, there is none."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from rope_patch.kernels.runner import QUEUES, is_queued, recorded
 
 
 class Compiled:
-    """A double of Triton's compiled kernel: keeps its launcher under one name or the other, as versions do."""
+    """A double of Triton's compiled kernel. Its launcher has one of two names, depending on the version."""
 
     def __init__(self, name: str) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -21,14 +21,14 @@ class Compiled:
         self.calls.append(handed)
 
     def launch(self, arguments: tuple[Any, ...], programs: int = 3, extra: tuple[Any, ...] = ()) -> "Compiled":
-        """As ``kernel[grid](*arguments)`` does it."""
+        """Call the launcher as ``kernel[grid](*arguments)`` does."""
         vars(self)[self.name](programs, 1, 1, 77, "function", "metadata", None, None, None, *arguments, *extra)
         return self
 
 
 @pytest.mark.parametrize("name", ["run", "_run"])
 @pytest.mark.parametrize("extra", [(), ("constant", 5)], ids=["3.2", "3.3 and newer"])
-def test_what_triton_handed_over_is_replayed_with_other_addresses(name: str, extra: tuple[Any, ...]) -> None:
+def test_the_recorded_call_is_repeated_with_other_addresses(name: str, extra: tuple[Any, ...]) -> None:
     kernel, arguments = Compiled(name), (object(), None, 4096)
     launcher = recorded(lambda: kernel.launch(arguments, extra=extra), 3, arguments)
     assert launcher is not None
@@ -36,10 +36,10 @@ def test_what_triton_handed_over_is_replayed_with_other_addresses(name: str, ext
     launcher.start(2, 88, (111, None, 222))
     before = ("function", "metadata", None, None, None)
     assert kernel.calls == [(2, 1, 1, 88, *before, 111, None, 222, *extra)]
-    assert vars(kernel)[name] == kernel.run_it, "and what watched it is gone"
+    assert vars(kernel)[name] == kernel.run_it, "the launcher is no longer watched"
 
 
-def test_an_unknown_arrangement_gives_none() -> None:
+def test_a_call_that_looks_different_gives_no_launcher() -> None:
     arguments = (object(), object())
     kernel = Compiled("run")
     assert recorded(lambda: kernel.launch(arguments[::-1]), 3, arguments) is None, "the arguments in another order"
@@ -61,7 +61,7 @@ def test_another_threads_launch_of_the_same_kernel_is_not_mistaken_for_ours() ->
     assert recorded(lambda: kernel.launch(others), 3, arguments) is None
 
 
-def test_what_watched_is_gone_after_a_failure_too() -> None:
+def test_after_a_failure_the_launcher_is_no_longer_watched() -> None:
     kernel, arguments = Compiled("run"), (object(),)
     launches = iter([kernel])
 
@@ -83,5 +83,5 @@ def test_a_launcher_goes_through_the_queue_only_if_its_library_says_so(tmp_path:
 
     assert is_queued(launcher(b"\0_ZN6at_npu6native9" + QUEUES + b"\0"))
     assert not is_queued(launcher(b"\0rtKernelLaunch\0"))
-    assert not is_queued(launcher(None)), "cleaned away"
-    assert not is_queued(lambda *handed: None), "another version's, of which nothing is known"
+    assert not is_queued(launcher(None)), "deleted since it was loaded"
+    assert not is_queued(lambda *handed: None), "an unknown kind of launcher"

@@ -1,4 +1,4 @@
-"""The ways past PyTorch's dispatcher give what its public functions give, and are not taken where they differ."""
+"""Functions that bypass PyTorch's dispatcher give what its public functions give, and are not used if they differ."""
 
 import sys
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ on_device = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no device
 
 
 @pytest.fixture(autouse=True)
-def looked_for_anew() -> Any:
+def fresh_allocators() -> Any:
     shortcuts.allocator.cache_clear()
     yield
     shortcuts.allocator.cache_clear()
@@ -44,7 +44,7 @@ def test_an_allocated_tensor_is_as_any_other(dtype: Any, inference: bool) -> Non
 
 
 @on_device
-def test_on_a_device_whose_pytorch_has_the_entry_it_is_taken() -> None:
+def test_on_a_device_whose_pytorch_has_such_a_function_it_is_used() -> None:
     module, name = shortcuts.ALLOCATORS[torch.device(DEVICE).type]
     entry = getattr(sys.modules[module], name, None)
     if entry is None:
@@ -60,7 +60,7 @@ def raises(*arguments: Any) -> Any:
     raise TypeError("takes 4 arguments")
 
 
-# Doubles of entries, for the CPU, for which none is looked for otherwise.
+# Doubles for the CPU, on which no such function is looked for otherwise.
 @pytest.mark.parametrize(
     ("entry", "taken"),
     [
@@ -75,7 +75,7 @@ def raises(*arguments: Any) -> Any:
     ],
     ids=["right", "none", "raises", "nothing", "other strides", "other dtype", "other shape", "other device"],
 )
-def test_an_entry_that_gives_something_else_is_not_taken(
+def test_a_function_that_gives_something_else_is_not_used(
     entry: Any, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(shortcuts.ALLOCATORS, "cpu", ("tests.entries", "entry"))
@@ -85,6 +85,6 @@ def test_an_entry_that_gives_something_else_is_not_taken(
     assert allocate((2, 3), (3, 1), torch.float16).stride() == (3, 1)
 
 
-def test_where_there_is_no_entry_tensors_come_from_empty_strided() -> None:
+def test_without_such_a_function_tensors_come_from_empty_strided() -> None:
     made = shortcuts.allocator(torch.device("cpu"))((2, 3), (3, 1), torch.float16)
     assert (made.shape, made.stride(), made.dtype, made.device.type) == ((2, 3), (3, 1), torch.float16, "cpu")

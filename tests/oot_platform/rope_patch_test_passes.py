@@ -1,4 +1,4 @@
-"""vLLM's Inductor passes, less the one that names operators which a CPU build does not have."""
+"""vLLM's Inductor passes, without the one that names operators which a CPU build does not have."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class _NothingToFix(FixFunctionalizationPass):
 
 
 class PassManager(PostGradPassManager):
-    """Out-of-tree platforms bring a pass manager of their own; vllm-ascend does."""
+    """Out-of-tree platforms such as vllm-ascend bring their own pass manager."""
 
     def configure(self, config: Any) -> None:
         super().configure(config)

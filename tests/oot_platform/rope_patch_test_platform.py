@@ -1,4 +1,4 @@
-"""A test double for one thing: an out-of-tree platform. Everything else is vLLM's CPU engine. And a witness.
+"""A double of an out-of-tree platform; everything else is vLLM's CPU engine. And a plugin that records what it sees.
 
 vLLM's ``CustomOp.dispatch_forward`` picks ``forward_oot`` on such a platform only, after it has asked for the built-in
 ones. So this platform is vLLM's CPU platform to everybody but that one function.
@@ -22,7 +22,7 @@ def activate() -> str | None:
 
 
 def witness() -> None:
-    """A general plugin, which vLLM runs in every process of its own: leaves a note of what rope_patch is there."""
+    """A general plugin, which vLLM runs in each of its processes. It records whether rope_patch is active there."""
     folder = os.environ.get("ROPE_PATCH_TEST_WITNESS")
     if folder:
         hooks = sys.modules.get("rope_patch.patching.hooks")
@@ -46,7 +46,7 @@ class OutOfTreeCpu(CpuPlatform):
         compilation = vllm_config.compilation_config
         mode, backend = compilation.mode, compilation.backend
         super().check_and_update_config(vllm_config)
-        if os.environ.get("ROPE_PATCH_TEST_COMPILE") == "vllm":  # not the CPU platform's simpler mode, but Ascend's:
+        if os.environ.get("ROPE_PATCH_TEST_COMPILE") == "vllm":  # as on Ascend, instead of the CPU platform's mode:
             compilation.mode, compilation.backend = mode, backend  # vLLM's own, with its caches
             compilation.compile_sizes = []  # the CPU platform leaves it unset, which this mode does not expect
         if os.environ.get("ROPE_PATCH_TEST_START_METHOD"):  # the CPU platform demands spawned processes

@@ -1,1 +1,1 @@
-"""rope_patch as a package: what is built, what importing it costs, its settings and ways in."""
+"""rope_patch as a package: the wheel, the cost of importing it, its settings and ways in."""

@@ -1,4 +1,4 @@
-"""``import rope_patch``: free where vLLM is not used, harmless where it cannot work."""
+"""``import rope_patch`` costs next to nothing where vLLM is not used, and does no harm where the patch cannot work."""
 
 import operator
 import os
@@ -18,16 +18,16 @@ def test_it_imports_neither_torch_nor_vllm_nor_triton_nor_wrapt(python: Run) -> 
     assert not {"torch", "vllm", "triton", "wrapt", "torch_npu"} & set(loaded)
 
 
-def test_it_brings_nothing_but_itself_over_a_bare_interpreter(python: Run) -> None:
+def test_it_imports_only_its_own_modules(python: Run) -> None:
     bare = set(python("import sys; print(*sys.modules)").split())
     ours = set(python("import rope_patch, sys; print(*sys.modules)").split())
     assert ours - bare == {f"rope_patch{name}" for name in ("", ".environment", ".patching", ".patching.import_watch")}
 
 
 def test_sitecustomize_costs_a_process_without_vllm_a_small_part_of_its_start() -> None:
-    """Medians of processor time, side by side: other processes' load, and a slow machine, change both."""
+    """Compares medians of processor time measured in turns, since load and a slow machine change both alike."""
     bare = clean_environment() | {"PYTHONPATH": str(ROOT)}
-    bare.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled once
+    bare.pop("PYTHONDONTWRITEBYTECODE", None)  # so that bytecode is cached, as for an installed package
     ours = bare | {"PYTHONPATH": os.pathsep.join((str(BOOTSTRAP), str(ROOT)))}
 
     def milliseconds(environment: dict[str, str]) -> float:
@@ -54,8 +54,9 @@ threads = [threading.Thread(target=importlib.import_module, args=(name,)) for na
 [t.start() for t in threads]; [t.join() for t in threads]
 import rope_patch
 import vllm.model_executor.layers.rotary_embedding.base as base
+from rope_patch import settings
 from rope_patch.patching import hooks
-hooks.arm(hooks._settings)
+hooks.arm(settings.current())
 ours = vars(base.RotaryEmbedding)["forward_oot"]
 print(base.EARLY(1, 2, 3), ours.__closure__ is not None, rope_target.installed)
 """
@@ -64,10 +65,10 @@ print(base.EARLY(1, 2, 3), ours.__closure__ is not None, rope_target.installed)
 
 @pytest.mark.parametrize("milliseconds", [0, 5, 20])
 def test_importing_vllm_does_not_deadlock_with_imports_in_another_thread(with_doubles: Run, milliseconds: int) -> None:
-    """A finder runs under the import lock; had ours imported anything there, these two would wait for each other."""
+    """A finder runs under the import lock. If ours imported anything there, the two threads could deadlock."""
     code = f"""
 import faulthandler, sys, threading, time
-faulthandler.dump_traceback_later(500, exit=True)  # a deadlock, on however slow a machine; before pytest ends it
+faulthandler.dump_traceback_later(500, exit=True)  # reports a deadlock before pytest ends the test
 import rope_target, rope_patch
 other = threading.Thread(target=lambda: __import__("wrapt"))
 other.start()
@@ -88,7 +89,7 @@ print(importlib.util.find_spec("vllm").name, "rope_patch.patching.hooks" in sys.
 
 
 def test_a_submodule_of_vllm_is_noticed_if_vllm_itself_was_missed(with_doubles: Run) -> None:
-    """Another thread may have found vllm before our finder was there, and not yet put it into ``sys.modules``."""
+    """Another thread may have found vllm before our finder existed, and not yet put it into ``sys.modules``."""
     code = """
 import vllm, sys
 hidden = sys.modules.pop("vllm")

@@ -1,4 +1,4 @@
-"""The rooms of the package: imports go down, never round; and an import that comes late says why."""
+"""The rooms of the package: imports go down and never in a circle, and only rooms with a reason import late."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "rope_patch"
-# From the top. A module imports from its own room and from those below it. ``rope_patch/README.md`` has the picture.
+# From top to bottom. A module imports from its own room and those below it; see ``rope_patch/README.md``.
 FLOORS = (
     {"__main__", "startup", "vllm_plugin", "bootstrap"},
     {"cli"},
@@ -21,12 +21,12 @@ FLOORS = (
     {"settings", "capability"},
     {"environment"},
 )
-# Rooms whose modules may import late, each for the reason given.
+# Rooms whose modules may import late (inside a function), and why.
 LATE = {
     "": "importing rope_patch must cost nothing to a process that never imports vLLM",
-    "cli": "a verb is looked up, and its help printed, without torch and vLLM; the variables are set before them",
-    "vllm_plugin": "without vLLM, or switched off, there is nothing to ask",
-    "bootstrap": "it is imported into every process, and says why it cannot be instead of raising",
+    "cli": "help is printed without torch and vLLM, and variables are set before these are imported",
+    "vllm_plugin": "without vLLM, or switched off, the patching room is not imported at all",
+    "bootstrap": "it is imported into every process, and prints an error of importing rope_patch instead of raising it",
 }
 
 
@@ -57,7 +57,7 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def imports(package: Path) -> list[Import]:
-    """Of every module; those under ``TYPE_CHECKING`` too, since a reader follows them as well."""
+    """All imports of every module, including those under ``TYPE_CHECKING``, since a reader follows them too."""
     known, found = modules(package), []
     for module, path in known.items():
         tree = ast.parse(path.read_text())
@@ -67,7 +67,7 @@ def imports(package: Path) -> list[Import]:
                 words = name.split(".")
                 if words[0] != "rope_patch":
                     continue
-                while ".".join(words[1:]) not in known:  # what is imported is a name in a module
+                while ".".join(words[1:]) not in known:  # the last word may be a name in a module
                     words.pop()
                 target = ".".join(words[1:])
                 if target != module:
@@ -112,7 +112,7 @@ def _sideways(one: Import) -> bool:
     return floor(one.target) == floor(one.module) and room(one.target) != room(one.module)
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_no_imports_form_a_circle() -> None:
     assert circle(imports(PACKAGE)) == []
 
 
@@ -138,8 +138,8 @@ def test_every_module_has_a_floor() -> None:
         ("trust/trial.py", "from rope_patch.trust.first_use import forget", "trust.trial imports trust.first_use"),
     ],
 )
-def test_what_is_wrong_is_found(tmp_path: Path, file: str, line: str, named: str) -> None:
-    """The tests above can fail: a tree like ours, with one import more."""
+def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, named: str) -> None:
+    """Shows that the tests above can fail, with a copy of the tree that has one import more."""
     for path in PACKAGE.rglob("*.py"):
         copy = tmp_path / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def test_a_valid_value_means_what_the_readme_says(value: str | None, mode: Mode)
 
 
 @pytest.mark.parametrize("value", ["2", "yes please", "-1"])
-def test_an_invalid_value_is_native_and_names_itself_and_the_valid_ones(value: str) -> None:
+def test_an_invalid_value_means_off_and_the_complaint_names_it_and_the_valid_ones(value: str) -> None:
     settings = parse({VARIABLE: value})
     assert settings.mode is Mode.OFF
     (complaint,) = settings.complaints
@@ -38,7 +38,7 @@ def test_the_first_use_check_is_on_unless_switched_off(value: str | None, check:
 
 
 @pytest.mark.parametrize("value", ["all", "never"])
-def test_a_value_of_the_check_that_means_nothing_leaves_it_on_and_the_kernel_too(value: str) -> None:
+def test_an_invalid_value_of_the_check_leaves_the_check_and_the_kernel_on(value: str) -> None:
     settings = parse({CHECK: value})
     assert settings.check
     assert settings.mode is Mode.ON

@@ -1,4 +1,4 @@
-"""The three ways in: ``import rope_patch``, a ``sitecustomize`` on PYTHONPATH, vLLM's plugin entry point."""
+"""Three ways in: ``import rope_patch``, a ``sitecustomize`` on PYTHONPATH, and vLLM's plugin entry point."""
 
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -16,7 +16,7 @@ print(base.Scaled()(1, 2, 3))
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder for a ``sitecustomize`` of the user's own."""
+    """A folder for the user's own ``sitecustomize``."""
     folder = tmp_path / "theirs"
     folder.mkdir()
     return folder
@@ -26,24 +26,24 @@ def test_sitecustomize_patches_a_process_that_never_names_rope_patch(python: Run
     assert python("import rope_target" + SHOW, path=(BOOTSTRAP, DOUBLES)) == "ours"
 
 
-def test_it_is_harmless_twice_and_with_the_other_ways(python: Run) -> None:
+def test_several_ways_in_at_once_are_harmless(python: Run) -> None:
     code = "import rope_target, rope_patch, rope_patch.vllm_plugin as p; p.register(); p.register()" + SHOW
     assert python(code, path=(BOOTSTRAP, BOOTSTRAP, DOUBLES)) == "ours"
 
 
-def test_it_chains_the_sitecustomize_that_it_hides(python: Run, site: Path) -> None:
+def test_it_imports_the_sitecustomize_that_it_hides(python: Run, site: Path) -> None:
     (site / "sitecustomize.py").write_text("import sys; sys.path.append('added by theirs'); MARK = 'theirs'")
     code = "import sys, sitecustomize as s; print(s.MARK, 'added by theirs' in sys.path, 'rope_patch' in sys.modules)"
     assert python(code, path=(BOOTSTRAP, site)) == "theirs True True"
 
 
-def test_ours_stays_on_the_path_for_child_processes_and_in_its_place(python: Run, site: Path) -> None:
+def test_the_bootstrap_folder_stays_first_on_the_path_for_child_processes(python: Run, site: Path) -> None:
     (site / "sitecustomize.py").write_text("")
     code = f"import sys; print([p for p in sys.path if p in ({str(BOOTSTRAP)!r}, {str(site)!r})])"
     assert python(code, path=(BOOTSTRAP, site)) == str([str(BOOTSTRAP), str(site)])
 
 
-def test_an_error_in_the_hidden_one_is_pythons_to_report_and_the_host_runs(python: Run, site: Path) -> None:
+def test_python_reports_an_error_in_the_hidden_sitecustomize_and_continues(python: Run, site: Path) -> None:
     (site / "sitecustomize.py").write_text("raise ValueError('theirs')")
     printed = python("import sys; print('runs', 'rope_patch' in sys.modules)", path=(BOOTSTRAP, site))
     assert "ValueError: theirs" in printed
@@ -57,7 +57,7 @@ def test_an_isolated_interpreter_is_not_touched(python: Run, flag: str) -> None:
 
 
 def test_an_interpreter_without_rope_patch_is_not_disturbed(python: Run, tmp_path: Path) -> None:
-    """PYTHONPATH reaches every Python started below, those of other environments too."""
+    """PYTHONPATH also reaches Pythons of other environments, where rope_patch is not installed."""
     copied = tmp_path / "bootstrap"
     copied.mkdir()
     (copied / "sitecustomize.py").write_text((BOOTSTRAP / "sitecustomize.py").read_text())
@@ -67,7 +67,7 @@ def test_an_interpreter_without_rope_patch_is_not_disturbed(python: Run, tmp_pat
     assert python("print('runs')", path=(copied, blocker)) == "runs"
 
 
-def test_a_kill_switch_that_comes_late_wins_over_force(with_doubles: Run) -> None:
+def test_a_kill_switch_that_is_set_after_the_import_wins_over_force(with_doubles: Run) -> None:
     """As in a Ray worker, which gets its driver's variables after it has started."""
     code = """
 import os, rope_patch, rope_patch.vllm_plugin as plugin

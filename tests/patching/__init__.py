@@ -1,1 +1,1 @@
-"""Putting things of vLLM's in place and taking them back."""
+"""Replacing attributes of vLLM and putting them back."""

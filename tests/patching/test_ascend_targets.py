@@ -1,6 +1,6 @@
-"""vllm-ascend's call sites, as doubles of their shape: what is taken, what stays, and what is not recognised.
+"""The targets for vllm-ascend on doubles of its call sites: what the kernel takes, what stays native, what is refused.
 
-The real ones are tested on the real packages.
+``tests/ascend_stack`` tests them on the real packages.
 """
 
 from types import ModuleType, SimpleNamespace
@@ -26,7 +26,7 @@ def fresh_counts() -> None:
 
 
 def newer() -> ModuleType:
-    """The arrangement of 0.15 and newer."""
+    """The module as in 0.15 and newer."""
     module = ModuleType("vllm_ascend.ops.rotary_embedding")
 
     def rope_forward_triton(
@@ -35,7 +35,7 @@ def newer() -> ModuleType:
     ) -> Any:  # fmt: skip
         return "upstream", rope_dim
 
-    def rope_forward_oot(case: Rotation) -> Any:  # looks its global up when it is called, as upstream does
+    def rope_forward_oot(case: Rotation) -> Any:  # looks up the global when it is called, as upstream does
         q, k = (t.view(case.positions.numel(), -1, case.head_size) for t in (case.query, case.key))
         return module.rope_forward_triton(
             q, k, cos_sin_cache=case.cache, positions=case.positions, rope_dim=case.rotary_dim,
@@ -47,7 +47,7 @@ def newer() -> ModuleType:
 
 
 def older() -> ModuleType:
-    """The arrangement of 0.11 and 0.13."""
+    """The module as in 0.11 and 0.13."""
     module = ModuleType("vllm_ascend.ops.rotary_embedding")
 
     def _rope_forward_oot(
@@ -80,7 +80,7 @@ def embedding(module: ModuleType, case: Rotation, name: str = "AscendRotaryEmbed
 
 @pytest.mark.parametrize("strided", [True, False], ids=["strided", "contiguous"])
 @pytest.mark.parametrize("rotary_dim", [20, 64, 96])
-def test_the_newer_kernel_is_ours_with_its_contract(rotary_dim: int, strided: bool) -> None:
+def test_in_newer_releases_our_kernel_serves_with_upstreams_contract(rotary_dim: int, strided: bool) -> None:
     module, case = newer(), rotation(5, 4, 2, 96, rotary_dim, strided=strided)
     before = case.query.clone(), case.key.clone()
     ascend_rope_kernel.install(module, ON)
@@ -92,7 +92,7 @@ def test_the_newer_kernel_is_ours_with_its_contract(rotary_dim: int, strided: bo
     assert (q.data_ptr() == case.query.data_ptr()) == (not strided), "contiguous in place, strided fresh"
 
 
-def test_the_newer_kernel_stays_upstreams_where_cos_and_sin_are_given_or_ours_cannot() -> None:
+def test_in_newer_releases_calls_with_cos_and_sin_or_that_the_kernel_cannot_take_are_upstreams() -> None:
     module, case = newer(), rotation(5, 4, 2, 64, 64)
     ascend_rope_kernel.install(module, ON)
     assert module.rope_forward_triton(case.query, case.key, "cos", "sin", rope_dim=7) == ("upstream", 7)
@@ -102,7 +102,7 @@ def test_the_newer_kernel_stays_upstreams_where_cos_and_sin_are_given_or_ours_ca
 
 
 @pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])
-def test_partial_rotary_of_the_older_class_is_ours_yarn_included(name: str) -> None:
+def test_in_older_releases_the_kernel_serves_partial_rotary_of_the_class_and_of_yarn(name: str) -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
     ascend_rotary_class.install(module, ON)
     q, k = embedding(module, case, name).forward_oot(case.positions, case.query, case.key)
@@ -110,7 +110,7 @@ def test_partial_rotary_of_the_older_class_is_ours_yarn_included(name: str) -> N
     assert_rotated(case, case.key, k)
 
 
-def test_the_style_of_the_call_is_honoured_over_the_modules() -> None:
+def test_the_style_given_in_the_call_wins_over_the_modules() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40, is_neox_style=True)
     ascend_rotary_class.install(module, ON)
     instance = embedding(module, case)
@@ -125,7 +125,7 @@ def test_the_style_of_the_call_is_honoured_over_the_modules() -> None:
     [(ON, 64, True, False), (ALL, 64, True, True), (ALL, 128, False, True), (ALL, 128, True, False)],
     ids=["vendor's by default", "ours under all", "no fusion matches GPT-J", "a fusion matches NeoX 128/128"],
 )
-def test_full_rotary_is_the_vendors_unless_all_and_never_where_a_fusion_matches(
+def test_full_rotary_stays_native_unless_all_is_set_and_always_where_a_fusion_matches(
     settings: Settings, head_size: int, is_neox_style: bool, ours: bool
 ) -> None:
     module, case = older(), rotation(5, 4, 2, head_size, head_size, is_neox_style=is_neox_style)
@@ -137,13 +137,13 @@ def test_full_rotary_is_the_vendors_unless_all_and_never_where_a_fusion_matches(
         assert result == ("upstream", is_neox_style)
 
 
-def test_offsets_are_the_originals_to_refuse() -> None:
+def test_calls_with_offsets_go_to_the_original() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
     ascend_rotary_class.install(module, ON)
     assert embedding(module, case).forward_oot(case.positions, case.query, case.key, "offsets")[0] == "upstream"
 
 
-def test_each_arrangement_is_recognised_by_what_it_has_and_an_unknown_one_left() -> None:
+def test_each_release_is_recognised_by_what_its_module_has_and_an_unknown_one_is_left() -> None:
     with pytest.raises(NotApplicable, match="has no rope_forward_triton"):
         ascend_rope_kernel.install(older(), ON)
     with pytest.raises(NotApplicable, match="which is replaced instead"):
@@ -161,7 +161,7 @@ def test_each_arrangement_is_recognised_by_what_it_has_and_an_unknown_one_left()
         ascend_rotary_class.install(ModuleType("empty"), ON)
 
 
-def test_undone_the_very_objects_are_back() -> None:
+def test_undo_puts_the_identical_objects_back() -> None:
     for install, module, holder, name in (
         (ascend_rope_kernel.install, newer(), lambda m: m, "rope_forward_triton"),
         (ascend_rotary_class.install, older(), lambda m: m.AscendRotaryEmbedding, "forward_oot"),
@@ -180,7 +180,7 @@ def test_two_models_each_use_their_own_cache() -> None:
         assert_rotated(case, case.query, module.rope_forward_oot(case)[0])
 
 
-def test_compiled_the_older_class_has_our_op_in_the_graph() -> None:
+def test_when_compiled_the_older_class_has_our_op_in_its_graph() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
     ascend_rotary_class.install(module, ON)
     graphs = []
@@ -193,3 +193,12 @@ def test_compiled_the_older_class_has_our_op_in_the_graph() -> None:
     compiled = torch.compile(instance.forward_oot, fullgraph=True, backend=keep)
     assert_rotated(case, case.query, compiled(case.positions, case.query, case.key)[0])
     assert sum(node.target is rotary.ops.rotary_embedding for node in graphs[0].graph.nodes) == 1
+
+
+def test_when_compiled_full_rotary_is_counted_once_as_left_to_the_vendor() -> None:
+    module, case = older(), rotation(5, 4, 2, 64, 64)
+    ascend_rotary_class.install(module, ON)
+    compiled = torch.compile(embedding(module, case).forward_oot, fullgraph=True, backend="eager")
+    for _ in range(2):
+        assert compiled(case.positions, case.query, case.key) == ("upstream", True)
+    assert ledger.fallbacks() == {ascend_rotary_class.LEFT_TO_VENDOR: 1}

@@ -1,4 +1,4 @@
-"""Whatever is missing leaves vLLM as it was, and says what is missing; ``force`` makes it an error."""
+"""If something is missing, vLLM stays as it is and the status names what is missing; ``force`` makes that an error."""
 
 import pytest
 
@@ -51,7 +51,7 @@ for _ in range(2):
     assert reason in first
 
 
-def test_force_of_a_target_that_vllm_imported_first_is_raised_by_the_plugin_and_by_enable(with_doubles: Run) -> None:
+def test_force_with_vllm_imported_first_is_raised_by_the_plugin_and_by_enable(with_doubles: Run) -> None:
     code = """
 import vllm.model_executor.layers.rotary_embedding.base
 import rope_patch  # only logs
@@ -66,7 +66,7 @@ for demand in register, rope_patch.enable:
     assert all(line.startswith("NotCapable VLLM_ASCEND_TRITON_ROPE=force, but platform") for line in printed)
 
 
-def test_force_met_while_vllm_is_half_imported_fails_this_import_and_the_next(with_doubles: Run) -> None:
+def test_force_applied_while_vllm_is_half_imported_fails_this_import_and_the_next(with_doubles: Run) -> None:
     code = """
 import builtins, importlib
 builtins.while_half_imported = lambda: importlib.import_module("rope_patch")
@@ -81,7 +81,7 @@ for _ in range(2):
     assert printed.splitlines()[-2:] == ["NotCapable", "NotCapable"]
 
 
-def test_force_where_nothing_is_missing_is_like_on(with_doubles: Run) -> None:
+def test_force_with_nothing_missing_is_like_on(with_doubles: Run) -> None:
     assert with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE="force").startswith("ours True True ")
 
 
@@ -103,7 +103,7 @@ print(before == picture(), hooked, rope_patch.status()["mode"])
     assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE=value).splitlines()[-1] == "True [] off"
 
 
-def test_a_value_that_means_nothing_is_warned_of_and_native(with_doubles: Run) -> None:
+def test_an_invalid_value_is_warned_of_and_leaves_vllm_native(with_doubles: Run) -> None:
     printed = with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE="sometimes")
     assert "native False None" in printed
     assert "VLLM_ASCEND_TRITON_ROPE='sometimes' means nothing" in printed
@@ -120,14 +120,14 @@ print("VLLM_ASCEND_TRITON_ROPE" in known and known["VLLM_ASCEND_TRITON_ROPE"]())
 """
 
 
-def test_a_variable_that_is_set_is_known_to_vllm_before_it_looks(with_doubles: Run) -> None:
+def test_a_variable_that_is_set_is_known_to_vllm_before_vllm_checks_for_unknown_ones(with_doubles: Run) -> None:
     first, applied, disabled = with_doubles(VARIABLE, VLLM_ASCEND_TRITON_ROPE="1").splitlines()
     assert first == "True"
     assert "rotary_embedding" in applied  # so the compile cache's key differs from an unpatched process's
     assert disabled == "1"
 
 
-def test_unset_it_is_in_the_compile_caches_key_while_something_is_applied(with_doubles: Run) -> None:
+def test_an_unset_variable_is_in_the_compile_caches_key_while_something_is_applied(with_doubles: Run) -> None:
     first, applied, disabled = with_doubles(VARIABLE).splitlines()
     assert (first, disabled) == ("False", "False")
     assert "rotary_embedding" in applied

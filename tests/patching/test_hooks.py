@@ -1,4 +1,4 @@
-"""When targets are applied, and that they can be taken back; over doubles of vLLM, without torch."""
+"""When targets are applied, and that they can be undone; on doubles of vLLM, without torch."""
 
 import itertools
 
@@ -22,17 +22,19 @@ print(model(1, 2, 3), base.RotaryEmbedding()(1, 2, 3), base.EARLY(1, 2, 3), base
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(STEPS)), ids="-".join)
-def test_any_order_of_imports_and_models_ends_patched(with_doubles: Run, order: tuple[str, ...]) -> None:
+def test_after_any_order_of_imports_and_construction_a_model_is_patched(
+    with_doubles: Run, order: tuple[str, ...]
+) -> None:
     code = "\n".join(STEPS[step] for step in order)
     assert with_doubles(code + SHOW).splitlines()[-1] == "ours ours ours its own"
 
 
-def test_what_lands_on_the_class_is_a_plain_function(with_doubles: Run) -> None:
+def test_the_replacement_is_a_plain_function(with_doubles: Run) -> None:
     code = START + "print(type(vars(base.RotaryEmbedding)['forward_oot']).__name__)"
     assert with_doubles(code) == "function"
 
 
-def test_disable_restores_the_very_objects_and_enable_brings_ours_back(with_doubles: Run) -> None:
+def test_disable_restores_the_identical_objects_and_enable_applies_ours_again(with_doubles: Run) -> None:
     code = (
         BASE
         + """
@@ -52,8 +54,8 @@ print(rope_patch.status()["targets"]["rotary_embedding"], base.EARLY(1, 2, 3))
     assert with_doubles(code).splitlines()[-1] == "applied ours"
 
 
-def test_a_frozen_heap_hides_no_instance_and_stays_frozen(with_doubles: Run) -> None:
-    """vLLM calls ``gc.freeze`` once an engine has started; ``gc.get_objects`` leaves out what is frozen."""
+def test_frozen_instances_are_found_and_stay_frozen(with_doubles: Run) -> None:
+    """vLLM calls ``gc.freeze`` when an engine has started, and ``gc.get_objects`` leaves frozen objects out."""
     code = (
         START
         + """
@@ -84,7 +86,7 @@ print(base.EARLY(1, 2, 3))
     assert with_doubles(code).splitlines()[-1] == "ours"
 
 
-def test_a_patch_on_top_of_ours_is_left_alone_and_said(with_doubles: Run) -> None:
+def test_another_patch_on_top_of_ours_is_left_alone_and_reported(with_doubles: Run) -> None:
     code = (
         START
         + """
@@ -115,7 +117,9 @@ print(base.Scaled()(1, 2, 3), rope_target.installed)
     assert with_doubles(code).splitlines()[-2:] == ["True", "on top of ours 1"]
 
 
-def test_each_mode_has_a_compile_cache_key_of_its_own_and_disabled_it_is_as_without_us(with_doubles: Run) -> None:
+def test_each_mode_has_its_own_compile_cache_key_and_disabled_it_is_that_of_an_unpatched_process(
+    with_doubles: Run,
+) -> None:
     code = (
         START
         + """
@@ -131,7 +135,7 @@ print(vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
     assert "rotary_embedding" in on[0]
 
 
-def test_enable_raises_nothing_of_a_target_that_breaks(with_doubles: Run) -> None:
+def test_enable_does_not_raise_the_error_of_a_target(with_doubles: Run) -> None:
     code = (
         START
         + """
@@ -160,7 +164,7 @@ builtins.while_half_imported = act
     assert with_doubles(code).splitlines()[-1] == "ours ours ours its own"
 
 
-def test_all_that_wait_for_a_half_imported_module_are_called_once_in_order(with_doubles: Run) -> None:
+def test_actions_that_wait_for_a_half_imported_module_are_called_once_in_order(with_doubles: Run) -> None:
     code = """
 import builtins, sys
 import rope_patch
@@ -179,7 +183,7 @@ print(type(module.__spec__).__name__, import_watch.when_complete(module, print))
     assert with_doubles(code, DOUBLE_PLATFORM="cuda").splitlines() == expected
 
 
-def test_a_failing_import_of_vllm_fails_as_it_would_and_may_be_retried(with_doubles: Run) -> None:
+def test_a_failing_import_of_vllm_fails_as_without_us_and_can_be_retried(with_doubles: Run) -> None:
     code = (
         STEPS["ours"]
         + """
@@ -198,7 +202,7 @@ except OSError as error:
     assert with_doubles(code).split() == ["theirs", "RotaryEmbedding"]
 
 
-def test_a_target_that_breaks_is_reported_and_vllm_runs(with_doubles: Run) -> None:
+def test_a_target_that_raises_is_reported_and_vllm_runs(with_doubles: Run) -> None:
     code = (
         STEPS["ours"]
         + """
@@ -213,7 +217,7 @@ rope_target.install = broken
     assert "vLLM serves natively" in printed
 
 
-def test_an_unknown_arrangement_is_native_with_its_reason(with_doubles: Run) -> None:
+def test_a_target_that_is_not_applicable_stays_native_with_its_reason(with_doubles: Run) -> None:
     code = (
         STEPS["ours"]
         + """
@@ -236,9 +240,7 @@ STATE = 'rope_patch.status()["targets"]["rotary_embedding"]'
 
 
 @pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
-def test_a_module_that_is_executed_again_is_native_says_so_and_is_applied_anew_by_enable(
-    with_doubles: Run, again: str
-) -> None:
+def test_after_a_reload_the_status_says_lost_and_enable_applies_the_target_again(with_doubles: Run, again: str) -> None:
     code = (
         f"{START}import importlib, sys\nold = base.EARLY\n{again}"
         + f"""
@@ -259,7 +261,7 @@ print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE}.partition(";")[0], rope_target.
 
 @pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
 @pytest.mark.parametrize("what", ["EARLY", "RotaryEmbedding.forward_oot"], ids=["of a module", "of a class"])
-def test_disable_after_that_takes_nothing_for_somebody_elses(with_doubles: Run, again: str, what: str) -> None:
+def test_disable_after_a_reload_does_not_report_a_foreign_patch(with_doubles: Run, again: str, what: str) -> None:
     code = f"""
 import rope_target, rope_patch, importlib, sys
 from rope_patch.patching.replace import replace
@@ -275,7 +277,7 @@ print(base.EARLY(1, 2, 3), {STATE})
     assert with_doubles(code).splitlines()[-3:] == ["ours", "native taken back", "ours applied"]
 
 
-def test_the_variables_are_made_known_again_after_a_reload_of_vllms(with_doubles: Run) -> None:
+def test_enable_makes_the_variables_known_again_after_a_reload_of_vllm_envs(with_doubles: Run) -> None:
     code = START + (
         "import importlib, vllm.envs\nimportlib.reload(vllm.envs)\nrope_patch.enable()\n"
         "print('rotary_embedding' in vllm.envs.environment_variables['VLLM_ASCEND_TRITON_ROPE']())"
@@ -283,7 +285,7 @@ def test_the_variables_are_made_known_again_after_a_reload_of_vllms(with_doubles
     assert with_doubles(code).splitlines()[-1] == "True"
 
 
-def test_an_undo_that_fails_half_way_is_said_and_finished_by_whoever_asks_next(with_doubles: Run) -> None:
+def test_an_undo_that_fails_half_way_is_reported_and_finished_by_the_next_disable_or_enable(with_doubles: Run) -> None:
     code = (
         START
         + """
@@ -307,7 +309,7 @@ for finish in (rope_patch.disable, rope_patch.enable):
     ]
 
 
-def test_globals_that_appear_while_everything_is_looked_through_are_no_obstacle(with_doubles: Run) -> None:
+def test_globals_that_appear_during_the_search_for_copies_do_no_harm(with_doubles: Run) -> None:
     code = (
         START
         + """
@@ -327,7 +329,7 @@ print(base.EARLY(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"][:1
     assert with_doubles(code).splitlines()[-1] == "native taken back"
 
 
-def test_an_import_that_ends_while_somebody_begins_to_wait_for_it_is_not_missed(with_doubles: Run) -> None:
+def test_an_import_that_ends_just_when_an_action_begins_to_wait_is_not_missed(with_doubles: Run) -> None:
     code = """
 import importlib.machinery, sys, types
 import rope_patch
@@ -356,7 +358,7 @@ threading.Thread(target=act, daemon=True).start()
 begun.wait()
 child = os.fork()
 if not child:
-    signal.alarm(500)  # for a child that waits for a lock that nobody holds; before pytest ends the test
+    signal.alarm(500)  # ends a child that waits forever for a lock, before pytest ends the test
     rope_patch.disable(); rope_patch.enable()
     print(base.EARLY(1, 2, 3), flush=True)
     os._exit(0)
@@ -383,12 +385,12 @@ act = rope_patch.disable
 
 
 def test_no_lock_is_held_while_the_platform_is_asked(with_doubles: Run) -> None:
-    """vLLM's platform is found by importing: whoever holds the lock of that import may be waiting for us."""
+    """Asking vLLM for its platform imports modules, and a thread that holds such an import's lock may wait for ours."""
     code = """
 import faulthandler, threading
 import rope_target, rope_patch
 from rope_patch import capability
-faulthandler.dump_traceback_later(500, exit=True)  # for one that waits; before pytest ends the test
+faulthandler.dump_traceback_later(500, exit=True)  # reports a deadlock before pytest ends the test
 examine = capability.examine
 def asked():
     other = threading.Thread(target=rope_patch.disable, daemon=True)

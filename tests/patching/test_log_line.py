@@ -1,4 +1,4 @@
-"""One INFO line of a process says what was replaced and why, or why not; over doubles of vLLM, without torch."""
+"""One INFO line of a process says what was replaced and why, or why not; on doubles of vLLM, without torch."""
 
 import re
 from collections.abc import Callable
@@ -14,7 +14,7 @@ BASE = "import vllm.model_executor.layers.rotary_embedding.base as base\n"
 LOG = "import logging; logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')\n"
 ASCEND = """
 import sys, types
-sys.modules["vllm_ascend"] = types.ModuleType("vllm_ascend")  # as when its platform was chosen
+sys.modules["vllm_ascend"] = types.ModuleType("vllm_ascend")  # as after its platform was chosen
 sys.modules["vllm_ascend.ops"] = types.ModuleType("vllm_ascend.ops")
 def stand_in(name, error=None):
     def install(module, settings):
@@ -29,7 +29,7 @@ USE = "from rope_patch.reporting import announcement; announcement.say()\n"  # w
 
 @pytest.fixture
 def lines(python: Run, tmp_path: Path) -> Lines:
-    """Run code over the doubles and a module of vllm-ascend's; return what was logged at INFO and above."""
+    """Run code with the doubles and a module of vllm-ascend; return what was logged at INFO and above."""
     (tmp_path / "ascend").mkdir()
     (tmp_path / "ascend" / "rotary_embedding.py").touch()
     found = f"sys.modules['vllm_ascend.ops'].__path__ = [{str(tmp_path / 'ascend')!r}]\n"
@@ -47,25 +47,25 @@ NEITHER = BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", NotApplica
 REASON = r"\(vLLM's platform is npu, triton-ascend .*\)"
 
 
-def test_one_line_names_all_that_was_replaced_and_the_reason_once_the_last_is_decided(lines: Lines) -> None:
+def test_when_the_last_target_is_decided_one_line_names_what_was_replaced_and_why(lines: Lines) -> None:
     after = ROTARY + USE + "rope_patch.disable(); rope_patch.enable()\n"
     mark, line = lines(BOTH + BASE + "print('rope_p of one target', file=sys.stderr)\n" + after)
     assert mark == "rope_p of one target"
     assert re.fullmatch(rf"INFO rope_patch \S+: rotary_embedding, ascend_rope_kernel applied {REASON}", line)
 
 
-def test_the_first_use_says_it_where_a_module_never_comes(lines: Lines) -> None:
+def test_if_a_module_is_never_imported_the_first_use_logs_the_line(lines: Lines) -> None:
     (line,) = lines(BOTH + BASE + USE + USE + ROTARY)
     assert re.fullmatch(rf"INFO rope_patch \S+: rotary_embedding applied {REASON}", line)
 
 
-def test_a_forked_process_says_it_for_itself_at_its_first_use(lines: Lines) -> None:
+def test_a_forked_process_logs_its_own_line_at_its_first_use(lines: Lines) -> None:
     fork = "import os\nif not os.fork():\n    announcement.say(); announcement.say(); os._exit(0)\nos.wait()\n"
     parents, childs = lines(BOTH + BASE + ROTARY + USE + fork)
     assert parents == childs
 
 
-def test_before_anything_is_known_a_use_says_nothing(lines: Lines) -> None:
+def test_a_use_before_any_target_is_imported_logs_nothing(lines: Lines) -> None:
     assert not lines(USE)
 
 
@@ -74,7 +74,7 @@ def test_a_module_in_which_nothing_was_replaced_is_named_with_the_reasons(lines:
     assert "rotary_embedding applied; ascend_rope_kernel native: it takes x, expected y; ascend_rotary_class" in line
 
 
-def test_a_failure_has_its_warning_and_its_place_in_the_line(lines: Lines) -> None:
+def test_a_failed_target_has_a_warning_and_is_named_in_the_line(lines: Lines) -> None:
     warning, line = lines(
         BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", OSError("moved")') + BASE + ROTARY
     )
@@ -82,10 +82,10 @@ def test_a_failure_has_its_warning_and_its_place_in_the_line(lines: Lines) -> No
     assert "rotary_embedding applied; ascend_rope_kernel failed: OSError: moved" in line
 
 
-def test_where_nothing_is_capable_the_first_target_says_so_for_all(lines: Lines) -> None:
+def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: Lines) -> None:
     (line,) = lines(BOTH + BASE + ROTARY + USE, DOUBLE_PLATFORM="cuda")
     assert line.endswith(": native: platform: vLLM's platform is cuda, not npu")
 
 
-def test_switched_off_nothing_is_said(lines: Lines) -> None:
+def test_switched_off_nothing_is_logged(lines: Lines) -> None:
     assert not lines(BOTH + BASE + ROTARY + USE, VLLM_ASCEND_TRITON_ROPE="0")

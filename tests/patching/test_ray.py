@@ -7,17 +7,17 @@ import pytest
 from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
-import ray  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
+import ray  # noqa: F401  (where vLLM is installed, a missing ray is an error and not a reason to skip)
 
-# The cluster knows nothing of the kill switch: it is started first. Then the driver does what vLLM's Ray executor does:
-# it hands the variables that it copies to a worker that runs already, which loads vLLM's plugins and builds its model.
+# The cluster is started first, so it does not have the kill switch. Then the driver does what vLLM's Ray executor does:
+# it passes the variables that it copies to running workers, which load vLLM's plugins and build their model.
 CODE = """
 import json, os, ray
 ray.init(num_cpus=3, include_dashboard=False, logging_level="ERROR")
 os.environ["VLLM_ASCEND_TRITON_ROPE"] = {value!r}
 import rope_patch
 from vllm.ray import ray_env
-ray_env.DEFAULT_ENV_VAR_PREFIXES = set()  # as versions that copy only what they know
+ray_env.DEFAULT_ENV_VAR_PREFIXES = set()  # as in versions that copy only variables they know
 from vllm.v1.executor import ray_executor as executor
 names = executor.get_env_vars_to_copy(additional_vars=set(executor.current_platform.additional_env_vars))
 copied = {{name: os.environ[name] for name in names if name in os.environ and name.startswith("VLLM_ASCEND")}}
@@ -53,7 +53,7 @@ ENVIRONMENT = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "VLLM_L
 def test_a_ray_worker_does_what_the_drivers_variable_says(
     python: Run, value: str, patched: bool, calls: dict[str, int]
 ) -> None:
-    """However rope_patch came into the worker: by vLLM's plugin, or earlier, by a sitecustomize on its node."""
+    """Whether rope_patch was imported by vLLM's plugin or, earlier, by a sitecustomize on the worker's node."""
     path = f"{ROOT / 'rope_patch' / 'bootstrap'}:{ROOT}"
     printed = python(CODE.format(value=value, path=path), RAY_DEDUP_LOGS="0", **ENVIRONMENT)
     (line,) = (line for line in printed.splitlines() if line.startswith("[["))

@@ -1,4 +1,4 @@
-"""The kill switch reaches Ray workers: what vLLM's Ray executor copies, on the vLLM that is installed here."""
+"""The kill switch reaches Ray workers: which variables the installed vLLM's Ray executor copies to them."""
 
 import pytest
 
@@ -14,10 +14,10 @@ try:
 except ImportError:
     from vllm.executor import ray_distributed_executor as executor
 from vllm.ray import ray_env
-ray_env.DEFAULT_ENV_VAR_PREFIXES = set()  # newer versions copy every VLLM_*: as if this one did not
+ray_env.DEFAULT_ENV_VAR_PREFIXES = set()  # newer versions copy every VLLM_*; pretend that this one does not
 if {late}:
     import rope_patch
-# As the executor calls it when it starts its workers:
+# The executor makes this call when it starts its workers:
 names = executor.get_env_vars_to_copy(additional_vars=set(executor.current_platform.additional_env_vars))
 print("VLLM_ASCEND_TRITON_ROPE" in names, "VLLM_ASCEND_TRITON_ROPE_REPORT" in names)
 """
@@ -32,10 +32,10 @@ FOLDER = "/proc/nowhere"
     [(ABSENT, "0", "False False"), (EARLY, "0", "True True"), (LATE, "0", "True True"), (EARLY, "1", "True True")],
     ids=["without us", "off", "off, imported late", "on"],
 )
-def test_what_is_set_is_copied_by_a_vllm_that_copies_only_what_it_knows(
+def test_a_vllm_that_copies_only_variables_it_knows_copies_ours(
     python: Run, code: str, value: str, expected: str
 ) -> None:
     ours = {"VLLM_ASCEND_TRITON_ROPE": value, "VLLM_ASCEND_TRITON_ROPE_REPORT": FOLDER}
     *_, platforms, copied = python(code, **PLATFORM | ours).splitlines()
     assert copied == expected
-    assert "VLLM_ASCEND" not in platforms, "who does not use Ray has an untouched platform"
+    assert "VLLM_ASCEND" not in platforms, "without Ray, the platform's list is untouched"

@@ -1,11 +1,11 @@
-"""The target on the real vLLM: which classes are served, what a live model is bound to, and the way back."""
+"""The target on the real vLLM: which classes are served, what a live model calls, and the undo."""
 
 import pytest
 
 from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
-import rope_patch_test_platform  # noqa: F401  (beside vLLM it must be there: an error, not a skip)
+import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its absence is an error and not a reason to skip)
 
 ENVIRONMENT = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 PRELUDE = f"""
@@ -25,7 +25,7 @@ def inputs(T=5, H=4, K=2, D=64):
     qkv = torch.randn(T, (H + 2 * K) * D)
     return torch.randint(0, 100, (T,)), qkv[:, : H * D], qkv[:, H * D : (H + K) * D]
 def rope(kind="default", D=64, **parameters):
-    # An entry of its own: get_rope would hand out the same object again.
+    # get_rope caches its objects and would return the same one again.
     from vllm.model_executor.layers import rotary_embedding
     rotary_embedding._ROPE_DICT.clear()
     parameters = {{"rope_type": kind, "rope_theta": 10000.0, **parameters}}
@@ -54,8 +54,8 @@ def vllm(python: Run) -> Run:
     return run
 
 
-def test_every_class_with_the_base_mathematics_is_served_as_native(vllm: Run) -> None:
-    """All in one process, since each costs ten seconds of imports: name, parameters, and whether the kernel served."""
+def test_every_class_with_the_base_mathematics_is_served_and_gives_the_native_result(vllm: Run) -> None:
+    """All classes in one process, since each process costs ten seconds of imports."""
     code = f"""
 kinds = {KINDS!r}
 for name, arguments in kinds.items():
@@ -103,7 +103,7 @@ print(dict(ledger.calls()))
     assert vllm(code) == "{}"
 
 
-def test_what_models_change_after_construction_is_read_at_every_call(vllm: Run) -> None:
+def test_attributes_that_models_change_after_construction_are_read_at_every_call(vllm: Run) -> None:
     code = """
 embedding, (positions, query, key) = rope(), inputs()
 for change in "embedding.is_neox_style = False", "embedding.cos_sin_cache = embedding.cos_sin_cache.flip(0)":
@@ -117,7 +117,7 @@ print(dict(ledger.calls()))
 
 
 def test_after_sleep_wake_and_reload_the_cache_is_read_anew(vllm: Run) -> None:
-    """What vLLM's worker does to buffers at level 2, then its own reload, then a move to other memory."""
+    """Does to buffers what vLLM's worker does at sleep level 2, then reloads them, then moves them to other memory."""
     code = """
 from vllm.model_executor.model_loader import reload
 model = torch.nn.ModuleDict({"base": rope(), "llama3": rope("llama3", factor=8.0, low_freq_factor=1.0,
@@ -138,14 +138,14 @@ for turn in range(2):
     for buffer in model.buffers():
         buffer.fill_(float("nan"))
     for embedding in model.values():
-        embedding(*inputs())  # whoever calls meanwhile decides nothing
+        embedding(*inputs())  # a call meanwhile must not retire the kernel
     for name, buffer in model.named_buffers():
         buffer.data.copy_(saved[name].data)
     check(turn)
     reload.initialize_layerwise_reload(model)
     reload.finalize_layerwise_reload(model, None)
     for name, embedding in model.items():
-        if embedding.cos_sin_cache.is_meta:  # upstream leaves a layer without weights there
+        if embedding.cos_sin_cache.is_meta:  # upstream's reload leaves a layer without weights on meta
             embedding.register_buffer("cos_sin_cache", right[name].clone(), persistent=False)
     check(10 + turn)
     model.double().float()
@@ -156,7 +156,7 @@ print("right")
     assert vllm(code) == "right"
 
 
-def test_a_cache_that_the_kernel_does_not_take_is_matched_by_the_original_first(vllm: Run) -> None:
+def test_the_original_converts_a_cache_of_another_dtype_and_the_kernel_serves_the_next_call(vllm: Run) -> None:
     code = """
 embedding, (positions, query, key) = rope(), inputs()
 embedding.cos_sin_cache = embedding.cos_sin_cache.half()
@@ -168,7 +168,7 @@ print(dict(ledger.calls()))
     assert vllm(code) == "{'eager': 1}"
 
 
-def test_no_key_as_in_cross_layer_sharing(vllm: Run) -> None:
+def test_a_call_without_a_key_as_in_cross_layer_sharing_is_served(vllm: Run) -> None:
     code = """
 embedding, (positions, query, _) = rope(), inputs()
 want = embedding.forward_native(positions, query.clone())
@@ -191,7 +191,7 @@ print(dict(ledger.calls()))
     assert vllm(code) == "{'eager': 4}"
 
 
-def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_given_back(vllm: Run, python: Run) -> None:
+def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_restored(vllm: Run, python: Run) -> None:
     late = PRELUDE.replace("import rope_patch\nfrom rope_patch.reporting import ledger\n", "")
     assert late != PRELUDE
     code = """
@@ -266,7 +266,7 @@ print(sum(node.target is ops.rotary_embedding for graph in graphs for node in gr
         assert vllm(code, CI=ci) == "1 {'traced': 1, 'op': 1}"
 
 
-def test_what_vllm_hashes_for_its_compile_cache_tells_on_from_off(python: Run) -> None:
+def test_the_key_of_vllms_compile_cache_differs_between_on_and_off(python: Run) -> None:
     code = (
         "{}\nimport vllm.envs, json\nimport vllm.model_executor.layers.rotary_embedding.base\nprint(json.dumps("
         "{{n: str(v) for n, v in vllm.envs.compile_factors().items()}}, sort_keys=True))"
@@ -276,7 +276,7 @@ def test_what_vllm_hashes_for_its_compile_cache_tells_on_from_off(python: Run) -
     on = python(code.format("import rope_patch"), **ENVIRONMENT).splitlines()[-1]
     asked = python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1]
     assert off == absent
-    assert on == asked  # spelling it out is not another graph
+    assert on == asked  # an explicit 1 makes the same graphs as unset
     assert on != off
     assert "rope_patch" in on
 
@@ -291,8 +291,8 @@ print("accepted")
     assert python(code, VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1] == "accepted"
 
 
-def test_what_we_rely_on_in_vllm_is_there() -> None:
-    """Fails with what moved, before anything subtler does."""
+def test_vllm_still_has_what_we_rely_on() -> None:
+    """The message of a failure says what has changed in vLLM."""
     import inspect
 
     from vllm.model_executor import custom_op

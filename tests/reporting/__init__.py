@@ -1,1 +1,1 @@
-"""The report folder, and ranks compared."""
+"""The report folder, and the comparison of ranks."""

@@ -1,4 +1,4 @@
-"""Ranks of one engine that decided differently say so, each naming the others."""
+"""Ranks of one engine that decided differently warn, each naming the others."""
 
 import copy
 import os
@@ -18,7 +18,7 @@ NAME = "neox bfloat16 heads 4/2 npu:"
 
 
 def of(rank: int, **status: Any) -> Any:
-    """A report of a rank that is patched and has one signature, but for ``status``."""
+    """The report of a rank that is patched and has one signature; ``status`` overrides fields of its status."""
     report = copy.deepcopy(report_folder.current(rope_patch.status()))
     report["process"].update(rank=rank, engine="127.0.0.1:29500", pid=1000 + rank)
     entry = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
@@ -27,11 +27,11 @@ def of(rank: int, **status: Any) -> Any:
     return report
 
 
-AN_HOUR = 3600.0  # by which another host's clock is ahead: its report is new, however slow this machine is
+AN_HOUR = 3600.0  # how far another host's clock is ahead, so that its report is new on a slow machine too
 
 
 def touched(folder: Path, pid: int, seconds: float) -> None:
-    """Let the process of that number on another host have touched its report so many seconds from now."""
+    """Set the time of the report of process ``pid`` on another host to ``seconds`` from now."""
     (file,) = folder.glob(f"elsewhere-{pid}-*.json")
     at = time.time() + seconds
     os.utime(file, (at, at))
@@ -70,7 +70,7 @@ def test_equal_or_undecided_ranks_are_silent(other: Any) -> None:
     assert not ranks.disagreements(of(0), [of(0), of(1, **other)])
 
 
-def test_other_engines_and_processes_without_a_rank_are_nobodys_business() -> None:
+def test_other_engines_and_processes_without_an_engine_are_not_compared() -> None:
     other = of(1, **OFF)
     other["process"]["engine"] = "127.0.0.1:29501"
     assert not ranks.disagreements(of(0), [other])
@@ -79,7 +79,7 @@ def test_other_engines_and_processes_without_a_rank_are_nobodys_business() -> No
 
 
 def test_only_living_processes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a restart at the same address, the reports of the ranks before it are still there, on other hosts too."""
+    """After a restart at the same address, the reports of the ranks before the restart are still there."""
     mine = of(0)
     mine["process"]["pid"] = os.getpid()
     dead, silent, foreign = (of(rank, **OFF) for rank in (1, 2, 3))
@@ -105,13 +105,13 @@ def test_only_living_processes_are_compared(tmp_path: Path, monkeypatch: pytest.
     (message,) = ranks.disagreements(mine, found)
     assert "rank 3 (process 1003 on elsewhere)" in message
     assert report_folder.living(str(tmp_path), known) == found
-    assert len(opened) == 4, "what has not changed is not read again"
+    assert len(opened) == 4, "files that have not changed are not read again"
     monkeypatch.undo()
     everything, _ = report_folder.read(str(tmp_path))
     assert sorted(one["process"]["rank"] for one in everything if report_folder.is_live(one)) == [0, 3]
 
 
-# A rank of two that met where those of ``of`` did, without torch.
+# One of two ranks with the same meeting address as in ``of``, without torch.
 ALONE = """
 import sys, types
 import rope_target, rope_patch
@@ -123,10 +123,10 @@ import vllm.model_executor.layers.rotary_embedding.base
 
 
 @pytest.mark.parametrize("there", ["gone", "on another host"])
-def test_a_rank_started_again_at_the_same_address_does_not_warn_of_those_before_it(
+def test_a_rank_restarted_at_the_same_address_does_not_warn_of_ranks_that_are_gone(
     with_doubles: Run, tmp_path: Path, there: str
 ) -> None:
-    """It compares when it ends, if not before."""
+    """Each process compares at least once, when it ends."""
     other = of(1, **OFF)
     other["process"].update({"pid": 2**22 + 1} if there == "gone" else {"host": "elsewhere"})
     report_folder.write(str(tmp_path), other)
@@ -145,21 +145,21 @@ report_folder.SECONDS = 0.1
 compared, disagreements = [], ranks.disagreements
 def counted(mine, others):
     found = disagreements(mine, others)
-    if {{other["process"]["rank"] for other in others if ranks.verdict(other["status"])}} >= {{0, 1}}:
+    if {{other["process"]["rank"] for other in others if ranks.decision(other["status"])}} >= {{0, 1}}:
         compared.append(found)
     return found
 ranks.disagreements = counted
 import vllm.model_executor.layers.rotary_embedding.base
 import torch.distributed as distributed
 distributed.init_process_group("gloo", init_method="{method}", rank={rank}, world_size=2)
-while len(compared) < 3:  # with the other, decided
+while len(compared) < 3:  # counts comparisons with the other rank after both decided
     time.sleep(0.05)
 distributed.barrier()
 """
 
 
 def ranks_of_an_engine(with_doubles: Run, folder: Path, method: str, settings: tuple[str, str]) -> list[str]:
-    """What each of two real torch.distributed ranks printed."""
+    """What two real torch.distributed ranks printed."""
 
     def run(rank: int) -> str:
         code = RANK.format(method=method, rank=rank)
@@ -172,10 +172,10 @@ def ranks_of_an_engine(with_doubles: Run, folder: Path, method: str, settings: t
 
 @pytest.mark.parametrize("method", ["tcp", "file"])
 @pytest.mark.parametrize("settings", [("1", "0"), ("1", "1")], ids=["one switched off", "both on"])
-def test_real_ranks_find_each_other_by_where_they_met(
+def test_real_ranks_find_each_other_by_the_address_or_file_where_they_met(
     with_doubles: Run, tmp_path: Path, settings: tuple[str, str], method: str
 ) -> None:
-    """At an address, as vLLM's do on several hosts, or in a file, as on one."""
+    """vLLM's ranks meet at an address on several hosts, in a file on one."""
     pytest.importorskip("torch", reason="needs torch.distributed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

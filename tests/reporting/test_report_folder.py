@@ -1,4 +1,4 @@
-"""VLLM_ASCEND_TRITON_ROPE_REPORT: what is written, who may read it, and that nothing about it harms the host."""
+"""VLLM_ASCEND_TRITON_ROPE_REPORT: what is written, who may read it, and that failures harm no process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SIGNATURE = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fall
 START = "import rope_target, rope_patch\nimport vllm.model_executor.layers.rotary_embedding.base as base\n"
 WAIT = """
 import glob, json, os, time
-def reports(condition=lambda reports: reports):  # however slow the machine: what never comes, pytest ends
+def reports(condition=lambda reports: reports):  # without a time limit; pytest ends a test that waits forever
     while True:
         found = [json.load(open(f)) for f in glob.glob(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"] + "/*.json")]
         if condition(found):
@@ -35,7 +35,7 @@ def written(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.exists() else []
 
 
-def test_a_process_that_imports_vllm_leaves_its_status_there(with_doubles: Run, folder: Path) -> None:
+def test_a_process_that_imports_vllm_writes_its_status(with_doubles: Run, folder: Path) -> None:
     code = START + WAIT + "reports(lambda found: found and found[0]['status']['capable'])"
     with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
     (report,), wrong = report_folder.read(str(folder))
@@ -45,7 +45,7 @@ def test_a_process_that_imports_vllm_leaves_its_status_there(with_doubles: Run, 
     assert report["process"]["host"]
 
 
-def test_it_is_for_this_users_eyes_only_and_holds_no_other_environment(with_doubles: Run, folder: Path) -> None:
+def test_only_its_user_can_read_a_report_and_it_holds_no_other_variables(with_doubles: Run, folder: Path) -> None:
     code = "import os; os.umask(0)\n" + START + WAIT + "reports()"
     ours = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": "1"}
     with_doubles(code, HF_TOKEN="hf_secret", VLLM_API_KEY="sk-secret", **ours)
@@ -68,7 +68,9 @@ def test_without_a_folder_or_without_vllm_nothing_is_written_or_loaded(
     assert not written(folder)
 
 
-def test_a_process_that_is_switched_off_says_so_and_touches_nothing_of_vllms(with_doubles: Run, folder: Path) -> None:
+def test_a_process_that_is_switched_off_reports_that_and_touches_nothing_of_vllm(
+    with_doubles: Run, folder: Path
+) -> None:
     code = (
         START + WAIT + "import vllm.envs\nreports(); print(len(vllm.envs.environment_variables), base.EARLY(1, 2, 3))"
     )
@@ -79,9 +81,7 @@ def test_a_process_that_is_switched_off_says_so_and_touches_nothing_of_vllms(wit
     assert "VLLM_ASCEND_TRITON_ROPE=0" in report["status"]["reason"]
 
 
-def test_what_changes_later_is_written_too_and_a_fork_has_a_report_and_counts_of_its_own(
-    with_doubles: Run, folder: Path
-) -> None:
+def test_later_changes_are_written_and_a_fork_has_its_own_report_and_counts(with_doubles: Run, folder: Path) -> None:
     code = (
         START
         + WAIT
@@ -100,7 +100,9 @@ print(os.waitpid(child, 0)[1], len(reports()))
     assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "0 2"
 
 
-def test_vllm_knows_the_variables_and_they_change_no_compile_cache(with_doubles: Run, folder: Path) -> None:
+def test_vllm_knows_the_variables_and_they_do_not_change_its_compile_caches_key(
+    with_doubles: Run, folder: Path
+) -> None:
     code = START + (
         "import vllm.envs, os; known = vllm.envs.environment_variables\n"
         "print({n for n in os.environ if n.startswith('VLLM_')} <= set(known), [(n, v()) for n, v in known.items()])"
@@ -114,7 +116,7 @@ def test_vllm_knows_the_variables_and_they_change_no_compile_cache(with_doubles:
     assert plain.startswith("True")
 
 
-# Ends once a report was tried three times.
+# Ends after three attempts to write a report.
 HARMLESS = (
     """
 from rope_patch.reporting import report_folder
@@ -131,14 +133,14 @@ report_folder.write = counted
 
 
 @pytest.mark.parametrize("where", ["/proc/no/such/folder", "/dev/null", "/proc/reports"])
-def test_a_folder_that_cannot_be_written_is_said_once_and_the_host_runs(with_doubles: Run, where: str) -> None:
+def test_a_folder_that_cannot_be_written_is_warned_of_once_and_the_process_runs(with_doubles: Run, where: str) -> None:
     printed = with_doubles(HARMLESS, VLLM_ASCEND_TRITON_ROPE_REPORT=where)
     assert printed.endswith("ours")
     assert printed.count("no report in") == 1
 
 
-def test_a_full_disk_leaves_no_remains_and_no_half_report(with_doubles: Run, folder: Path) -> None:
-    """A limit on the size of files stands for the disk: the kernel refuses the write in the same place."""
+def test_a_full_disk_leaves_neither_a_temporary_file_nor_half_a_report(with_doubles: Run, folder: Path) -> None:
+    """A limit on the size of files stands for the full disk: the write fails in the same place."""
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n" + HARMLESS
     printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
     assert printed.endswith("ours")
@@ -146,7 +148,7 @@ def test_a_full_disk_leaves_no_remains_and_no_half_report(with_doubles: Run, fol
     assert not written(folder)
 
 
-def test_a_folder_that_goes_away_is_made_again(with_doubles: Run, folder: Path) -> None:
+def test_a_folder_that_was_removed_is_made_again(with_doubles: Run, folder: Path) -> None:
     code = (
         "from rope_patch.reporting import report_folder; report_folder.SECONDS = 0.05\n"
         + START
@@ -154,7 +156,7 @@ def test_a_folder_that_goes_away_is_made_again(with_doubles: Run, folder: Path) 
         + """
 from rope_patch.reporting import ledger
 reports()
-os.rename(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"], "elsewhere")  # at once, whatever is just being written there
+os.rename(os.environ["VLLM_ASCEND_TRITON_ROPE_REPORT"], "elsewhere")  # in one step, even if a report is being written
 ledger.page().served["eager"][0] += 1
 print(reports(lambda found: found and found[0]["status"]["calls"])[0]["status"]["calls"])
 """
@@ -162,7 +164,7 @@ print(reports(lambda found: found and found[0]["status"]["calls"])[0]["status"][
     assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "{'eager': 1}"
 
 
-def test_a_folder_of_somebody_elses_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.mkdir()
     mine = report_folder.current(rope_patch.status())
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
@@ -192,7 +194,7 @@ def test_a_link_in_the_folder_is_neither_followed_nor_written_through(folder: Pa
 @pytest.mark.parametrize(
     "content", ["", "[]", "{", '{"process": {}, "status": {}}', "[" * 100_000, "x" * (report_folder.LARGEST + 1)]
 )
-def test_what_is_no_report_is_named_and_left(folder: Path, content: str) -> None:
+def test_a_file_that_is_not_a_report_is_named_and_left(folder: Path, content: str) -> None:
     folder.mkdir()
     report_folder.write(str(folder), report_folder.current(rope_patch.status()))
     (folder / "broken.json").write_text(content)
@@ -203,7 +205,7 @@ def test_what_is_no_report_is_named_and_left(folder: Path, content: str) -> None
 
 
 def mangled(report: Any, *place: str, value: Any) -> Any:
-    """The report with another value at a place in it."""
+    """A copy of the report with another value at ``place``."""
     inner = report = json.loads(json.dumps(report))
     for name in place[:-1]:
         inner = inner[name]
@@ -231,7 +233,7 @@ def mangled(report: Any, *place: str, value: Any) -> Any:
         (("status", "fallbacks"), "none"),
     ],
 )
-def test_a_report_of_other_types_is_named_and_left_with_what_was_expected(
+def test_a_report_with_a_wrong_type_is_named_with_what_was_expected(
     folder: Path, capsys: pytest.CaptureFixture[str], place: tuple[str, ...], value: Any
 ) -> None:
     mine = report_folder.current(rope_patch.status())
@@ -248,7 +250,7 @@ def test_a_report_of_other_types_is_named_and_left_with_what_was_expected(
     assert f"cannot read {wrong}" in capsys.readouterr().out
 
 
-def test_a_report_that_lacks_something_is_of_another_version(folder: Path) -> None:
+def test_a_report_that_lacks_a_field_is_named_as_another_versions(folder: Path) -> None:
     mine: Any = report_folder.current(rope_patch.status())
     del mine["status"]["note"]
     folder.mkdir()
@@ -256,6 +258,6 @@ def test_a_report_that_lacks_something_is_of_another_version(folder: Path) -> No
     assert report_folder.read(str(folder)) == ([], ["older.json: a report of another version: no report.status.note"])
 
 
-def test_a_process_is_told_from_one_that_had_its_number_before() -> None:
+def test_a_process_is_identified_by_its_start_time_too() -> None:
     assert process.started(os.getpid()) == process.this()["started"]
     assert process.started(2**22 + 1) is None

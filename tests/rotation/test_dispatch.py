@@ -1,4 +1,4 @@
-"""Calls of a form that was served before take the short way, and only where it is right."""
+"""Calls of a layout that was served before use the cached launch, and only where that is right."""
 
 import gc
 import weakref
@@ -47,7 +47,7 @@ def arguments(case: Rotation) -> tuple[Any, ...]:
 
 @pytest.fixture
 def through_triton(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
-    """The launches that went through Triton."""
+    """The launches that went through Triton, and so were not served by a cached launch."""
     seen: list[Launch] = []
     right = Launch.on
     monkeypatch.setattr(Launch, "on", lambda work, *rest: (seen.append(work), right(work, *rest))[1])
@@ -66,7 +66,7 @@ def test_from_the_second_call_on_the_kernels_own_launcher_serves(strided: bool, 
 
 
 @compiled
-def test_the_op_takes_it_too(through_triton: list[Launch]) -> None:
+def test_the_op_uses_the_cached_launch_too(through_triton: list[Launch]) -> None:
     case = rotation(5, 4, 2, 64, 64)
     for _ in range(2):
         query, key = torch.ops.rope_patch.rotary_embedding(*arguments(case))
@@ -77,8 +77,8 @@ def test_the_op_takes_it_too(through_triton: list[Launch]) -> None:
 
 
 def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., object]]) -> None:
-    """Put ``instead(run)`` in the place of each launcher's ``run`` that was found so far."""
-    for found in first_use._found.values():
+    """Replace ``run`` of each launcher found so far by ``instead(run)``."""
+    for found in first_use.results.values():
         assert not isinstance(found, str)
         for kernel, launcher in found.runners.items():
             found.runners[kernel] = launcher._replace(run=instead(launcher.run))
@@ -86,7 +86,7 @@ def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., obj
 
 
 @compiled
-def test_a_launcher_that_fails_is_left_for_tritons_way(through_triton: list[Launch]) -> None:
+def test_if_the_kernels_own_launcher_fails_triton_starts_the_kernel(through_triton: list[Launch]) -> None:
     def fails(run: Callable[..., object]) -> Callable[..., object]:
         def instead(*handed: Any) -> None:
             raise TypeError("function takes exactly 23 arguments")
@@ -104,7 +104,7 @@ def test_a_launcher_that_fails_is_left_for_tritons_way(through_triton: list[Laun
 
 
 @compiled
-def test_it_launches_on_the_current_stream() -> None:
+def test_a_cached_launch_uses_the_current_stream() -> None:
     module = getattr(torch, torch.device(DEVICE).type)
     check(rotation(5, 4, 2, 64, 64))
     streams = []
@@ -114,7 +114,7 @@ def test_it_launches_on_the_current_stream() -> None:
 
     watch_launchers(watched)
     side = module.Stream()
-    for seed in (1, 1):  # by Triton, and by the launcher from then on
+    for seed in (1, 1):  # the first by Triton, later ones by the launcher
         check(rotation(5, 4, 2, 64, 64, seed=seed))
     module.synchronize()
     with module.stream(side):
@@ -125,10 +125,10 @@ def test_it_launches_on_the_current_stream() -> None:
 
 
 @compiled
-def test_while_another_device_is_current_the_short_way_is_not_taken(
+def test_while_another_device_is_current_the_cached_launch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]
 ) -> None:
-    """There is one device here: the getter is a double that names another."""
+    """This machine has one device, so a double of the getter names another one as current."""
     monkeypatch.setattr(cached_launch, "device_getter", lambda kind: lambda: 1)
     check(rotation(5, 4, 2, 64, 64))
     through_triton.clear()
@@ -167,8 +167,8 @@ def test_however_many_tokens_at_most_three_kernels_are_compiled(strided: bool, m
 
 
 @pytest.fixture
-def short_way(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> list[Launch]:
-    """What has to go through Triton although calls of its kind take the short way, in the interpreter too."""
+def uncached(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> list[Launch]:
+    """The launches that no cached launch served. With it, launches are cached in the interpreter too."""
     interpreted_runner.install(monkeypatch)
     check(rotation(5, 4, 2, 32, 32))
     through_triton.clear()
@@ -177,15 +177,19 @@ def short_way(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> 
     return through_triton
 
 
-def test_no_more_than_so_many_forms_are_kept(monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]) -> None:
-    monkeypatch.setattr(dispatch, "KEPT", 2)
+def test_the_number_of_cached_launches_is_limited(monkeypatch: pytest.MonkeyPatch, uncached: list[Launch]) -> None:
+    monkeypatch.setattr(dispatch, "MAX_CACHED", 2)
     for num_tokens in range(1, 7):
         check(rotation(num_tokens, 4, 2, 32, 32))
-        assert len(dispatch._cached) + len(dispatch._older) <= 4
+    uncached.clear()
+    check(rotation(6, 4, 2, 32, 32, seed=1))
+    assert not uncached, "the last layout is cached"
+    check(rotation(1, 4, 2, 32, 32, seed=1))
+    assert len(uncached) == 1, "the first layout is not cached any more"
 
 
 def layers(case: Rotation, count: int) -> list[Rotation]:
-    """Calls of one step: the same positions and cache, the very objects, and query and key of each layer's own."""
+    """Calls of one step: all have the same positions and cache objects, and each layer its own query and key."""
     num_tokens = case.positions.numel()
     others = [
         rotation(num_tokens, 4, 2, case.head_size, case.rotary_dim, seed=100 + seed, strided=bool(seed % 2))
@@ -200,10 +204,10 @@ def layers(case: Rotation, count: int) -> list[Rotation]:
     steps=st.lists(st.tuples(st.sampled_from([1, 3]), st.sampled_from([torch.int32, torch.int64])), max_size=6),
     kinds=st.integers(1, 2),
 )
-def test_each_layer_of_a_step_gets_the_steps_positions_and_its_kinds_cache(
+def test_each_layer_is_rotated_by_the_positions_of_its_step_and_its_own_cache(
     steps: list[tuple[int, Any]], kinds: int
 ) -> None:
-    """Caches are the model's, and stay; positions are the step's. Layers of two kinds take turns."""
+    """Positions are new in each step, the caches stay. Layers of up to two kinds, each with its cache, alternate."""
     caches = [rotation(1, 4, 2, 32, 32, cache_dtype=dtype).cache for dtype in (torch.float32, torch.bfloat16)]
     for seed, (num_tokens, dtype) in enumerate(steps):
         step = rotation(num_tokens, 4, 2, 32, 32, positions_dtype=dtype, seed=seed)
@@ -233,7 +237,7 @@ def test_positions_that_change_their_memory_and_length_in_place_are_read_anew(nu
         check(replace(rotation(num_tokens, 4, 2, 32, 32, seed=seed), positions=case.positions, cache=case.cache))
 
 
-# What memory may become under the very same tensor objects, and still be a call that the kernel serves.
+# Changes of the memory below the same tensor objects, after which the kernel still serves the call.
 CHANGES: dict[str, Callable[[Rotation], object]] = {
     "a longer cache": lambda case: set_data(case.cache, rotation(1, 4, 2, 32, 32, seed=7, max_position=200).cache),
     "a shorter cache in the same memory": lambda case: set_data(case.cache, case.cache[:50]),
@@ -249,7 +253,7 @@ def set_data(tensor: torch.Tensor, to: torch.Tensor) -> None:
     tensor.data = to
 
 
-def test_whatever_the_memory_of_positions_and_cache_became_is_noticed(short_way: list[Launch]) -> None:
+def test_changes_of_the_memory_of_positions_and_cache_are_noticed(uncached: list[Launch]) -> None:
     for change in CHANGES.values():
         case = rotation(5, 4, 2, 32, 32)
         check(case)
@@ -259,7 +263,7 @@ def test_whatever_the_memory_of_positions_and_cache_became_is_noticed(short_way:
     assert ledger.calls() == {"eager": 2 + 2 * len(CHANGES)}
 
 
-# And what it may become and is no call for the kernel any more: the original will say what it thinks of it.
+# Changes after which the kernel cannot serve the call any more, so that it goes to the original.
 SPOILT: dict[str, Callable[[Rotation], object]] = {
     "fewer positions": lambda case: case.positions.resize_(3),
     "positions apart": lambda case: case.positions.set_(case.positions.new_zeros(10)[::2]),
@@ -269,7 +273,7 @@ SPOILT: dict[str, Callable[[Rotation], object]] = {
 }
 
 
-def test_memory_that_is_none_for_the_kernel_any_more_goes_back(short_way: list[Launch]) -> None:
+def test_a_call_that_the_kernel_cannot_serve_any_more_goes_to_the_original(uncached: list[Launch]) -> None:
     for name, change in SPOILT.items():
         case = rotation(5, 4, 2, 32, 32)
         check(case)
@@ -278,7 +282,7 @@ def test_memory_that_is_none_for_the_kernel_any_more_goes_back(short_way: list[L
     assert sum(ledger.fallbacks().values()) == len(SPOILT)
 
 
-def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(short_way: list[Launch]) -> None:
+def test_one_tensor_as_query_and_key_goes_to_the_original_although_its_layout_is_cached(uncached: list[Launch]) -> None:
     case = rotation(5, 4, 4, 32, 32, strided=False)
     for seed in range(2):
         check(replace(rotation(5, 4, 4, 32, 32, strided=False, seed=seed), positions=case.positions, cache=case.cache))
@@ -287,15 +291,15 @@ def test_one_tensor_as_query_and_key_goes_back_although_its_layout_is_known(shor
     assert torch.equal(case.query, before)
 
 
-def test_layouts_that_are_in_use_outlast_any_number_of_others(
-    monkeypatch: pytest.MonkeyPatch, short_way: list[Launch]
+def test_a_layout_that_is_in_use_stays_cached_among_any_number_of_others(
+    monkeypatch: pytest.MonkeyPatch, uncached: list[Launch]
 ) -> None:
-    monkeypatch.setattr(dispatch, "KEPT", 4)
+    monkeypatch.setattr(dispatch, "MAX_CACHED", 4)
     for num_tokens in range(6, 12):
         check(rotation(num_tokens, 4, 2, 32, 32))
-        short_way.clear()
+        uncached.clear()
         check(rotation(5, 4, 2, 32, 32, seed=num_tokens))
-        assert not short_way
+        assert not uncached
 
 
 def test_no_positions_and_no_cache_are_kept_alive() -> None:
@@ -309,7 +313,7 @@ def test_no_positions_and_no_cache_are_kept_alive() -> None:
 
 
 @compiled
-def test_a_step_of_known_forms_never_goes_through_triton(through_triton: list[Launch]) -> None:
+def test_a_step_of_cached_layouts_never_goes_through_triton(through_triton: list[Launch]) -> None:
     for seed in range(3):
         for layer in layers(rotation(3, 4, 2, 32, 32, seed=seed), 4):
             check(layer)
@@ -330,9 +334,9 @@ def moved_by_one_element(case: Rotation) -> Rotation:
 
 
 # Each differs from the first in one thing that a launch depends on.
-FORMS = {
+LAYOUTS = {
     "views": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed),
-    "tensors of their own": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, strided=False),
+    "contiguous tensors": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, strided=False),
     "one token": lambda seed: rotation(1, 4, 2, 32, 32, seed=seed),
     "a shorter cache": lambda seed: rotation(3, 4, 2, 32, 32, seed=seed, max_position=5),
     "unaligned": lambda seed: moved_by_one_element(rotation(3, 4, 2, 32, 32, seed=seed)),
@@ -340,12 +344,12 @@ FORMS = {
 }
 
 
-@compiled  # an interpreter keeps no way to serve a form by
+@compiled  # in an interpreter nothing is cached
 @settings(max_examples=20, deadline=None, derandomize=True)
-@given(order=st.lists(st.tuples(st.sampled_from(sorted(FORMS)), st.integers(0, 99)), min_size=4, max_size=12))
+@given(order=st.lists(st.tuples(st.sampled_from(sorted(LAYOUTS)), st.integers(0, 99)), min_size=4, max_size=12))
 def test_whatever_was_served_before_a_call_gets_its_own_rotation(order: list[tuple[str, int]]) -> None:
-    for form, seed in order:
-        check(FORMS[form](seed))
+    for layout, seed in order:
+        check(LAYOUTS[layout](seed))
 
 
 def test_arguments_that_are_refused_are_refused_after_others_were_served() -> None:
@@ -356,8 +360,8 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     assert ledger.fallbacks() == {"not as many tokens in query and key as in positions": 1}
 
 
-def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(short_way: list[Launch]) -> None:
-    """vLLM's ``sleep(level=2)`` keeps buffers on the host, and writes them back; a reload may bring others."""
+def test_a_cache_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(uncached: list[Launch]) -> None:
+    """vLLM's ``sleep(level=2)`` saves buffers on the host and writes them back later; a reload may make new ones."""
     embedding = torch.nn.Module()
     embedding.register_buffer("cos_sin_cache", rotation(1, 4, 2, 32, 32).cache, persistent=False)
     for seed in range(3):
@@ -373,4 +377,4 @@ def test_memory_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew
         embedding.cos_sin_cache.data.copy_(saved)
         check(replace(rotation(5, 4, 2, 32, 32, seed=seed + 9), cache=embedding.cos_sin_cache))
     assert not ledger.fallbacks()
-    assert not short_way
+    assert not uncached

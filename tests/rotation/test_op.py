@@ -1,4 +1,4 @@
-"""``torch.ops.rope_patch.rotary_embedding``: functional, traceable, and plain about bad input."""
+"""``torch.ops.rope_patch.rotary_embedding``: it is functional and traceable, and names what is wrong with bad input."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_fullgraph_compilation_has_the_op_in_its_graph(case: Rotation, backend: 
 
 
 def test_the_graph_of_an_aot_compiler_holds_the_op_and_no_clone() -> None:
-    """What ``mutates_args`` would have cost: ``auto_functionalized``, with a copy of each base."""
+    """With ``mutates_args`` there would be ``auto_functionalized``, with a copy of each tensor."""
     from torch._dynamo.backends.common import aot_autograd
 
     graphs = []

@@ -60,7 +60,7 @@ def test_a_one_token_view_of_qkv_is_contiguous_and_rotated_in_place_two_tokens_a
     assert serve(two)[0] is not two.query
 
 
-def test_a_contiguous_query_and_a_strided_key_are_each_served_their_way() -> None:
+def test_of_a_contiguous_query_and_a_strided_key_only_the_query_is_rotated_in_place() -> None:
     case = rotation(5, 4, 2, 64, 64)
     case.query = case.query.clone()
     query, key = serve(case)
@@ -73,7 +73,7 @@ def test_no_key_gives_none() -> None:
     assert serve(rotation(5, 4, 0, 64, 64))[1] is None
 
 
-def test_no_tokens_give_no_tokens() -> None:
+def test_without_tokens_the_result_is_empty() -> None:
     query, key = serve(rotation(0, 4, 2, 64, 64))
     assert (query.shape, key.shape) == ((0, 256), (0, 128))
 
@@ -115,7 +115,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("changed", REFUSED.values(), ids=REFUSED)
-def test_what_the_kernel_cannot_do_is_handed_back_counted_and_untouched(changed: dict[str, object]) -> None:
+def test_a_call_that_the_kernel_cannot_take_is_handed_back_counted_and_untouched(changed: dict[str, object]) -> None:
     case = rotation(5, 4, 2, 64, 40, strided=False)
     before = case.query.clone(), case.key.clone()
     changed = {n: v.to(DEVICE) if isinstance(v, torch.Tensor) and not v.is_meta else v for n, v in changed.items()}
@@ -134,7 +134,7 @@ def test_sequences_that_are_not_evenly_spaced_are_handed_back() -> None:
 
 
 @pytest.mark.parametrize("wanted", ["query", "key", "cos_sin_cache"])
-def test_gradients_are_the_originals(wanted: str) -> None:
+def test_calls_that_want_gradients_are_handed_back(wanted: str) -> None:
     case = rotation(5, 4, 2, 64, 64, dtype=torch.float32)
     given = {"query": case.query, "key": case.key, "cos_sin_cache": case.cache}[wanted]
     assert serve(case, **{wanted: given.clone().requires_grad_()}) is None
@@ -142,7 +142,7 @@ def test_gradients_are_the_originals(wanted: str) -> None:
     assert ledger.fallbacks() == {"gradients wanted": 2}
 
 
-# On a CPU only: these are about PyTorch, and not every device has them.
+# On a CPU only: these tests are about PyTorch's transforms, which not every device supports.
 on_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="about PyTorch, not about a device")
 
 
@@ -168,7 +168,7 @@ STRANGE: dict[str, Callable[[Rotation], dict[str, object]]] = {
 
 @on_cpu
 @pytest.mark.parametrize("changed", STRANGE.values(), ids=STRANGE)
-def test_tensors_that_are_no_memory_of_their_own_are_handed_back_untouched(
+def test_tensors_without_memory_of_their_own_are_handed_back_untouched(
     changed: Callable[[Rotation], dict[str, object]],
 ) -> None:
     case = plain()
@@ -176,7 +176,7 @@ def test_tensors_that_are_no_memory_of_their_own_are_handed_back_untouched(
     assert serve(case, **changed(case)) is None
     assert sum(ledger.fallbacks().values()) == 1
     assert torch.equal(case.query, before)
-    assert not ledger.signatures(), "nothing was judged by it"
+    assert not ledger.signatures(), "no kernel was checked"
 
 
 def dual(call: Call, query: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ def dual(call: Call, query: torch.Tensor) -> torch.Tensor:
         return forward_ad.unpack_dual(call(forward_ad.make_dual(query, query))).tangent
 
 
-# Transforms of PyTorch's, under which a tensor is not what it looks like, or operators are recorded.
+# Transforms of PyTorch. Under them a tensor is not plain memory, or operators are recorded.
 TRANSFORMS: dict[str, Callable[[Call, torch.Tensor], torch.Tensor]] = {
     "vmap": lambda call, query: torch.vmap(call)(query.expand(2, *query.shape))[1],
     "jvp": lambda call, query: torch.func.jvp(call, (query,), (query,))[1],
@@ -198,13 +198,13 @@ TRANSFORMS: dict[str, Callable[[Call, torch.Tensor], torch.Tensor]] = {
 @on_cpu
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
-def test_transforms_get_the_original_and_no_kernel_is_judged_by_them(
+def test_calls_under_transforms_are_handed_back_and_check_no_kernel(
     transform: Callable[[Call, torch.Tensor], torch.Tensor],
 ) -> None:
     case = plain()
 
     def call(query: torch.Tensor) -> torch.Tensor:
-        """As a patched call site, whose original is a simple one."""
+        """A patched call site whose original multiplies by two."""
         rotated = serve(case, query=query, key=None)
         return query * 2 if rotated is None else rotated[0]
 
@@ -214,8 +214,8 @@ def test_transforms_get_the_original_and_no_kernel_is_judged_by_them(
     assert not ledger.signatures()
 
 
-def test_a_mode_that_replaces_operators_gets_the_original_and_nothing_is_held_against_the_kernel() -> None:
-    """A kernel that is started on addresses is no operator: such a mode would miss it."""
+def test_calls_under_a_dispatch_mode_are_handed_back_and_the_kernel_serves_later() -> None:
+    """A kernel that is started on addresses is not an operator, so the mode would not see it."""
     case = plain()
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert serve(case) is None
@@ -241,18 +241,18 @@ LAYOUTS = {
 @pytest.mark.parametrize("query", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_layout_that_is_not_rows_of_heads_is_handed_back(query: torch.Tensor) -> None:
     assert serve(rotation(5, 4, 2, 64, 64), query=query, key=None) is None
-    assert not ledger.signatures(), "nothing was judged by it"
+    assert not ledger.signatures(), "no kernel was checked"
 
 
-def test_no_heads_are_served() -> None:
+def test_a_query_without_heads_is_served() -> None:
     case = rotation(5, 4, 2, 64, 64)
     query, key = serve(case, query=case.query[:, :0])
     assert query.shape == (5, 0)
     assert_rotated(case, case.key, key)
 
 
-def test_no_heads_at_all_are_no_work() -> None:
-    """Tensor parallelism gives no rank none, but nothing forbids it; and no kernel is judged by it."""
+def test_without_any_heads_nothing_is_launched() -> None:
+    """Tensor parallelism leaves no rank without heads, but nothing forbids such a call. It checks no kernel."""
     case = rotation(5, 4, 2, 64, 64)
     query, key = serve(case, query=case.query[:, :0], key=case.key[:, :0])
     assert (query.shape, key.shape) == ((5, 0), (5, 0))
@@ -266,7 +266,7 @@ def test_calls_are_counted() -> None:
     assert ledger.calls() == {"eager": 3}
 
 
-def test_the_models_random_numbers_are_not_disturbed() -> None:
+def test_the_global_random_numbers_stay_the_same() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Trust: a wrong kernel is found out before it serves, whatever the live positions are."""
+"""The first-use check: it finds a wrong kernel before the kernel serves, whatever the first call's positions are."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,13 +26,13 @@ Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 def unchecked() -> Iterator[None]:
     dispatch.forget()
     ledger.reset()
-    log._warned.clear()
+    log.warned.clear()
     yield
     dispatch.forget()
 
 
 def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
-    """A rotation with a seeded mistake, in fp32 and rounded once like the kernel's."""
+    """A rotation with a deliberate mistake, in fp32 and rounded once like the kernel's."""
     cache, half = call.cos_sin_cache, call.rotary_dim // 2
     tensor = heads.tensor.view(-1, heads.num_heads, call.head_size)
     if mistake == "sin at the padded offset":  # upstream's defect for rotary dims that are not powers of two
@@ -72,7 +72,7 @@ def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
 
 def rotated_by_zero(strided: bool = True, seed: int = 0) -> Rotation:
     case = rotation(5, 4, 2, 64, 40, strided=strided, seed=seed)
-    case.positions[:] = 0  # what the engine's warm-up sends: a rotation by zero proves nothing
+    case.positions[:] = 0  # as in the engine's warm-up: a rotation by zero proves nothing
     return case
 
 
@@ -105,12 +105,12 @@ def test_a_wrong_kernel_never_serves(
 
 
 @pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
-def test_the_double_of_those_tests_without_a_mistake_serves(monkeypatch: pytest.MonkeyPatch, strided: bool) -> None:
+def test_the_same_double_without_a_mistake_serves(monkeypatch: pytest.MonkeyPatch, strided: bool) -> None:
     seed(monkeypatch, "none")
     assert serve(strided) is not None
 
 
-def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
+def test_a_kernel_that_cannot_be_compiled_is_not_used_and_the_warning_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def launch(*arguments: Any) -> None:
@@ -124,30 +124,34 @@ def test_a_kernel_that_cannot_be_compiled_is_native_and_says_why(
 
 
 def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    examine = first_use._examine
-    monkeypatch.setattr(first_use, "_examine", lambda *a: (seen.append(a), examine(*a))[1])
-    for seed_ in range(4):
+    tried = []
+    run = trial.run
+    monkeypatch.setattr(trial, "run", lambda *given: (tried.append(given), run(*given))[1])
+    assert serve() is not None
+    first = len(tried)
+    assert first
+    for seed_ in range(1, 4):
         assert serve(seed=seed_) is not None
-    assert len(seen) == 1
+    assert len(tried) == first
     assert serve(strided=False) is not None  # in place is another kernel
-    assert len(seen) == 2
+    assert len(tried) > first
 
 
-def test_a_signature_first_seen_during_capture_is_native_then_and_checked_later(
+def test_a_signature_first_seen_during_capture_is_served_natively_and_checked_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(first_use, "_capturing", lambda device: True)
+    device = getattr(torch, torch.device(DEVICE).type)
+    monkeypatch.setattr(device, "is_current_stream_capturing", lambda: True, raising=False)
     assert serve() is None
     assert ledger.fallbacks() == {"first seen during graph capture": 1}
-    monkeypatch.setattr(first_use, "_capturing", lambda device: False)
+    monkeypatch.setattr(device, "is_current_stream_capturing", lambda: False, raising=False)
     assert serve() is not None
-    monkeypatch.setattr(first_use, "_capturing", lambda device: True)
-    assert serve() is not None  # checked before: served in the capture too
+    monkeypatch.setattr(device, "is_current_stream_capturing", lambda: True, raising=False)
+    assert serve() is not None  # it was checked before, so it is served during capture too
 
 
 def test_the_check_allocates_little_and_keeps_nothing() -> None:
-    """Scratch on the device is at most 1 MiB at once, so that vLLM's memory profiling counts what it counted."""
+    """At most 1 MiB of device memory at once, so that vLLM's memory profiling gives what it gives without the check."""
     import gc
     import weakref
 
@@ -161,7 +165,7 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             result = func(*args, **(kwargs or {}))
-            if func._schema.name in ("aten::empty", "aten::full"):  # how device scratch is made
+            if func._schema.name in ("aten::empty", "aten::full"):  # the check allocates device memory by these
                 storage = result.untyped_storage()
                 self.storages[storage.data_ptr()] = (weakref.ref(result), storage.nbytes())
                 self.peak = max(self.peak, sum(size for ref, size in self.storages.values() if ref() is not None))
@@ -178,7 +182,7 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
 
 
-def test_a_tile_too_large_to_check_in_the_scratch_is_native(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_too_large_for_the_checks_memory_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "SCRATCH_BYTES", 1000)
     assert serve() is None
     assert "more than the 1000 bytes" in checks()[0]
@@ -189,7 +193,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    dispatch.forget_launches()  # not by the kernel's own launcher: rotation/test_dispatch.py
+    dispatch.forget_launches()  # so that Triton starts it; the kernel's own launcher: rotation/test_dispatch.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -208,7 +212,7 @@ def out_of_memory(*arguments: Any, **named: Any) -> Any:
 def test_no_memory_for_the_check_is_not_the_kernels_fault(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for place in ((torch, "full"), (Launch, "on")):  # the scratch, and what Triton allocates for a launch
+    for place in ((torch, "full"), (Launch, "on")):  # the check's own memory, and what Triton allocates for a launch
         with monkeypatch.context() as patched:
             patched.setattr(*place, out_of_memory)
             assert serve() is None
@@ -228,7 +232,7 @@ def test_no_memory_for_a_later_launch_is_not_the_kernels_fault(monkeypatch: pyte
 
 
 def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a kernel of somebody else's: whatever is called next raises, waiting for the device too."""
+    """As after an asynchronous fault of another kernel: every later call raises, waiting for the device too."""
 
     def failed(*arguments: Any) -> None:
         raise RuntimeError("507015: an asynchronous error of another kernel")
@@ -243,10 +247,10 @@ def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytes
     assert serve() is not None
 
 
-def test_a_hook_that_raises_after_an_in_place_launch_leaves_nothing_rotated_twice(
+def test_after_a_launch_hook_raises_tensors_rotated_in_place_are_restored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Triton calls such hooks, of profilers, when the kernel has been started."""
+    """Triton calls exit hooks, as profilers set them, after the kernel was started."""
     assert serve(strided=False) is not None
     dispatch.forget_launches()
     right = Launch.on
@@ -267,8 +271,8 @@ def test_a_hook_that_raises_after_an_in_place_launch_leaves_nothing_rotated_twic
     assert torch.equal(case.key, before[1])
 
 
-# Tokens, and lanes from head to head and from token to token. Multiples of 16 may make another kernel, and where rows
-# are very far apart fewer of them are in a tile.
+# Number of tokens, head stride, token stride. Strides that are multiples of 16 may need another kernel, and where rows
+# are very far apart a tile has fewer of them.
 NEAR, EVEN, ODD, FAR = (3, 40, 200), (3, 48, 192), (3, 40, 201), (3, 40, 2**22)
 
 
@@ -279,7 +283,7 @@ NEAR, EVEN, ODD, FAR = (3, 40, 200), (3, 48, 192), (3, 40, 201), (3, 40, 2**22)
 def test_every_kernel_that_serves_was_checked(
     monkeypatch: pytest.MonkeyPatch, stride_unit: int, order: tuple[tuple[int, int, int], ...]
 ) -> None:
-    # Large tiles, for any number of tokens: so that not only gigabytes of them are far apart.
+    # Large tiles for any number of tokens, so that rows far apart need no gigabytes of memory.
     facts = device_facts(torch.device(DEVICE))
     facts = replace(facts, stride_unit=stride_unit, busy_programs=0, tile_bytes=2**21)
     for module in (first_use, dispatch):
@@ -306,7 +310,7 @@ def test_every_kernel_that_serves_was_checked(
 
 
 def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few tokens, wide rows: what is checked is what the plan would run on many."""
+    """A call of few tokens with wide rows: the check runs full tiles, as the plan would on many tokens."""
     seen = set()
     right = Launch.on
 
@@ -358,8 +362,8 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     assert tried[0] <= largest, "many tokens, in the smaller tiles"
 
 
-def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_not_show() -> None:
-    """Of one token the strides mean nothing, whatever they are; later calls of the signature are judged rightly."""
+def test_a_first_call_of_one_token_does_not_decide_for_other_strides() -> None:
+    """The strides of one token do not matter. Later calls with other strides must be checked as they are."""
     for num_tokens in (1, 5):
         case = rotation(num_tokens, 4, 0, 32, 32)
         wide = torch.randn(num_tokens, 4, 80).to(DEVICE, torch.bfloat16)
@@ -371,7 +375,7 @@ def test_a_one_token_call_seen_first_does_not_decide_for_layouts_that_it_does_no
     assert set(checks()) == {"passed"}
 
 
-def test_the_first_use_says_what_was_replaced_and_later_calls_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_use_asks_for_the_info_line_and_later_calls_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     monkeypatch.setattr(announcement, "say", lambda: asked.append(True))
     for _ in range(3):
@@ -389,7 +393,7 @@ def test_unaligned_memory_is_another_signature() -> None:
     assert sorted("unaligned" in words for words in ledger.signatures()) == [False, True]
 
 
-def test_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_check_switched_off_nothing_is_checked_and_the_status_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "current", lambda: settings.parse({settings.CHECK: "0"}))
     seed(monkeypatch, "halves swapped")
     monkeypatch.setattr(trial, "run", lambda *arguments: pytest.fail("checked"))
@@ -402,7 +406,8 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     for _ in range(3):
         assert serve() is not None
     with monkeypatch.context() as patched:
-        patched.setattr(first_use, "_capturing", lambda device: True)
+        device = getattr(torch, torch.device(DEVICE).type)
+        patched.setattr(device, "is_current_stream_capturing", lambda: True, raising=False)
         assert serve(strided=False) is None
     assert serve(strided=False) is not None
     seed(monkeypatch, "halves swapped")
@@ -424,8 +429,8 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert (reason, count) == (entries["wrong"]["check"], 1)
 
 
-def test_a_cache_that_is_not_filled_yet_is_no_verdict_on_the_kernel() -> None:
-    """As between ``sleep(level=2)`` and the end of the wake-up, when its memory holds anything."""
+def test_a_cache_that_is_not_filled_yet_does_not_retire_the_kernel() -> None:
+    """As between ``sleep(level=2)`` and the end of the wake-up, when the cache's memory may hold any values."""
     case = rotated_by_zero()
     filled = case.cache.clone()
     case.cache.fill_(float("nan"))
@@ -448,18 +453,18 @@ def slow(*given):
     begun.set()
     threading.Event().wait()
 trial.run = slow
-cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made here: a child may hang in PyTorch
+cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made before the fork: a child may hang in PyTorch
 def serve(heads):
     case = cases[heads]
     return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
 threading.Thread(target=serve, args=(1,), daemon=True).start()
 begun.wait()
-print(serve(1) is None)  # nobody waits for another thread's check
+print(serve(1) is None)  # no thread waits for another thread's check
 torch.set_num_threads(2)
-(torch.ones(10**6) + 1).sum()  # PyTorch's threads have been at work
+(torch.ones(10**6) + 1).sum()  # PyTorch's thread pool exists now
 child = os.fork()
 if not child:
-    signal.alarm(500)  # for a child that waits for what is not there; before pytest ends the test
+    signal.alarm(500)  # ends a child that waits forever, before pytest ends the test
     trial.run = right
     print(serve(1) is not None, serve(64) is not None, torch.get_num_threads(), flush=True)
     os._exit(0)
@@ -469,5 +474,5 @@ os._exit(0)
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="a forked process cannot use its parent's device")
-def test_a_forked_process_checks_for_itself_whatever_its_parents_threads_were_at(python: Run) -> None:
+def test_a_forked_process_makes_its_own_check_while_its_parents_thread_is_checking(python: Run) -> None:
     assert python(FORK, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]

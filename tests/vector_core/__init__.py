@@ -1,1 +1,1 @@
-"""The stand-in's vector instructions, each against numpy."""
+"""The stand-in's vector instructions, each compared with numpy."""

@@ -42,7 +42,7 @@ uint64_t *test_control(void) { return &core_registers.control; }
 
 
 class Refused(Exception):
-    """What an instruction says of a call that has no certain meaning."""
+    """An instruction refuses a call whose meaning is not certain."""
 
 
 class Core:
@@ -58,12 +58,12 @@ class Core:
         self.start()
 
     def start(self) -> None:
-        """A new program: nothing is in the unified buffer, and all lanes are let through."""
+        """Begin a new program: the unified buffer is empty, and all lanes are enabled."""
         self.c.core_start_registers(ctypes.c_uint64(0))
         self.c.core_start_order(False)
 
     def put(self, at: int, values: Any) -> None:
-        """Write an array into the unified buffer, in order with all that comes and came."""
+        """Write an array into the unified buffer, ordered with everything before and after it."""
         raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         self.wait()
         self.c.test_write(ctypes.c_uint64(at), ctypes.c_uint64(raw.nbytes))
@@ -150,7 +150,7 @@ def one(repeats: int, blocks: tuple[int, int] = (1, 1), strides: tuple[int, int]
 
 
 def places(at: int, block: int, stride: int, repeats: int, lanes: int, size: int) -> Any:
-    """Where each lane of each repeat lies: its first byte."""
+    """The first byte of each lane of each repeat."""
     r, i = np.arange(repeats)[:, None], np.arange(lanes)[None]
     per_block = BLOCK // size
     return at + r * stride * BLOCK + i // per_block * block * BLOCK + i % per_block * size

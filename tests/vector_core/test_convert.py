@@ -1,4 +1,4 @@
-"""VCONV against references of another making: every half, every bfloat16, and what lies halfway between two."""
+"""VCONV compared with independent references: every half, every bfloat16, and the values halfway between two."""
 
 # ruff: noqa: F401, F811  (fixtures)
 from typing import Any
@@ -64,7 +64,7 @@ def numbers_of(kind: str) -> tuple[Any, Any]:
 
 
 def around(table: Any) -> Any:
-    """Each number, what lies a quarter, half and three quarters of the way to the next, and floats beside those."""
+    """Each number, values a quarter, half and three quarters of the way to the next, and the floats next to those."""
     steps = np.diff(table)
     points = np.concatenate([table, *(table[:-1] + steps * part for part in (0.25, 0.5, 0.75))])
     with np.errstate(over="ignore"):

@@ -1,4 +1,4 @@
-"""Lanes that know nothing of each other, against numpy: every mask, stride and repeat."""
+"""Instructions that compute each lane by itself, compared with numpy: masks, strides and repeats."""
 
 # ruff: noqa: F401, F811  (fixtures)
 from typing import Any
@@ -168,7 +168,7 @@ def test_shifts(core: Core, kind: str, by: int) -> None:
 
 @pytest.mark.parametrize("name", ["VADD", "VSUB", "VMUL", "VDIV"])
 def test_halves_round_once(core: Core, name: str) -> None:
-    """Every half against another: what float64 gives, rounded once."""
+    """Every half with another one: the result is that of float64, rounded once."""
     x = np.arange(65536, dtype=np.uint16)
     y = np.random.default_rng(1).permutation(x)
     for i in range(0, 65536, 1 << 14):

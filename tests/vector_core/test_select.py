@@ -1,4 +1,4 @@
-"""Comparing, and choosing by it, against numpy."""
+"""Comparisons and selections by them, compared with numpy."""
 
 # ruff: noqa: F401, F811  (fixtures)
 from typing import Any

@@ -1,4 +1,4 @@
-"""Lanes in other places, and many lanes into one, against numpy."""
+"""Instructions that move or reduce lanes, compared with numpy."""
 
 # ruff: noqa: F401, F811  (fixtures)
 from typing import Any

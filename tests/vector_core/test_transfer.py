@@ -1,4 +1,4 @@
-"""Transfers and filling, against numpy."""
+"""Transfers and filling, compared with numpy."""
 
 # ruff: noqa: F401, F811  (fixtures)
 from typing import Any

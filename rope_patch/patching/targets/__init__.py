@@ -1,6 +1,6 @@
-"""What is replaced, one file per thing; each says Why, How, Upstream and Remove when.
+"""What is replaced, one file for each target; each file says Why, How, Upstream and Remove when.
 
-A target adapts one call site's convention to ``rotation.rotary``. It knows its upstream module, and no kernels.
+A target calls ``rotation.rotary`` with the arguments of one call site. It knows its upstream module, but no kernels.
 """
 
 import importlib
@@ -13,22 +13,22 @@ from rope_patch.settings import Settings
 
 
 class NotApplicable(Exception):
-    """This arrangement of the upstream module is not one that the target knows; it is left native."""
+    """The upstream module does not look as the target expects; it is left native."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something to replace once ``module`` has been imported, by the file of that name in this package."""
+    """Something to replace once ``module`` has been imported. The file ``name`` in this package does it."""
 
     name: str
     module: str
 
     def load(self) -> ModuleType:
-        """Import the target's file, only now: it brings torch and Triton, which not every process needs."""
+        """Import the target's file. Only now, since it imports torch and Triton, which not every process needs."""
         return importlib.import_module(f"{__name__}.{self.name}")
 
     def install(self, module: ModuleType, settings: Settings) -> Undo:
-        """Replace it and return what undoes that; raises ``NotApplicable``, with nothing touched."""
+        """Replace it and return the function that undoes it. Raises ``NotApplicable`` before anything is touched."""
         undo: Undo = self.load().install(module, settings)
         return undo
 
@@ -40,14 +40,14 @@ TARGETS = (
     Target("ascend_rotary_class", _ASCEND),
 )
 
-_specs: dict[str, object] = {}  # of the modules in which something was replaced, as they were then
+_specs: dict[str, object] = {}  # the specs of modules in which something was replaced, as they were then
 
 
 def remember(module: ModuleType) -> None:
-    """Something was replaced in ``module``, as it is now."""
+    """Remember that something was replaced in ``module`` as it is now."""
     _specs[module.__name__] = module.__spec__
 
 
 def executed_again(name: str) -> bool:
-    """Whether module ``name`` was executed again since: every import and reload gives it a spec of its own."""
+    """Whether module ``name`` was executed again since then: every import and reload gives it a new spec."""
     return name in _specs and name in sys.modules and _specs[name] is not sys.modules[name].__spec__

@@ -1,14 +1,14 @@
 """vllm-ascend's ``rope_forward_triton``, as its ``ops.rotary_embedding`` sees it (0.15 and newer).
 
 Why: its kernel reads sin at half the *padded* rotary dim, so every rotary dim that is not a power of two is silently
-    wrong (Phi-3, StableLM, GPT-NeoX, Pythia, Nemotron-340B, the GLM-5.2 draft); it copies q and k first, although it
-    takes strides; and it computes a 64-row tile for one key head.
-How: the module's global, looked up when it is called, below the custom op ``vllm::npu_rotary_embedding``. So the op's
-    node in graphs, the fusion passes that match it, and what is done to positions before it, stay as they are.
-    ``rope_forward_oot`` would be too late a place: the op captured it when it was registered. A call that brings cos
-    and sin instead of the cache is upstream's.
+    wrong (Phi-3, StableLM, GPT-NeoX, Pythia, Nemotron-340B, the GLM-5.2 draft). It also copies q and k first, although
+    it accepts strides, and computes a tile of 64 rows even for one key head.
+How: the custom op ``vllm::npu_rotary_embedding`` looks up this global of the module at each call, so replacing it
+    leaves the op's node in graphs, the fusion passes that match it, and the handling of positions before it as they
+    are. Replacing ``rope_forward_oot`` would have no effect, since the op captured it when it was registered. Calls
+    that pass cos and sin instead of the cache go to the original.
 Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/ops/triton/rope.py; fixed after 0.25 (vllm-ascend #15688).
-Remove when: every vllm-ascend in use has that fix, and a kernel as fast.
+Remove when: every vllm-ascend in use has that fix and a kernel that is as fast.
 """
 
 import functools

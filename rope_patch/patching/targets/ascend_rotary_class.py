@@ -1,15 +1,15 @@
-"""vllm-ascend's ``AscendRotaryEmbedding.forward_oot``, before it rotated with Triton (0.11, 0.13).
+"""vllm-ascend's ``AscendRotaryEmbedding.forward_oot``, in the releases that do not rotate with Triton (0.11, 0.13).
 
-Why: partial rotary is sliced, copied, rotated by a vendor operator and concatenated again, 57 us a layer where 9 was
-    shown possible (vllm-ascend #5918); 0.11 hands that operator ``head_size`` for the rotary dim.
-How: the method, which ``AscendYaRNRotaryEmbedding`` calls too. Partial rotary is ours. Full rotary, which a vendor
-    operator serves whole, stays native unless ``VLLM_ASCEND_TRITON_ROPE=all``: nobody has measured ours against it on
-    an NPU. NeoX with head_size and rotary_dim 128 stays native even then: 0.13's ``qknorm_rope_fusion_pass`` matches
-    the vendor operator in the graph, and replacing it would lose that fusion without an error. ``status()`` counts
-    both among the fallbacks.
-    ``AscendDeepseekScalingRotaryEmbedding`` calls ``_rope_forward_oot`` itself, and keeps its layout.
+Why: partial rotary is sliced, copied, rotated by a vendor operator and concatenated again: 57 us a layer where 9 us was
+    shown possible (vllm-ascend #5918). 0.11 passes ``head_size`` to that operator where it expects the rotary dim.
+How: this method is replaced; ``AscendYaRNRotaryEmbedding`` calls it too. The kernel takes partial rotary. Full rotary
+    is served by one vendor operator and stays native unless ``VLLM_ASCEND_TRITON_ROPE=all``, since nobody has measured
+    the kernel against that operator on an NPU. NeoX with head_size and rotary_dim 128 stays native even then: 0.13's
+    ``qknorm_rope_fusion_pass`` matches the vendor operator in the graph, and without it that fusion would be lost
+    silently. ``status()`` counts both among the fallbacks. ``AscendDeepseekScalingRotaryEmbedding`` stays native: it
+    calls ``_rope_forward_oot`` itself.
 Upstream: vllm_ascend/ops/rotary_embedding.py.
-Remove when: nobody runs vllm-ascend older than 0.15.
+Remove when: no vllm-ascend older than 0.15 is in use.
 """
 
 import functools
@@ -27,7 +27,7 @@ from rope_patch.settings import Mode, Settings
 
 PARAMETERS = ["self", "positions", "query", "key", "offsets", "is_neox_style_override"]
 INNER_PARAMETERS = ["self", "positions", "query", "key", "is_neox_style", "offsets"]
-FUSED = 128  # head_size and rotary_dim that qknorm_rope_fusion_pass matches
+FUSED = 128  # the head_size and rotary_dim that qknorm_rope_fusion_pass matches
 LEFT_TO_FUSION = "full rotary, NeoX 128/128: left to the vendor operator, since a fusion pass may match it"
 LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_ROPE=all takes it"
 
@@ -55,9 +55,9 @@ def install(module: ModuleType, settings: Settings) -> Undo:
         ) -> Any:
             is_neox_style = self.is_neox_style if is_neox_style_override is None else is_neox_style_override
             if is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
-                rotary.stand_down(LEFT_TO_FUSION)
+                rotary.hand_back(LEFT_TO_FUSION)
             elif self.rotary_dim == self.head_size and not everything:
-                rotary.stand_down(LEFT_TO_VENDOR)
+                rotary.hand_back(LEFT_TO_VENDOR)
             elif offsets is None:
                 rotated = rotary.serve(
                     positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style

@@ -1,11 +1,12 @@
 """``vllm.envs.environment_variables``: make our variables known to vLLM, and our state part of its compile cache's key.
 
-Why: vLLM warns of ``VLLM_*`` variables it does not know, and can be told to refuse them. It forwards known ones to Ray
-    workers. And its compile cache keys on known variables alone: with torch >= 2.10 it loads an ahead-of-time compiled
-    graph before anything is traced, so without a key of ours a process switched off could run a patched graph.
-How: an entry each. The values are read by the cache key alone. That of the first is the operator's value while nothing
-    is applied, and names what is applied, by which version and in which mode, once something is. Those of the others,
-    which change no graph, are always None.
+Why: vLLM warns of ``VLLM_*`` variables that it does not know, and can be told to refuse them. It forwards known ones to
+    Ray workers. Its compile cache's key contains known variables only. With torch >= 2.10 vLLM loads ahead-of-time
+    compiled graphs before it traces anything, so without an entry in that key a process that is switched off could run
+    a patched graph.
+How: one entry for each variable. Only the cache's key reads their values. ``VLLM_ASCEND_TRITON_ROPE`` has the
+    operator's value while nothing is applied; once something is applied, its value names the version, the mode and the
+    applied targets. The other variables change no graph, so their value is always None.
 Upstream: vllm/envs.py (``compile_factors``), vllm/platforms/interface.py (``validate_environ``).
 Remove when: vLLM lets plugins register variables and cache factors.
 """
@@ -22,7 +23,7 @@ MODULE = "vllm.envs"
 
 
 def install(module: ModuleType, applied: Callable[[], list[str]]) -> Undo:
-    """Add the entries; ``applied`` names the mode and the targets in place when it is asked, or nothing."""
+    """Add the entries. ``applied()`` gives the mode and the targets that are applied, or an empty list."""
 
     def value() -> str | None:
         names = applied()
@@ -33,7 +34,7 @@ def install(module: ModuleType, applied: Callable[[], list[str]]) -> Undo:
 
     variables = module.environment_variables
     entries = {VARIABLE: value, REPORT: nothing, CHECK: nothing}
-    ours = {name: entry for name, entry in entries.items() if name not in variables}  # unless vLLM knows it by itself
+    ours = {name: entry for name, entry in entries.items() if name not in variables}  # vLLM may know it
     variables.update(ours)
 
     def undo() -> None:

@@ -1,12 +1,12 @@
 """vLLM's ``RotaryEmbedding.forward_oot``.
 
-Why: on an out-of-tree platform vLLM dispatches to ``forward_oot``, which no rotary class defines; ``CustomOp``'s calls
-    ``forward_native``. So the classes for which vllm-ascend registers nothing of its own (Llama3, Linear, NTK,
-    DynamicNTK, Gemma4 ...) run some ten PyTorch operators per call on the NPU, at every release.
-How: a ``forward_oot`` on ``RotaryEmbedding``, inherited by every subclass. Subclasses with mathematics of their own,
-    known by their own ``forward_native`` or ``forward_static``, are handed to the original.
+Why: on an out-of-tree platform vLLM dispatches to ``forward_oot``. No rotary class defines it, and ``CustomOp``'s calls
+    ``forward_native``. So the classes that vllm-ascend does not replace (Llama3, Linear, NTK, DynamicNTK, Gemma4 ...)
+    run about ten PyTorch operators per call on the NPU, in every release.
+How: ``RotaryEmbedding`` gets a ``forward_oot``, which every subclass inherits. A subclass that rotates in another way
+    overrides ``forward_native`` or ``forward_static``; its calls go to the original.
 Upstream: vllm/model_executor/layers/rotary_embedding/base.py, custom_op.py.
-Remove when: vllm-ascend registers a fast class for each of them, or vLLM's native path is one kernel.
+Remove when: vllm-ascend registers a fast class for each of them, or vLLM's native code is one kernel.
 """
 
 import functools
@@ -27,8 +27,8 @@ PARAMETERS = ["self", "positions", "query", "key"]
 
 
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
-    # Attributes are read per call: models change is_neox_style after construction, and caches are replaced. In eager
-    # mode a buffer is taken from where PyTorch keeps it, sooner than by Module.__getattr__.
+    # Attributes are read at each call, since models change is_neox_style after construction and replace caches. In
+    # eager mode the buffer is read from ``_buffers``, which is faster than Module.__getattr__.
     cache = None if is_compiling() else self._buffers.get("cos_sin_cache")
     if cache is None:
         cache = self.cos_sin_cache
@@ -47,7 +47,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
     if not hasattr(rotary_embedding, "forward_oot"):
         raise NotApplicable("RotaryEmbedding has no forward_oot to dispatch to")
 
-    static = getattr(rotary_embedding, "forward_static", None)  # what forward_native calls, in newer versions
+    static = getattr(rotary_embedding, "forward_static", None)  # forward_native calls it in newer versions
 
     def make(original: Any) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -57,7 +57,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
                 rotated = _rotate(self, *args, **kwargs)
                 if rotated is not None:
                     return rotated
-            return original(self, *args, **kwargs)  # whatever signature a class with its own mathematics may have
+            return original(self, *args, **kwargs)  # a subclass may have another signature
 
         return forward_oot
 

@@ -37,7 +37,7 @@ def _break_kernels(module):
 
 
 class _FaultyOs:
-    """``os`` as ``report_folder`` sees it."""
+    """Stands in for ``os`` in ``report_folder``."""
 
     def __getattr__(self, name):
         return getattr(os, name)
@@ -48,7 +48,7 @@ class _FaultyOs:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
         file = os.open(path, flags, *arguments, **named)
         if writing and _said("full") is not None:
-            full = os.open("/dev/full", os.O_WRONLY)  # the kernel itself says ENOSPC
+            full = os.open("/dev/full", os.O_WRONLY)  # writes to it fail with ENOSPC
             os.dup2(full, file, inheritable=False)
             os.close(full)
         return file

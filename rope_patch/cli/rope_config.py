@@ -1,20 +1,20 @@
-"""Which rotations a model does: read from its config.json, or the built-in list. JSON only, nothing is executed."""
+"""The rotary embeddings of a model: read from its config.json, or the built-in list. Only JSON is read."""
 
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rope_patch.cli.answer import Fault, even, number, short, text, unexpected, whole
+from rope_patch.cli.answer import CannotAnswer, even, number, short, text, unexpected, whole
 
 Config = dict[str, Any]
 
-LARGEST = 2**20  # bytes of a config.json worth reading
-# model_type of configurations whose lanes are paired (0, 1), (2, 3) ...; a configuration does not say it elsewhere.
-# As vLLM 0.32's models pass is_neox_style=False to get_rope.
+LARGEST = 2**20  # bytes of a config.json that is read
+# model_type of the models that pair lanes as (0, 1), (2, 3) ...; no other field of a configuration says so. These are
+# the models of vLLM 0.32 that pass is_neox_style=False to get_rope.
 GPT_J_STYLE = {"chatglm", "glm", "glm4", "gptj", "ernie4_5", "ernie4_5_moe", "cohere", "cohere2"}
-# What a model may have; far more than any has, and far less than what exhausts a machine's memory.
+# Upper limits: far more than any model has, and far less than what would exhaust a machine's memory.
 MOST_HEADS, MOST_LANES, MOST_POSITIONS = 1024, 1024, 2**24
-# Scalings that a release of vLLM's get_rope, or its reading of configurations, knows by these names.
+# The names of scalings that some release of vLLM knows, in get_rope or where it reads configurations.
 SCALINGS = {
     *("default", "linear", "ntk", "dynamic", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "telechat3-yarn"),
     *("longrope", "su", "llama3", "mllama4", "mrope", "bailing_mrope", "xdrope", "openpangu", "proportional"),
@@ -22,8 +22,8 @@ SCALINGS = {
 PARTS = ("partial_rotary_factor", "rotary_pct", "rotary_emb_fraction")
 
 
-class Shape(NamedTuple):
-    """A rotation as one tensor-parallel rank sees it."""
+class RopeConfig(NamedTuple):
+    """A rotary embedding as one tensor-parallel rank has it. What is printed calls it a shape."""
 
     name: str
     head_size: int
@@ -34,31 +34,30 @@ class Shape(NamedTuple):
     theta: float = 10000.0
     max_position: int = 8192
     scaling: str = "default"
-    parameters: dict[str, Any] | None = None  # of the scaling, as the configuration has them
+    parameters: dict[str, Any] | None = None  # the scaling's, as in the configuration
 
 
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-# Head sizes, rotary dims, styles and head counts that models in use have; rotary dims that are no powers of two among
-# them.
+# Head sizes, rotary dims, styles and head counts of models in use. Some rotary dims are not powers of two.
 BUILT_IN = (
-    Shape("Llama-3.1-8B", 128, 128, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 8.0, **_LLAMA3}),
-    Shape("Qwen2.5-7B", 128, 128, 28, 4),
-    Shape("Llama-3.2-1B", 64, 64, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 32.0, **_LLAMA3}),
-    Shape("GLM-4-9B", 128, 64, 32, 2, False),
-    Shape("Phi-3-mini", 96, 96, 32, 32),
-    Shape("Phi-4-mini", 128, 96, 24, 8),
-    Shape("StableLM-3B", 80, 20, 32, 32),
-    Shape("Gemma-2", 256, 256, 16, 8),
-    Shape("GLM-5.2 draft", 192, 192, 64, 64),
-    Shape("DeepSeek MLA", 64, 64, 128, 1, False),
+    RopeConfig("Llama-3.1-8B", 128, 128, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 8.0, **_LLAMA3}),
+    RopeConfig("Qwen2.5-7B", 128, 128, 28, 4),
+    RopeConfig("Llama-3.2-1B", 64, 64, 32, 8, True, 500000.0, 131072, "llama3", {"factor": 32.0, **_LLAMA3}),
+    RopeConfig("GLM-4-9B", 128, 64, 32, 2, False),
+    RopeConfig("Phi-3-mini", 96, 96, 32, 32),
+    RopeConfig("Phi-4-mini", 128, 96, 24, 8),
+    RopeConfig("StableLM-3B", 80, 20, 32, 32),
+    RopeConfig("Gemma-2", 256, 256, 16, 8),
+    RopeConfig("GLM-5.2 draft", 192, 192, 64, 64),
+    RopeConfig("DeepSeek MLA", 64, 64, 128, 1, False),
 )
 
 
-def asked(place: str | None, tensor_parallel_size: int) -> list[Shape]:
-    """The rotations of the model in ``place``, or, where none is named, those that are built in.
+def selected(place: str | None, tensor_parallel_size: int) -> list[RopeConfig]:
+    """The rotary embeddings of the model in ``place``, or the built-in list if there is no ``place``.
 
     Raises:
-        Fault: as ``of_model``; or there is no model whose heads could be divided.
+        CannotAnswer: as ``of_model``; or heads should be divided, but no model is named.
     """
     whole("--tensor-parallel-size", tensor_parallel_size, 1, MOST_HEADS)
     if place is not None:
@@ -68,17 +67,18 @@ def asked(place: str | None, tensor_parallel_size: int) -> list[Shape]:
     return list(BUILT_IN)
 
 
-def of_model(place: str, tensor_parallel_size: int = 1) -> list[Shape]:
-    """The rotations of the model in folder ``place``, or of that ``config.json``, as each of the ranks sees them.
+def of_model(place: str, tensor_parallel_size: int = 1) -> list[RopeConfig]:
+    """The rotary embeddings of one rank of the model. ``place`` is its folder or its ``config.json``.
 
     Raises:
-        Fault: it cannot be read; or a field is missing, or has a value that no model has, and the sentence names it.
+        CannotAnswer: it cannot be read; or a field is missing, or has a value that no model has, and the sentence names
+            it.
     """
     config = _loaded(place)
     kind = _text(config, "model_type", default="model")
-    # Of a model that also sees or hears.
+    # A multimodal model has its language model's fields in there.
     config = _object(config, "text_config") or _object(config, "llm_config") or config
-    return _shapes(config, kind, tensor_parallel_size)
+    return _ropes(config, kind, tensor_parallel_size)
 
 
 def _loaded(place: str) -> Config:
@@ -88,54 +88,55 @@ def _loaded(place: str) -> Config:
     try:
         file = Path(place, "config.json") if Path(place).is_dir() else Path(place)
         if not file.is_file():
-            raise Fault(f"{shown} is neither a model folder with a config.json nor such a file")
+            raise CannotAnswer(f"{shown} is neither a model folder with a config.json nor such a file")
         with file.open("rb") as stream:
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise Fault(f"{shown} is larger than {LARGEST} bytes, expected a config.json")
+            raise CannotAnswer(f"{shown} is larger than {LARGEST} bytes, expected a config.json")
         config = json.loads(content)
     except OSError as error:
-        raise Fault(f"{shown} cannot be read: {error.strerror}") from error
+        raise CannotAnswer(f"{shown} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise Fault(f"{shown} is not JSON: {error}") from error
+        raise CannotAnswer(f"{shown} is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise Fault(f"{shown} is {short(config)}, expected a JSON object")
+        raise CannotAnswer(f"{shown} is {short(config)}, expected a JSON object")
     return config
 
 
-def _shapes(config: Config, kind: str, ranks: int) -> list[Shape]:
+def _ropes(config: Config, kind: str, ranks: int) -> list[RopeConfig]:
     heads = _whole(config, "num_attention_heads", "n_head", most=MOST_HEADS)
     kv_names = "num_key_value_heads", "multi_query_group_num", "num_kv_heads"
     kv_heads = _whole(config, *kv_names, most=MOST_HEADS, default=heads)
     neox = _text(config, "model_type", default=kind) not in GPT_J_STYLE
     positions = _whole(config, "max_position_embeddings", "seq_length", most=MOST_POSITIONS, default=8192)
-    latent = config.get("qk_rope_head_dim") not in (None, 0)  # 0: of a model that could have it, and has not
-    if latent:  # multi-head latent attention: its rotary lanes alone, one key head for all
+    latent = config.get("qk_rope_head_dim") not in (None, 0)  # 0: a model that could have it, but has not
+    if latent:  # multi-head latent attention rotates separate lanes, with one key head for all heads
         head_size = even("qk_rope_head_dim", config["qk_rope_head_dim"], MOST_LANES)
         kv_heads, neox = 1, False
     else:
         head_size = _head_size(config, heads)
     if heads % ranks:
-        raise Fault(f"--tensor-parallel-size is {ranks}: {heads} heads cannot be divided among {ranks} ranks")
+        raise CannotAnswer(f"--tensor-parallel-size is {ranks}: {heads} heads cannot be divided among {ranks} ranks")
     if kv_heads % ranks and ranks % kv_heads:
-        raise Fault(f"--tensor-parallel-size is {ranks}: {kv_heads} key heads cannot be shared by {ranks} ranks")
-    shapes = []
+        raise CannotAnswer(f"--tensor-parallel-size is {ranks}: {kv_heads} key heads cannot be shared by {ranks} ranks")
+    ropes = []
     for name, parameters in _by_layer(config).items():
-        shape = Shape(
+        rope = RopeConfig(
             name=f"{kind} {name}".strip(),
             head_size=head_size,
             rotary_dim=_rotary_dim({} if latent else config, parameters, head_size),
             num_heads=heads // ranks,
             num_kv_heads=max(1, kv_heads // ranks),
             is_neox_style=neox,
-            # Below 1 lanes would turn faster and faster; above, float64 still tells the angles.
+            # Below 1, higher lanes would rotate faster instead of slower; up to 1e15, float64 still resolves the
+            # angles.
             theta=number("rope_theta", _theta(parameters, config), 1, 1e15),
             max_position=positions,
             scaling=_scaling(parameters),
             parameters=parameters,
         )
-        shapes.append(shape)
-    return shapes
+        ropes.append(rope)
+    return ropes
 
 
 def _head_size(config: Config, heads: int) -> int:
@@ -146,11 +147,11 @@ def _head_size(config: Config, heads: int) -> int:
 
 
 def _rotary_dim(config: Config, parameters: Config, head_size: int) -> int:
-    """Given outright, or as a part of the head, by kind of layer or for all; vLLM rounds down alike."""
+    """Given directly, or as a fraction of the head size, per kind of layer or for all. Rounds down, as vLLM does."""
     if parameters.get(PARTS[0]) is None and config.get("rotary_dim") is not None:
         return even("rotary_dim", config["rotary_dim"], head_size)
     name, part = _field({**config, **parameters}, *PARTS)
-    if config.get("model_type") == "chatglm":  # half of the lanes, which it does not say
+    if config.get("model_type") == "chatglm":  # it rotates half of the lanes, which its configuration does not say
         part = 0.5
     part = 1.0 if part is None else number(name, part, 0, 1)
     rotary_dim = int(head_size * part)
@@ -168,7 +169,7 @@ def _scaling(parameters: Config) -> str:
     kind = "default" if kind is None else text(name, kind)
     if kind not in SCALINGS:
         raise unexpected(name, kind, f"one of {', '.join(sorted(SCALINGS))}")
-    # vLLM lays out so many more, or so many, positions.
+    # vLLM's cache has as many positions, or ``factor`` times as many as the model.
     if parameters.get("factor") is not None:
         number("factor", parameters["factor"], 0, 4096)
     _whole(parameters, "original_max_position_embeddings", most=MOST_POSITIONS, default=8192)
@@ -176,14 +177,14 @@ def _scaling(parameters: Config) -> str:
 
 
 def _by_layer(config: Config) -> dict[str, Config]:
-    """The rotary parameters, by kind of layer where these differ (as ``rope_parameters`` may be nested)."""
+    """The rotary parameters for each kind of layer; for one kind with an empty name if ``rope_parameters`` is flat."""
     parameters = _object(config, "rope_parameters") or _object(config, "rope_scaling") or {}
     nested = {name: value for name, value in parameters.items() if isinstance(value, dict)}
     return nested or {"": parameters}
 
 
 def _field(config: Config, *names: str) -> tuple[str, Any]:
-    """The first of ``names`` that is set, and its value; all of them, and None, if none is."""
+    """The first of ``names`` that is set, and its value. If none is set: all names joined by "or", and None."""
     return next(((name, config[name]) for name in names if config.get(name) is not None), (" or ".join(names), None))
 
 

@@ -1,4 +1,4 @@
-"""What a model's config.json implies for its rotary embedding."""
+"""The rotary embeddings that a model's config.json describes."""
 
 import json
 from pathlib import Path
@@ -9,17 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rope_patch.cli import main, verify
-from rope_patch.cli.answer import Fault
-from rope_patch.cli.shapes import BUILT_IN, LARGEST, asked, of_model
+from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.rope_config import BUILT_IN, LARGEST, of_model, selected
 
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
-# Fields as the models' own configurations have them: head_size, rotary_dim, heads, key heads, NeoX style, scaling.
+# Fields as in the models' own configurations, and what follows: head_size, rotary_dim, heads, key heads, NeoX, scaling.
 MODELS = {
     "llama 3.1": (
         {**LLAMA, "rope_theta": 5e5, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
         (128, 128, 32, 8, True, "llama3"),
     ),
-    "qwen3, head_dim of its own": ({**LLAMA, "model_type": "qwen3", "head_dim": 64}, (64, 64, 32, 8, True, "default")),
+    "qwen3, with a head_dim": ({**LLAMA, "model_type": "qwen3", "head_dim": 64}, (64, 64, 32, 8, True, "default")),
     "phi-4-mini": (
         {
             "model_type": "phi3",
@@ -62,7 +62,7 @@ MODELS = {
         {**LLAMA, "rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "partial_rotary_factor": 0.5}},
         (128, 64, 32, 8, True, "yarn"),
     ),
-    "the language model of one that sees": (
+    "the language model of a multimodal model": (
         {"model_type": "qwen2_vl", "text_config": {**LLAMA, "model_type": "qwen2"}},
         (128, 128, 32, 8, True, "default"),
     ),
@@ -75,26 +75,26 @@ def write(tmp_path: Path, config: Any) -> str:
 
 
 @pytest.mark.parametrize(("config", "expected"), MODELS.values(), ids=MODELS)
-def test_a_configuration_implies_its_shape(tmp_path: Path, config: Any, expected: Any) -> None:
-    (shape,) = of_model(write(tmp_path, config))
-    found = (shape.head_size, shape.rotary_dim, shape.num_heads, shape.num_kv_heads, shape.is_neox_style, shape.scaling)
+def test_a_configuration_is_read(tmp_path: Path, config: Any, expected: Any) -> None:
+    (rope,) = of_model(write(tmp_path, config))
+    found = (rope.head_size, rope.rotary_dim, rope.num_heads, rope.num_kv_heads, rope.is_neox_style, rope.scaling)
     assert found == expected
-    assert of_model(str(tmp_path / "config.json")) == [shape]
+    assert of_model(str(tmp_path / "config.json")) == [rope]
 
 
 def test_theta_and_positions_are_read(tmp_path: Path) -> None:
-    (shape,) = of_model(write(tmp_path, {**LLAMA, "rope_theta": 5e5, "max_position_embeddings": 131072}))
-    assert (shape.theta, shape.max_position) == (5e5, 131072)
+    (rope,) = of_model(write(tmp_path, {**LLAMA, "rope_theta": 5e5, "max_position_embeddings": 131072}))
+    assert (rope.theta, rope.max_position) == (5e5, 131072)
 
 
 def test_ranks_share_the_heads_and_keep_at_least_one_key_head(tmp_path: Path) -> None:
-    (shape,) = of_model(write(tmp_path, LLAMA), tensor_parallel_size=16)
-    assert (shape.num_heads, shape.num_kv_heads) == (2, 1)
-    with pytest.raises(Fault, match="32 heads cannot be divided among 5"):
+    (rope,) = of_model(write(tmp_path, LLAMA), tensor_parallel_size=16)
+    assert (rope.num_heads, rope.num_kv_heads) == (2, 1)
+    with pytest.raises(CannotAnswer, match="32 heads cannot be divided among 5"):
         of_model(str(tmp_path), 5)
 
 
-def test_layers_of_different_kinds_are_different_shapes(tmp_path: Path) -> None:
+def test_layers_of_different_kinds_have_a_rope_config_each(tmp_path: Path) -> None:
     kinds = {"full_attention": {"rope_theta": 1e6, "partial_rotary_factor": 0.5}, "sliding": {"rope_theta": 1e4}}
     full, sliding = of_model(write(tmp_path, {**LLAMA, "rope_parameters": kinds}))
     assert (full.rotary_dim, full.theta, full.name) == (64, 1e6, "llama full_attention")
@@ -109,11 +109,11 @@ def test_layers_of_different_kinds_are_different_shapes(tmp_path: Path) -> None:
     ],
     ids=["empty", "list", "nothing", "deep", "large", "no heads", "no lanes", "words"],
 )  # fmt: skip
-def test_what_does_not_say_is_a_fault_and_no_crash(tmp_path: Path, content: str) -> None:
+def test_a_configuration_that_does_not_describe_one_raises_cannot_answer(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(Fault):
+    with pytest.raises(CannotAnswer):
         of_model(str(tmp_path))
-    with pytest.raises(Fault):
+    with pytest.raises(CannotAnswer):
         of_model(str(tmp_path / "nowhere"))
 
 
@@ -125,7 +125,7 @@ def test_nothing_of_a_model_folder_is_executed(tmp_path: Path) -> None:
 
 
 LATENT = {**LLAMA, "qk_rope_head_dim": 64}
-# What is changed in a configuration, the field that the sentence names, and what it expects.
+# A change of a configuration, the field and value that the sentence names, and what it expects.
 BAD = [
     ({"num_attention_heads": None}, "num_attention_heads or n_head is missing", "a whole number from 1"),
     ({"num_attention_heads": -32}, "num_attention_heads is -32", "a whole number from 1"),
@@ -184,7 +184,7 @@ def is_one_sentence(said: str) -> bool:
 
 
 @pytest.mark.parametrize(("change", "named", "expected"), BAD, ids=lambda value: None)
-def test_a_bad_field_is_exit_status_2_and_named_with_its_value_before_anything_runs(
+def test_a_bad_field_is_exit_status_2_and_is_named_with_its_value(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, change: Any, named: str, expected: str
 ) -> None:
     monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
@@ -206,7 +206,7 @@ def test_a_bad_field_is_exit_status_2_and_named_with_its_value_before_anything_r
     ],
 )
 @pytest.mark.parametrize("verb", ["verify", "bench"])
-def test_ranks_that_cannot_be_are_named(
+def test_an_impossible_number_of_ranks_is_named(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, verb: str, arguments: list[str], named: str
 ) -> None:
     monkeypatch.setattr(verify, "choose_device", lambda: pytest.fail("it went on"))
@@ -216,17 +216,17 @@ def test_ranks_that_cannot_be_are_named(
     assert is_one_sentence(said)
 
 
-def test_key_heads_are_shared_evenly_and_ranks_are_for_a_model_only(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match="6 key heads cannot be shared by 4 ranks"):
+def test_key_heads_must_be_shared_evenly_and_ranks_need_a_model(tmp_path: Path) -> None:
+    with pytest.raises(CannotAnswer, match="6 key heads cannot be shared by 4 ranks"):
         of_model(write(tmp_path, {**LLAMA, "num_key_value_heads": 6}), 4)
-    with pytest.raises(Fault, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
-        asked(None, 2)
-    assert asked(None, 1) == list(BUILT_IN)
+    with pytest.raises(CannotAnswer, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
+        selected(None, 2)
+    assert selected(None, 1) == list(BUILT_IN)
 
 
 @pytest.mark.parametrize("place", ["", "x" * 5000, "/" + "x/" * 2500, "/dev/null", "/proc/self/mem"])
 @pytest.mark.parametrize("verb", ["verify", "bench"])
-def test_a_place_that_holds_no_model_is_one_sentence(capsys: Any, verb: str, place: str) -> None:
+def test_a_place_without_a_model_gives_one_sentence(capsys: Any, verb: str, place: str) -> None:
     assert main([verb, place]) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("rope-patch: ")
@@ -249,18 +249,16 @@ JUNK = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from([{}, LLAMA, LATENT]), st.dictionaries(st.sampled_from(FIELDS), JUNK, max_size=4))
-def test_whatever_a_configuration_holds_it_is_a_shape_that_can_be_or_one_sentence(
-    tmp_path: Path, base: Any, change: Any
-) -> None:
-    shapes, said = [], ""
+def test_any_configuration_gives_possible_rope_configs_or_one_sentence(tmp_path: Path, base: Any, change: Any) -> None:
+    ropes, said = [], ""
     try:
-        shapes = of_model(write(tmp_path, {**base, **change}))
-    except Fault as fault:
-        said = str(fault)
+        ropes = of_model(write(tmp_path, {**base, **change}))
+    except CannotAnswer as error:
+        said = str(error)
     assert is_one_sentence(said)
-    assert bool(said) != bool(shapes)
-    for shape in shapes:
-        assert 2 <= shape.rotary_dim <= shape.head_size <= 1024
-        assert shape.rotary_dim % 2 == 0
-        assert min(shape.num_heads, shape.num_kv_heads, shape.max_position) >= 1
-        assert 1 <= shape.theta < float("inf")
+    assert bool(said) != bool(ropes)
+    for rope in ropes:
+        assert 2 <= rope.rotary_dim <= rope.head_size <= 1024
+        assert rope.rotary_dim % 2 == 0
+        assert min(rope.num_heads, rope.num_kv_heads, rope.max_position) >= 1
+        assert 1 <= rope.theta < float("inf")

@@ -1,4 +1,4 @@
-"""What is installed and set around rope_patch, without importing any of it."""
+"""What ``doctor`` finds in the environment without importing vLLM: packages, variables, ways in."""
 
 import contextlib
 import importlib.metadata
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from rope_patch import __version__, settings
 from rope_patch.cli import install
-from rope_patch.cli.answer import Fault
+from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.run import BOOTSTRAP
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at. ``ok`` is None for what is neither right nor wrong; ``fix`` helps where it is."""
+    """One thing that was looked at. ``ok`` is None if it is neither right nor wrong. ``fix`` says what helps."""
 
     name: str
     ok: bool | None
@@ -25,8 +25,8 @@ class Finding(NamedTuple):
     fix: str | None = None
 
 
-def findings() -> Iterator[Finding]:
-    """Versions, the triton that answers, our variables, and the ways in."""
+def of_environment() -> Iterator[Finding]:
+    """Versions, where packages are imported from, our variables, and the ways in."""
     yield Finding("rope_patch", None, f"{__version__}, Python {platform.python_version()}, {platform.machine()}")
     for line in importlib.metadata.requires("rope-patch") or ():
         needed, _, marker = line.partition(";")
@@ -44,7 +44,7 @@ def variables() -> dict[str, str]:
 
 
 def _shown(module: str) -> str:
-    """Which distributions claim to bring ``module``, and the folder that answers to its name."""
+    """Which distributions contain ``module``, and the folder that it is imported from."""
     claims = importlib.metadata.packages_distributions().get(module, [])
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in dict.fromkeys(claims))
     spec = importlib.util.find_spec(module)
@@ -91,13 +91,13 @@ def _variables() -> Iterator[Finding]:
 
 
 def _ways_in() -> Finding:
-    """By what this environment's processes would import rope_patch; one of them is enough."""
+    """The ways by which processes of this environment would import rope_patch; one is enough."""
     ways, allowed = [], os.environ.get("VLLM_PLUGINS")
     points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
     if points and (allowed is None or "rope_patch" in allowed.split(",")):
         ways.append("vLLM's plugin entry point")
     for file in install.places():
-        with contextlib.suppress(Fault):  # a file of that name that is somebody else's
+        with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
             ways += [str(file)] * install.complete(file)
     if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
         ways.append("sitecustomize on PYTHONPATH")
