@@ -9,12 +9,16 @@ import math
 from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 
 LINE = 512  # bytes: transfers are cut at these
-LATENCY = 307 + 153  # cycles until a load's data are there, and a store's
-BETWEEN = 22  # cycles from one vector step to another that needs its result
-TILE = 2200  # cycles between tiles: positions, then rows, then heads are waited for
-ROW = 23  # cycles for each row that is gathered
-INSTRUCTION = 23  # of the scalar unit, for a vector instruction and its arguments
 HBM = 890  # bytes a cycle, all cores together
+PROGRAM = 37  # for each program that is started: its core must be
+FIRST = 800  # until the first tile's positions, cosines and heads are there, and its last results away
+TILE, TILE_OF_TOKENS = 60, 320  # between tiles of one token, and of several: their positions are waited for
+ROW = 5  # for each cosine row that is loaded by itself
+INSTRUCTION = 25  # of the scalar unit, for a vector instruction and its arguments
+INSTRUCTIONS = 13.5  # of a block of heads, or as many by whose time its transfers are issued
+PARTS = 190  # more for a block whose heads are moved in parts
+BETWEEN = 22  # cycles from one vector step to another that needs its result
+TURN = 210  # between a load, the work on it and its store, where they share a buffer
 
 
 def parts(shape: Shape) -> list[int]:
@@ -31,40 +35,74 @@ def moved_bytes(shape: Shape) -> int:
 
 
 def cycles(plan: Plan, shape: Shape, device: Device, num_tokens: int) -> float:
-    """Of the whole launch, but for its start."""
-    tokens, heads = plan.block_tokens, plan.block_heads
-    programs, _ = plan.grid(num_tokens, device)
-    tiles = ceil_div(ceil_div(num_tokens, programs), tokens)
-    blocks = tiles * (shape.num_heads + shape.num_kv_heads) // heads
+    """Of the whole launch, from the start of its first program on."""
+    programs, each = plan.grid(num_tokens, device)
+    tiles = each if plan.units else ceil_div(ceil_div(num_tokens, programs), plan.block_tokens)
+    work, traffic = _tile(plan, shape)
+    return PROGRAM * programs + math.hypot(FIRST + tiles * work, 2 * traffic * tiles * programs / HBM)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _tile(plan: Plan, shape: Shape) -> tuple[float, float]:
+    """Cycles for a tile, or on average for an item, and the bytes that memory moves for it each way."""
+    kinds = [(shape.num_heads, plan.block_heads)]
+    if shape.num_kv_heads:
+        kinds.append((shape.num_kv_heads, plan.block_kv_heads))
+    blocks = [(heads / block / (plan.units or 1), _block(plan, shape, block)) for heads, block in kinds]
+    if _in_turns(plan):  # each pipe has its own sum
+        work = max(sum(number * block[pipe] for number, block in blocks) for pipe in range(PIPES))
+    else:
+        work = sum(number * max(block[:PIPES]) for number, block in blocks)
+    work += TILE if plan.block_tokens == 1 else TILE_OF_TOKENS
+    work += (ROW + ceil_div(shape.rotary_dim * 4, 256)) * plan.block_tokens
+    if plan.by_head:
+        work += plan.block_heads * (plan.block_tokens + BETWEEN)
+    return work, sum(number * block[PIPES] for number, block in blocks)
+
+
+def _in_turns(plan: Plan) -> bool:
+    """Whether the next block's instructions are issued while this one's steps are at work, and fill their waits."""
+    return plan.block_tokens == 1 and not plan.units and not plan.in_words
+
+
+PIPES = 5  # of what ``_block`` returns, the cycles
+
+
+def _block(plan: Plan, shape: Shape, heads: int) -> tuple[float, ...]:
+    """Of a block of so many heads of a tile's tokens: cycles of the scalar unit, of vector steps, of the load, of the
+    store, and of all these in one of two buffers; then the bytes that memory moves each way."""
     size = shape.head_size * shape.itemsize
     bursts, times = parts(shape), heads
     if plan.whole:  # beside each other, a token's heads are one
         moved = moved_bytes(shape)
         bursts, times = ([moved], heads) if moved < size else ([heads * size], 1)
-    traffic = sum(_traffic(burst, size) for burst in bursts) * times * tokens
-    count = 1.5 * len(bursts) * times * tokens
-    load = 15 + count + traffic / 46
-    store = 12 + count + traffic / 64
-    vector = _vector(plan, shape)
+    count = len(bursts) * times * plan.block_tokens
+    traffic = sum(_traffic(burst, size) for burst in bursts) * times * plan.block_tokens
+    load = 15 * len(bursts) + 1.5 * count + traffic / 46
+    store = 12 * len(bursts) + 1.5 * count + traffic / 64
+    # Products with cosines and sines that are not there for each head take an instruction for each token.
+    again = 4 * (plan.block_tokens - 1) if heads > 1 and not plan.by_head else 0
+    instructions = INSTRUCTIONS + again + (6 if plan.in_words else 0)
+    issue = INSTRUCTION * instructions + (0 if plan.whole else PARTS)
+    vector = _vector(plan, shape, plan.block_tokens * heads)
     # Whole heads are stored from where they were loaded to: with two buffers that much must not take longer.
-    block = max(vector, (load + vector + store + LATENCY) / 2) if plan.whole else max(vector, load, store)
-    shared = 2 * heads * (tokens + BETWEEN) if tokens > 1 and heads > 1 else 0
-    work = tiles * (TILE + (ROW + ceil_div(shape.rotary_dim * 4, 256)) * tokens + shared) + blocks * block
-    return math.hypot(work, 2 * traffic * blocks * programs / HBM)
+    turn = (load + max(issue, vector) + store + TURN) / 2 if plan.whole else 0.0
+    return issue, vector, load, store, turn, traffic
 
 
-def _vector(plan: Plan, shape: Shape) -> float:
-    rows, half = plan.block_tokens * plan.block_heads, shape.rotary_dim // 2
+def _vector(plan: Plan, shape: Shape, rows: int) -> float:
+    half = shape.rotary_dim // 2
     apart = rows * ceil_div(half * 4, 256)  # repeats of a step that goes head by head
     repeats = ceil_div(rows * half * 4, 256)
-    steps = 2 * apart + 8 * repeats + 2 * (apart if plan.whole else repeats) + 7 * BETWEEN
-    if plan.pairs == "words":
+    waits = 1 if _in_turns(plan) else 7
+    steps = 2 * apart + 8 * repeats + 2 * (apart if plan.whole else repeats) + waits * BETWEEN
+    if plan.in_words:
         steps += 8 * apart
     elif plan.pairs == "slices":
         steps += 40 * apart
     if plan.whole:
         steps += rows * ceil_div(half * shape.itemsize, 256) + BETWEEN
-    return max(steps, 16 * INSTRUCTION)
+    return steps
 
 
 @functools.lru_cache(maxsize=1 << 14)

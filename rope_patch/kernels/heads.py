@@ -47,7 +47,8 @@ def cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr
 def for_heads(angles, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, HALF: tl.constexpr):
     """``[BLOCK_T, 1, HALF]`` once for each head of a block, so that a step over the block is one instruction.
 
-    A broadcast is undone by the compiler, which then takes an instruction for each token. Slices put in are not.
+    A broadcast is undone by the compiler, which then takes an instruction for each token. Slices put in are not; but
+    each is a copy, which pays only where blocks have many tokens and few heads.
     """
     each = tl.zeros((BLOCK_T, BLOCK_H, HALF), tl.float32)
     for head in tl.static_range(BLOCK_H):

@@ -18,6 +18,10 @@ KIB = 1024
 UNIFIED_BUFFER = 192 * KIB  # of one vector core, 910B1 to 910B4 and A3 (CANN's platform configuration files)
 
 
+# How a plan calls pairs of these types that are whole 32-bit words.
+WORDS = {torch.bfloat16: "bf16 words", torch.float16: "fp16 words"}
+
+
 class Heads(NamedTuple):
     """q or k as the kernel sees it: where head h of token t begins, in elements."""
 
@@ -85,7 +89,7 @@ class Call(NamedTuple):
             itemsize=query.tensor.element_size(),
             cache_itemsize=self.cos_sin_cache.element_size(),
             fresh=fresh,
-            whole_words=not self.is_neox_style and self.whole_words,
+            words=WORDS[query.tensor.dtype] if not self.is_neox_style and self.whole_words else "",
         )
 
 
@@ -109,22 +113,12 @@ def kernel_of(plan: Plan) -> Any:
     return rope.rotary_kernel_by_heads if plan.units else rope.rotary_kernel
 
 
-def constants(
-    shape: Shape,
-    plan: Plan,
-    stride_unit: int = 1,
-    truncating_cast: bool = False,
-    dtype: torch.dtype = torch.bfloat16,
-) -> dict[str, Constant]:
-    """The constexpr arguments of a plan's kernel; in place or fresh is told by its output pointers.
-
-    Of words, the pointers do not tell the ``dtype`` of q and k.
-    """
-    words = plan.pairs == "words"
+def constants(shape: Shape, plan: Plan, stride_unit: int = 1, truncating_cast: bool = False) -> dict[str, Constant]:
+    """The constexpr arguments of a plan's kernel, but for the output pointers, which tell in place from fresh."""
     heads: dict[str, Constant] = {
         "Q_HEADS": shape.num_heads,
         "K_HEADS": shape.num_kv_heads,
-        "HEAD_SIZE": shape.head_size // 2 if words else shape.head_size,
+        "HEAD_SIZE": shape.head_size // 2 if plan.in_words else shape.head_size,
         "HALF": shape.rotary_dim // 2,
     }
     if plan.padded:
@@ -140,7 +134,7 @@ def constants(
             "TRUNCATING_CAST": truncating_cast,
         }
     heads |= {
-        "PAIRS": f"{'bf16' if dtype == torch.bfloat16 else 'fp16'} words" if words else plan.pairs,
+        "PAIRS": plan.pairs,
         "WHOLE": plan.whole,
         "WIDE_ROWS": plan.wide_rows,
     }
@@ -185,8 +179,7 @@ def planned(call: Call, shape: Shape, plan: Plan, device: Device) -> Launch:
         raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
     strides, unit = call.strides, stride_unit(call, device)
     programs, per_program = plan.grid(num_tokens, device)
-    units = (unit, *(4 * [2 if plan.pairs == "words" else unit]))
+    units = (unit, *(4 * [2 if plan.in_words else unit]))
     numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
-    dtype = call.query.tensor.dtype
-    truncating = INTERPRETED and dtype == torch.bfloat16
-    return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit, truncating, dtype))
+    truncating = INTERPRETED and call.query.tensor.dtype == torch.bfloat16
+    return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit, truncating))

@@ -35,8 +35,8 @@ class Shape:
     """The facts of a call that decide its plan.
 
     ``token_stride`` is the larger one of q's and k's, in elements. ``itemsize`` and ``cache_itemsize`` are the bytes of
-    an element of q and k, and of the cache. ``fresh`` says whether any output is a new tensor, ``whole_words`` whether
-    every pair of lanes (2 i, 2 i + 1) is an aligned 32-bit word.
+    an element of q and k, and of the cache. ``fresh`` says whether any output is a new tensor. ``words`` is "bf16
+    words" or "fp16 words" where q and k are of that type and every GPT-J pair of lanes is an aligned 32-bit word.
     """
 
     num_heads: int
@@ -48,7 +48,7 @@ class Shape:
     itemsize: int
     cache_itemsize: int
     fresh: bool
-    whole_words: bool = False
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,11 @@ class Plan:
     half_lanes: int = 0
     rest_lanes: int = 0
     padded: bool = False
+
+    @property
+    def in_words(self) -> bool:
+        """Whether the kernel takes each pair of 16-bit lanes as one 32-bit word; strides then count words."""
+        return self.pairs.endswith("words")
 
     @property
     def least_tokens(self) -> int:

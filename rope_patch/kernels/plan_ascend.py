@@ -4,6 +4,7 @@ Nothing here was tuned on an NPU: costs are those of the clock (``scripts/model_
 Huawei's compilers say of it (``buffer_ascend.py``).
 """
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,84 +14,110 @@ from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, ceil_d
 
 # What memory is asked for; parts of heads that are whole requests can be moved by themselves.
 REQUEST_BYTES = 128
-# Few tokens are spread over cores by blocks of heads of this size: smaller ones would win nothing that starting more
-# cores does not cost.
-SPREAD_BYTES = 4 * 1024
-# So many of them one after the other take a core about as long as one small tile.
-MOST_BLOCKS = 8
-# How many tokens the tiles are for: prefills as vLLM cuts them, and what is left over of them.
-MANY_TOKENS, SOME_TOKENS = (2048, 8192), (64, 256, 512)
+# Blocks of heads of one token are as large as so many bytes allow.
+SPREAD_BYTES = (2 * 1024, 4 * 1024, 8 * 1024, 16 * 1024)
+# Numbers of tokens that the three plans are for: decoding of a few sequences; of more, and what is left over of
+# prefills; prefills as vLLM cuts them.
+FEW_TOKENS, SOME_TOKENS, MANY_TOKENS = (1, 2, 4), (16, 32, 64, 128, 256, 512), (2048, 8192)
+NEVER = 1e12  # cycles
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """See ``planning``: blocks of heads of single tokens; small tiles; the largest, once all cores get one."""
-    tiles, spread = list(_tiles(shape, device)), _spread(shape, device)
-    most = MOST_BLOCKS * device.max_programs // spread.units
-    full = _cheapest(tiles, shape, device, MANY_TOKENS)
-    some = tuple(tokens for tokens in SOME_TOKENS if tokens > most)
-    small = _cheapest([t for t in tiles if t.block_tokens <= full.block_tokens], shape, device, some or SOME_TOKENS)
-    most = max(most, small.least_tokens - 1)
-    return (
-        (spread, most),
-        (small, max(most, device.max_programs * (full.block_tokens - 1))),
-        (full, math.inf),
-    )
+    """See ``planning``: blocks of heads of single tokens, small tiles, large tiles."""
+    tiles = list(_tiles(shape, device))
+    spread = _cheapest(list(_spreads(shape, device)), [], FEW_TOKENS, shape, device)
+    full = _cheapest(tiles, [], MANY_TOKENS, shape, device)
+    small = [spread, *(tile for tile in tiles if tile.block_tokens <= full.block_tokens)]
+    return _ranges([spread, _cheapest(small, [spread, full], SOME_TOKENS, shape, device), full], shape, device)
 
 
-def _cheapest(tiles: Iterable[Plan], shape: Shape, device: Device, tokens: tuple[int, ...]) -> Plan:
-    """Over those numbers of tokens, each in parts of the best for it; then the one with the smaller tile."""
-    costs = {plan: [cost_ascend.cycles(plan, shape, device, number) for number in tokens] for plan in tiles}
-    best = [min(cost[n] for cost in costs.values()) for n in range(len(tokens))]
-    return min(
-        costs, key=lambda plan: (sum(c / b for c, b in zip(costs[plan], best, strict=True)), plan.block_tokens)
-    )  # fmt: skip
+def _cheapest(plans: list[Plan], others: list[Plan], tokens: tuple[int, ...], shape: Shape, device: Device) -> Plan:
+    """The plan that costs least together with the ``others``, each number of tokens counted in parts of the least it
+    could cost; of several, one of the ``others``, or the one with the smallest tile."""
+    beside = [min((_cost(plan, shape, device, number) for plan in others), default=NEVER) for number in tokens]
+    costs = {
+        plan: [min(_cost(plan, shape, device, number), other) for number, other in zip(tokens, beside, strict=True)]
+        for plan in plans
+    }
+    best = list(map(min, zip(*costs.values(), strict=True)))
+    sums = {plan: round(sum(c / b for c, b in zip(cost, best, strict=True)), 6) for plan, cost in costs.items()}
+    return min(sums, key=lambda plan: (sums[plan], plan not in others, plan.block_tokens))
+
+
+def _ranges(plans: list[Plan], shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
+    """Each plan with the largest number of tokens that it is for, so that all numbers together cost least.
+
+    Numbers are asked for by eighths from one power of two to the next.
+    """
+    numbers = sorted({(8 + eighth) << power >> 3 for power in range(14) for eighth in range(8)})
+    plans = list(dict.fromkeys(plans))
+    costs = [[_cost(plan, shape, device, number) for number in numbers] for plan in plans]
+    ends = [0]
+    for few, more in itertools.pairwise(costs):  # up to where the sum of what ``few`` saves is largest
+        saved = list(itertools.accumulate((m - f) / min(f, m) for f, m in zip(few, more, strict=True)))
+        ends.append(max(ends[-1], numbers[max(range(len(saved)), key=saved.__getitem__)] if max(saved) > 0 else 0))
+    ranges = zip(plans, [*ends[1:], math.inf], strict=True)
+    return tuple((plan, end) for (plan, end), begin in zip(ranges, ends, strict=True) if end > begin)
+
+
+def _cost(plan: Plan, shape: Shape, device: Device, num_tokens: int) -> float:
+    return cost_ascend.cycles(plan, shape, device, num_tokens) if num_tokens >= plan.least_tokens else NEVER
 
 
 def _tiles(shape: Shape, device: Device) -> Iterable[Plan]:
-    """All tiles that fit: of as many tokens as a core gets of a number of tokens, or an even part of them."""
+    """All tiles that fit: of as many tokens as a core gets of a number of tokens, or an even part of them.
+
+    Nothing may fit if even one head is too large; then it is that one, and the compiler has the last word.
+    """
     most = tried_tokens(shape, device)
     # A row is no wider than it is from the next one, so this has room for the last row's width too.
     most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride)) if halves_are_blocks(shape) else 1
-    per_core = [ceil_div(tokens, device.max_programs) for tokens in (*MANY_TOKENS, *SOME_TOKENS)]
+    per_core = [ceil_div(tokens, device.max_programs) for tokens in (*SOME_TOKENS, *MANY_TOKENS)]
     heights = {1} | {ceil_div(each, parts) for each in per_core for parts in range(1, each + 1)}
-    heads = math.gcd(shape.num_heads, shape.num_kv_heads)
+    blocks = list(_blocks(shape))
     for tokens in sorted(height for height in heights if height <= max(1, most)):
-        for block in (block for block in range(1, heads + 1) if heads % block == 0):
+        for heads, kv_heads in blocks:
             for whole in _ways(shape):
-                plan = _plan(shape, tokens, block, block if shape.num_kv_heads else 1, whole)
-                if buffer_ascend.bytes_of(plan, shape) <= device.tile_bytes or tokens * block == 1:
-                    yield plan
+                for by_head in (False, True) if heads == kv_heads > 1 < tokens else (False,):
+                    plan = _plan(shape, tokens, heads, kv_heads, whole, by_head)
+                    if buffer_ascend.fits(plan, shape, device) or tokens * heads * kv_heads == 1:
+                        yield plan
 
 
-def _plan(shape: Shape, tokens: int, block_heads: int, block_kv_heads: int, whole: bool) -> Plan:
+def _blocks(shape: Shape) -> Iterable[tuple[int, int]]:
+    """Blocks of heads of q and of k that are worth a look: as many of each; or parts of q's, and k's in as few."""
+    common = math.gcd(shape.num_heads, shape.num_kv_heads)
+    equal = {(block, block if shape.num_kv_heads else 1) for block in range(1, common + 1) if common % block == 0}
+    most = [ceil_div(max(1, shape.num_heads), parts) for parts in (1, 2, 4, 8)]
+    return sorted(equal | {(_divisor(shape.num_heads, m), _divisor(shape.num_kv_heads, m)) for m in most})
+
+
+def _plan(shape: Shape, tokens: int, heads: int, kv_heads: int, whole: bool, by_head: bool = False) -> Plan:
     return Plan(
         block_tokens=tokens,
-        block_heads=block_heads,
-        block_kv_heads=block_kv_heads,
+        block_heads=heads,
+        block_kv_heads=kv_heads,
         pairs=_pairs(shape),
         whole=whole,
         wide_rows=halves_are_blocks(shape),
         overlap=shape.fresh and tokens > 1,
-        by_head=tokens > 1 and block_heads > 1,
+        by_head=by_head,
     )
 
 
-def _spread(shape: Shape, device: Device) -> Plan:
-    most = max(1, SPREAD_BYTES // cost_ascend.moved_bytes(shape))
-    heads, kv_heads = _divisor(shape.num_heads, most), _divisor(shape.num_kv_heads, most)
-    plan = replace(_plan(shape, 1, heads, kv_heads, _ways(shape)[0]), units=units_of(shape, heads, kv_heads))
-    while buffer_ascend.bytes_of(plan, shape) > device.tile_bytes and max(heads, kv_heads) > 1:
-        most = max(heads, kv_heads) - 1
+def _spreads(shape: Shape, device: Device) -> Iterable[Plan]:
+    """Single tokens in blocks of heads; the smallest blocks at least."""
+    for most in (1, *(size // cost_ascend.moved_bytes(shape) for size in SPREAD_BYTES)):
         heads, kv_heads = _divisor(shape.num_heads, most), _divisor(shape.num_kv_heads, most)
-        plan = replace(
-            plan, block_heads=heads, block_kv_heads=kv_heads, units=units_of(shape, heads, kv_heads)
-        )  # fmt: skip
-    return plan
+        for whole in _ways(shape):
+            plan = replace(_plan(shape, 1, heads, kv_heads, whole), units=units_of(shape, heads, kv_heads))
+            if buffer_ascend.fits(plan, shape, device) or most == 1:
+                yield plan
 
 
 def _pairs(shape: Shape) -> str:
     """How the kernel takes pairs of lanes apart: see ``rope.py``."""
-    return "halves" if shape.is_neox_style else "words" if shape.whole_words else "slices"
+    return "halves" if shape.is_neox_style else shape.words or "slices"
 
 
 def _ways(shape: Shape) -> list[bool]:

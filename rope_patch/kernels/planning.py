@@ -15,8 +15,8 @@ def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
 
 
 def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
-    """All plans that ``make_plan`` chooses from, in the order of growing numbers of tokens."""
-    return tuple(plan for plan, _ in _steps(shape, device))
+    """All plans that ``make_plan`` chooses from, in the order in which growing numbers of tokens first meet them."""
+    return tuple(dict.fromkeys(plan for plan, _ in _steps(shape, device)))
 
 
 @functools.lru_cache(maxsize=1024)

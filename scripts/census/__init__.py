@@ -7,8 +7,7 @@
     python -m scripts.census --reports             six reports of users about vllm-ascend's kernel, instead
 
 It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how they are found), no NPU and no CANN.
-``results.json`` is the last whole run, of older kernels: before GPT-J's pairs were taken as words and by slices (its
-refusals of GPT-J are what that mended), and before tiles were chosen by the clock.
+``results.json`` is the last whole run; a test fails when kernels or plans have changed since.
 
 Kernels that are the same are asked about once. So are chips whose description in the compiler's program is the same
 but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. If

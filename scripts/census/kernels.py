@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
-
-from rope_patch.kernels import rope
+from rope_patch.kernels import buffer_ascend, rope
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
@@ -48,6 +46,7 @@ class Case(NamedTuple):
     key: bool
     step: int  # which of its plans, from few tokens to many
     kernel: Kernel
+    predicted: int  # bytes of the unified buffer, as ``buffer_ascend`` has it
 
     @property
     def style(self) -> str:
@@ -60,14 +59,16 @@ def cases(chip: Chip) -> Iterator[Case]:
         for dtype in DTYPES:
             for fresh in (False, True):
                 for key in (True, False):
-                    found = kernels(shape, dtype, fresh, key, chip)
-                    for step, kernel in enumerate(found):
-                        yield Case(shape.model, shape.is_neox_style, dtype, fresh, key, step, kernel)
+                    for step, (kernel, predicted) in enumerate(kernels(shape, dtype, fresh, key, chip)):
+                        yield Case(shape.model, shape.is_neox_style, dtype, fresh, key, step, kernel, predicted)
 
 
-def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[Kernel]:
-    """One for each plan, planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv,
-    tensors that are rotated in place are contiguous."""
+def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[tuple[Kernel, int]]:
+    """One for each plan, with the bytes of the unified buffer that are predicted for it.
+
+    Planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv; tensors rotated
+    in place are contiguous.
+    """
     device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False)
     rows = [shape.num_heads, shape.num_kv_heads, shape.num_heads + 2 * shape.num_kv_heads]
     planned = PlanShape(
@@ -80,16 +81,12 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
         itemsize=DTYPES[dtype],
         cache_itemsize=DTYPES[dtype],
         fresh=fresh,
-        whole_words=not shape.is_neox_style and DTYPES[dtype] == 2,
+        words="" if shape.is_neox_style or DTYPES[dtype] == 4 else f"{dtype} words",
     )
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}
-    torch_dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[dtype]
-    return [
-        Kernel(
-            kernel_of(plan).__name__,
-            dtype,
-            (*constants(planned, plan, dtype=torch_dtype).items(), *pointers.items()),
-        )
-        for plan in plans_of(planned, device)
-    ]
+    found = []
+    for plan in plans_of(planned, device):
+        values = (*constants(planned, plan).items(), *pointers.items())
+        found.append((Kernel(kernel_of(plan).__name__, dtype, values), buffer_ascend.bytes_of(plan, planned)))
+    return found

@@ -56,10 +56,8 @@ def record(case: Case, answers: Answers, others: dict[Answer, str]) -> dict[str,
         "output": "fresh" if case.fresh else "in place",
         "key": case.key,
         "step": case.step,
-        "tile": [
-            values.get("BLOCK_T", 1),
-            *(values.get(name, values.get("BLOCK_H")) for name in ("BLOCK_Q", "BLOCK_K")),
-        ],
+        "tile": [values.get("BLOCK_T", 1), values["BLOCK_Q"], values["BLOCK_K"]],
+        "predicted": case.predicted,
         "answers": named,
     }
 

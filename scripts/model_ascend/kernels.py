@@ -94,14 +94,14 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
         itemsize=ITEM,
         cache_itemsize=ITEM,
         fresh=fresh,
-        whole_words=not case.is_neox_style,
+        words="" if case.is_neox_style else "bf16 words",
     )
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     types = {name: _kind(name) for name in kernel_of(plan).arg_names if name not in values}
-    if plan.pairs == "words":
+    if plan.in_words:
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
-    words = 2 if plan.pairs == "words" else 1  # elements in what the kernel counts strides in
+    words = 2 if plan.in_words else 1  # elements in what the kernel counts strides in
     strides = [stride // words for stride in (rows[0], case.head_size, rows[1], case.head_size)]
     count, each = plan.grid(num_tokens, device)
     numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, *strides)

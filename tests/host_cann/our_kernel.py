@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import torch
-
 from rope_patch.kernels.launch import constants, kernel_of
 from rope_patch.kernels.plan import Device, Plan, Shape
 from rope_patch.kernels.planning import make_plan
@@ -14,7 +12,6 @@ from . import chips, front_end
 CHIP = chips.current()
 DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False)
 ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
-TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
 class Kernel(NamedTuple):
@@ -28,13 +25,13 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     item = ITEM[dtype]
-    words = not shape.is_neox_style and item == 2
-    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, whole_words=words)
+    words = "" if shape.is_neox_style or item == 4 else f"{dtype} words"
+    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, words=words)
     plan = make_plan(described, num_tokens, DEVICE)
-    values: dict[str, Any] = constants(described, plan, dtype=getattr(torch, TORCH[dtype]))
+    values: dict[str, Any] = constants(described, plan)
     values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
     kinds = {"positions_ptr": "*i64"}
-    if plan.pairs == "words":
+    if plan.in_words:
         kinds |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
     function = kernel_of(plan)
     names = [name for name in function.arg_names if name not in values]

@@ -56,7 +56,7 @@ def test_exact_in_bf16(npu, compiler, model, num_tokens, fresh):
     q, k = qkv[:, : ends[0]], qkv[:, ends[0] : ends[1]]
     expected = [rotated(shape, x, cache, positions) for x in (q, k)]
     outputs = [np.zeros(x.shape, np.uint16) for x in (q, k)] if fresh else []
-    word = 2 if made.plan.pairs == "words" else 1  # elements in one unit of the kernel's strides
+    word = 2 if made.plan.in_words else 1  # elements in one unit of the kernel's strides
     strides = (shape.rotary_dim, *(2 * (made.row // word, shape.head_size // word)))
     numbers = (tokens, tokens * max(1, made.plan.units), CACHE_ROWS, *strides)
     standalone.load(program).run(1, [q, k, *outputs, cache, positions, *numbers])
