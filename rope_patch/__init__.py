@@ -74,7 +74,7 @@ def _start() -> None:
 
             ray_workers.watch(list(current.environment))
     except Exception as error:
-        _log(f"not active: {type(error).__name__}: {error}. vLLM is as it was.")
+        _log(f"not active: {type(error).__name__}: {error}. vLLM runs unpatched.")
 
 
 def _log(message: str) -> None:

@@ -76,4 +76,4 @@ def parse(environment: Mapping[str, str]) -> Settings:
 
 
 def _complaint(environment: Mapping[str, str], name: str, valid: str, consequence: str) -> str:
-    return f"{name}={environment[name]!r} means nothing, expected one of {valid}; {consequence}"
+    return f"{name}={environment[name]!r} is not valid, expected one of {valid}; {consequence}"

@@ -30,7 +30,7 @@ def act(options: argparse.Namespace) -> Answer:
     applied = _applied()
     verdict = f"would be patched: {', '.join(applied)}" if applied else "vLLM's rotary embedding stays native"
     if faults:
-        verdict += f"; {len(faults)} to mend: {', '.join(finding.name for finding in faults)}"
+        verdict += f"; {len(faults)} to fix: {', '.join(finding.name for finding in faults)}"
     data = {
         "able": bool(applied) and not faults,
         "verdict": verdict,

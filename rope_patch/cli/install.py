@@ -55,7 +55,7 @@ def act(options: argparse.Namespace) -> Answer:
     shown = " and ".join(map(str, files))
     if not missing:
         return _answer(
-            files, "unchanged", f"{shown} were there already: every process of this environment has rope_patch"
+            files, "unchanged", f"{shown} were there already: every process of this environment imports rope_patch"
         )
     return _answer(files, "written", f"wrote {shown}: every new process of this environment imports rope_patch")
 

@@ -10,7 +10,7 @@ from rope_patch.patching.replace import ReplacedAgain, Undo
 from rope_patch.patching.targets import TARGETS, Target, executed_again
 from rope_patch.reporting import log
 
-LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it anew"
+LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it again"
 
 undo: dict[str, Undo] = {}  # for each applied target, the function that undoes it
 state: dict[str, str] = {}  # of each target, in words
@@ -30,7 +30,7 @@ def take_back(name: str) -> None:
         state[name] = f"not taken back: {error}"
     except Exception as error:
         _half.add(name)
-        state[name] = f"half taken back, disable() again finishes it: {type(error).__name__}: {error}"
+        state[name] = f"half taken back, call disable() again to finish: {type(error).__name__}: {error}"
     log.warn_once(f"rope_patch: {name} {state[name]}")
 
 

@@ -187,7 +187,7 @@ def _read_one(directory: int, name: str) -> ReadReport:
     with os.fdopen(file, "rb") as stream:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-            raise NotOurs("not a file of this user's")
+            raise NotOurs("not a regular file of this user")
         loaded = json.loads(stream.read(LARGEST))  # a longer file is cut, which makes it invalid JSON
     expect(loaded, Report, "report")
     found: ReadReport = loaded | {"heartbeat": facts.st_mtime}

@@ -57,11 +57,11 @@ def serve(
         rotated = dispatch.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
     except Exception as error:  # no kernel was started; the arguments are of an unforeseen kind
         reason = f"arguments of another kind: {type(error).__name__}"
-        log.warn_once(f"rope_patch: a call goes to the original, {reason} (why, at level DEBUG)")
+        log.warn_once(f"rope_patch: a call goes to the original: {reason} (traceback at level DEBUG)")
         log.logger.debug("rope_patch: a call goes to the original", exc_info=True)
         return hand_back(reason)
     if isinstance(rotated, Unsupported):
-        return hand_back(f"not {rotated.expected}")
+        return hand_back(f"expected {rotated.expected}")
     return rotated
 
 
@@ -80,7 +80,7 @@ def _traced(
 ) -> Rotated | None:
     fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim)
     if fault is not None:
-        return hand_back(f"not {fault.expected}")
+        return hand_back(f"expected {fault.expected}")
     _count_trace()
     rotated, rotated_key = ops.rotary_embedding(
         positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style

@@ -59,7 +59,9 @@ def run(
     full = plan.block_tokens
     num_tokens = next((n for n in (2 * full + 1, full + 1, full) if n * per_token <= SCRATCH_BYTES), 0)
     if not num_tokens:
-        raise Wrong(f"a tile of {full} tokens takes more than the {SCRATCH_BYTES} bytes that its first-use check may")
+        raise Wrong(
+            f"a tile of {full} tokens takes more than the {SCRATCH_BYTES} bytes that its first-use check may take"
+        )
     try:
         generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
         spread = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu")

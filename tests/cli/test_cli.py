@@ -159,7 +159,7 @@ def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, cha
     assert any(named in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize("state", [outcomes.LOST, "half taken back, disable() again finishes it: OSError: no"])
+@pytest.mark.parametrize("state", [outcomes.LOST, "half taken back, call disable() again to finish: OSError: no"])
 def test_status_names_a_target_that_is_lost_or_half_taken_back(tmp_path: Path, capsys: Said, state: str) -> None:
     found = of(0, targets={"rotary_embedding": state})
     found["process"]["pid"] = os.getpid()

@@ -102,7 +102,7 @@ def test_the_text_has_faults_fixes_and_the_verdict(with_doubles: Run) -> None:
     printed = with_doubles(code, DOUBLE_HAS_TRITON="0")
     assert "FAULT" in printed
     assert "-> see that an NPU is visible" in printed
-    assert printed.splitlines()[-2] == "vLLM's rotary embedding stays native; 1 to mend: driver"
+    assert printed.splitlines()[-2] == "vLLM's rotary embedding stays native; 1 to fix: driver"
 
 
 def test_the_real_vllm_is_looked_at_without_initialising_a_device(python: Run) -> None:

@@ -114,7 +114,7 @@ def test_a_rotary_dim_wider_than_its_head_is_refused(python: Any, tmp_path: Path
     """The command refuses it before torch is imported, and ``examine`` does too; it once read beyond the head."""
     wide = rope_config.RopeConfig("wide", 64, 2**16, 2, 1, max_position=128)
     result = verify.examine(wide, "float32", torch.device(DEVICE))
-    assert "not an even rotary_dim from 2 to head_size" in str(result.fault)
+    assert "expected an even rotary_dim from 2 to head_size" in str(result.fault)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
     printed = python(f"from rope_patch.cli import main\nprint(main(['verify', {str(tmp_path)!r}]))")
     assert printed.splitlines() == ["rope-patch: rotary_dim is 1048576, expected an even number from 2 to 80", "2"]

@@ -357,7 +357,7 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     case = rotation(5, 4, 2, 64, 64)
     case.positions = case.positions[:4]
     assert rotary.serve(*arguments(case)) is None
-    assert ledger.fallbacks() == {"not as many tokens in query and key as in positions": 1}
+    assert ledger.fallbacks() == {"expected as many tokens in query and key as in positions": 1}
 
 
 def test_a_cache_that_is_freed_and_filled_again_as_by_sleep_and_wake_is_read_anew(uncached: list[Launch]) -> None:
