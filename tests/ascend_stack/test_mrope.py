@@ -1,4 +1,4 @@
-"""vLLM's ``triton_mrope`` on the released stacks: its own wrapper and kernel, compiled and executed, against its PyTorch.
+"""vLLM's ``triton_mrope`` on the released stacks: its own wrapper and kernel, executed, against its PyTorch.
 
 It is not ours, and rope_patch leaves it alone (``test_unchanged.py``). vllm-ascend calls it for interleaved sections
 only (its #6042: with chunked ones of Qwen2.5-Omni "the vector core execution is abnormal"); ``test_upstream.py`` of the
