@@ -16,7 +16,6 @@ from tests.ascend_stack.harness import Stack, needs_stack, start
 pytestmark = needs_stack
 NUM_TOKENS, HEADS, KV_HEADS = 5, 6, 2
 CASES = {
-    "Qwen3-VL": (128, 128, [24, 20, 20], True),
     "Qwen3.5": (256, 64, [11, 11, 10], True),
     "chunked, by whole blocks": (64, 64, [16, 0, 16], False),
 }
