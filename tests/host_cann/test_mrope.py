@@ -48,7 +48,7 @@ def mrope_error(folder, version, head_size, rotary_dim, section, interleaved, ch
         of_lane[1 : 3 * section[1] : 3], of_lane[2 : 3 * section[2] : 3] = 1, 2
     turn = [wide[of_lane, :, np.arange(half)].T[:, None] for wide in (wide_cos, wide_sin)]
     exact = [np.concatenate((turned(x[..., :rotary_dim], *turn), x[..., rotary_dim:]), -1) for _, x in tensors]
-    return max(error(bits, wanted) for (bits, _), wanted in zip(tensors, exact, strict=True))
+    return float(np.max([error(bits, wanted) for (bits, _), wanted in zip(tensors, exact, strict=True)]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -47,7 +47,7 @@ def split_qkv(folder, version: str, tokens: int, **how) -> float:
         y = wide[:, at : at + heads * HEAD].reshape(tokens, heads, HEAD)
         y = y / np.sqrt((y * y).mean(-1, keepdims=True) + 1e-6) * weight
         errors.append(error(out, turned(y, *turn)))
-    return max(errors)
+    return float(np.max(errors))
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -36,7 +36,7 @@ def rope_error(kernel, version: str, rotary_dim: int, neox: bool = True, heads: 
     values = {name: value for name, value in values.items() if name in kernel.arg_names}
     run(program(kernel, version, tuple(values.items())), TOKENS, *rows)
     turn = [part[:, None] for part in np.split(wide_cache[positions], 2, -1)]
-    return max(error(q, turned(wide_q, *turn, neox)), error(k, turned(wide_k, *turn, neox)))
+    return float(np.max([error(q, turned(wide_q, *turn, neox)), error(k, turned(wide_k, *turn, neox))]))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
