@@ -48,3 +48,10 @@ def double(x_ptr, BLOCK: tl.constexpr):
     """Its name is a keyword of C."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(x_ptr + at, tl.load(x_ptr + at) * 2)
+
+
+@triton.jit
+def divide(x_ptr, by, BLOCK: tl.constexpr):
+    """By a scalar, which the library spreads in a buffer of its own first."""
+    at = tl.arange(0, BLOCK)
+    tl.store(x_ptr + at, tl.load(x_ptr + at) / by)

@@ -35,6 +35,16 @@ def test_a_product_is_rounded_before_it_is_added_to(npu):
     assert (out.cpu() != fused).all()
 
 
+def test_a_scalar_that_the_library_spreads_is_what_comes_back_from_there(npu):
+    """Where its buffer lies is told by either pointer of a memref; both must lead there (``program.py``)."""
+    from tests.host_cann.sample_kernels import divide
+
+    x = npu.arange(1.0, 65.0)
+    out = x.npu()
+    divide[(1,)](out, 3.0, BLOCK=64)
+    assert (out.cpu() == x / 3).all()
+
+
 def test_every_second_element_is_gathered_in_the_unified_buffer(npu):
     from tests.host_cann.sample_kernels import every_second
 

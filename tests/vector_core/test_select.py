@@ -55,10 +55,32 @@ def test_compare_takes_strides_and_whatever_lies_behind_the_last_lane(core: Core
     assert np.array_equal(core.get(TO, 16, np.uint8), packed_bits(wanted))
 
 
+@pytest.mark.parametrize(("kind", "first"), [("f32", True), ("f32", False), ("f16", True), ("s32", False)])
+def test_the_bits_may_take_an_operands_place(core: Core, kind: str, first: bool) -> None:
+    dtype, repeats = TYPES[kind], 3
+    lanes = 256 // np.dtype(dtype).itemsize
+    x, y = np.random.default_rng(3).integers(0, 2, (2, repeats * lanes)).astype(dtype)
+    core.put(A, x), core.put(B, y)
+    core.v(f"VCMPV.EQ.{kind}", A if first else B, A, B, two(repeats, strides=(0, 8, 8)), at=3)
+    assert np.array_equal(core.get(A if first else B, repeats * lanes // 8, np.uint8), packed_bits(x == y))
+
+
+def test_the_bits_may_begin_behind_the_last_lane_and_are_certain_for_those_before_them(core: Core) -> None:
+    x, y = np.arange(64, dtype=np.float16), np.zeros(128, np.float16)
+    core.put(A, x), core.put(B, y)
+    core.v("VCMPV.NE.f16", A + 128, A, B, two(1), at=3)
+    assert np.array_equal(core.get(A + 128, 8, np.uint8), packed_bits(x != 0))
+    assert core.known(A + 128, 8)
+    assert not core.known(A + 136, 1), "of lanes that lie where the bits are now"
+
+
 def test_comparisons_that_have_no_certain_meaning_are_refused(core: Core) -> None:
     core.put(0, np.zeros(256, np.float32))
+    for to, repeats, stride in ((0, 2, 0), (32, 2, 8), (256, 2, 8)):
+        with pytest.raises(Refused, match="overlap"):
+            core.v("VCMPV.EQ.f32", to, 0, 4096, two(repeats, strides=(0, stride, 8)), at=3)
     with pytest.raises(Refused, match="overlap"):
-        core.v("VCMPV.EQ.f32", 0, 0, 4096, two(1), at=3)
+        core.v("VCMPV.EQ.f32", 32, 0, 4096, two(1, blocks=(1, 2, 1)), at=3)
     with pytest.raises(Refused, match="unified buffer has"):
         core.v("VCMPV.EQ.f32", 4096, UB - 224, 0, two(1), at=3)
     core.count(64)

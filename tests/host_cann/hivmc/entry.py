@@ -17,11 +17,11 @@ C_TYPES = {
     "f64": "double",
 }
 GRID_PARAMETERS = 3  # always the last
-# Upstream's kernels that share bytes between pipes without an order (tests/host_cann/test_upstream.py shows it).
-# Fusions and the engine run them beside ours: they are let run, in program order.
+# Upstream's kernels that share bytes between pipes without an order (tests/host_cann/test_races.py shows which bytes:
+# positions behind the last token). Fusions and the engine run them beside ours: they are let run, in program order.
 RACES = {
-    "split_qkv_rmsnorm_rope_kernel",  # vllm-ascend #16674
-    "_compute_slot_mapping_kernel",  # vLLM's: the same, positions behind the last token
+    "split_qkv_rmsnorm_rope_kernel",  # vllm-ascend's
+    "_compute_slot_mapping_kernel",  # vLLM's
 }
 
 

@@ -10,6 +10,7 @@ import re
 PIPES = {"S": 0, "V": 1, "M": 2, "MTE1": 3, "MTE2": 4, "MTE3": 5, "ALL": 6}
 UB_BYTES = 192 << 10
 UB = f"memref<{UB_BYTES}xi8>"
+DESCRIPTOR = "!llvm.struct<(ptr, ptr, i64, array<1 x i64>, array<1 x i64>)>"  # what LLVM makes of it
 CORE = """
   func.func private @core_set_flag(i64, i64, i64, i32)
   func.func private @core_wait_flag(i64, i64, i64, i32)
@@ -81,9 +82,25 @@ def _line(n: int, line: str) -> str:
 
 
 def _pointer_cast(n: int, result: str, value: str, type: str) -> list[str]:
+    """Bytes of the unified buffer from an address on. A memref has two pointers, what was allocated and what is used;
+    ``memref.view`` of the whole buffer would leave the first at its beginning. Both are the address here: the library
+    takes the one for the other (AscendNPU-IR, EltWise1D.cpp, normalize_vector_last_axis_1d)."""
+    places = (("%p", "0"), ("%p", "1"), ("%z", "2"), ("%w", "3, 0"), ("%o", "4, 0"))
+    made = [
+        f"%u{n} = memref.extract_aligned_pointer_as_index %ub : {UB} -> index",
+        f"%v{n} = arith.index_cast %u{n} : index to i64",
+        f"%at{n} = arith.addi %v{n}, {value} : i64",
+        f"%p{n} = llvm.inttoptr %at{n} : i64 to !llvm.ptr",
+        *(f"%{name}{n} = arith.constant {number} : i64" for name, number in (("z", 0), ("w", UB_BYTES), ("o", 1))),
+        f"%d{n}_0 = llvm.mlir.undef : {DESCRIPTOR}",
+    ]
+    for i, (given, place) in enumerate(places):
+        made.append(f"%d{n}_{i + 1} = llvm.insertvalue {given}{n}, %d{n}_{i}[{place}] : {DESCRIPTOR}")
     return [
-        f"%at{n} = arith.index_cast {value} : i64 to index",
-        f"{result} = memref.view %ub[%at{n}][] : {UB} to {type}",
+        *made,
+        f"%m{n} = builtin.unrealized_conversion_cast %d{n}_{len(places)} : {DESCRIPTOR} to {UB}",
+        f"%i{n} = arith.constant 0 : index",
+        f"{result} = memref.view %m{n}[%i{n}][] : {UB} to {type}",
     ]
 
 

@@ -1,9 +1,9 @@
 /* Transfers: global memory to the unified buffer and back (MTE2, MTE3), and within the unified buffer (vector pipe).
  *
  * Packing: the library's load_gm_to_ubuf_intrin_core, store_ubuf_to_gm_intrin_core and copy_ubuf_to_ubuf_intrin_core,
- * disassembled; ranges and alignment: asc-devkit, asc_copy_gm2ub_align_arch_2201.md, asc_copy_ub2gm_align_arch_2201.md and
- * asc_copy_ub2ub.md. Gaps lead from the end of one burst to the beginning of the next; in global memory they are bytes
- * (DMAUtils.h computes them so), in the unified buffer blocks. */
+ * disassembled; ranges (a padding is 32 bytes at most) and alignment: asc-devkit, asc_copy_gm2ub_align_arch_2201.md,
+ * asc_copy_ub2gm_align_arch_2201.md and asc_copy_ub2ub.md. Gaps lead from the end of one burst to the beginning of the
+ * next; in global memory they are bytes (DMAUtils.h computes them so), in the unified buffer blocks. */
 #include "operands.h"
 
 enum { NOBODYS = 0xA5, ATOMIC = 0x1f << 6 };
