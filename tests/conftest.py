@@ -17,7 +17,7 @@ DOUBLES = ROOT / "tests" / "doubles"
 # Before torch or triton is imported: no NPU here, so Triton interprets, and torch-npu must not be loaded by torch.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
-# Environments are installed without bytecode; whoever imports first keeps it. Without, vLLM's import takes twice as long.
+# Environments are installed without bytecode: whoever imports a module first keeps its own.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

@@ -49,7 +49,8 @@ class Forks:
                 [sys.executable, "-m", "tests.forks", *self.modules], cwd=Path(__file__).parents[1],
                 env=self.variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin
+        assert self.process.stdout
         with tempfile.NamedTemporaryFile("r", errors="replace") as said:
             self.process.stdin.write(json.dumps([code, variables, str(folder), said.name]) + "\n")
             self.process.stdin.flush()
