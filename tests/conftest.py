@@ -47,20 +47,19 @@ def python(tmp_path: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
-    """For code that imports vLLM on the test's platform; Triton interprets."""
-    made = Forks(*OF_VLLM, **clean_environment() | {"TRITON_INTERPRET": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"})
+    made = Forks(OF_VLLM, clean_environment() | {"TRITON_INTERPRET": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"})
     yield made
     made.close()
 
 
 @pytest.fixture
 def forked_python(forks: Forks, tmp_path: Path) -> Run:
-    """As ``python``, in a fork of a process that has imported what vLLM imports, and neither vLLM nor rope_patch."""
+    """As ``python``, for code that imports vLLM, with Triton interpreted: in a fork, to which the rest is there."""
 
     def run(code: str, **env: str) -> str:
         done = forks.run(code, clean_environment() | {"PYTHONPATH": str(ROOT)} | env, tmp_path)
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}"
-        return done.stdout.strip()
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return (done.stderr + done.stdout).strip()
 
     return run
 

@@ -14,6 +14,7 @@ MARK = "HOST_CANN_HOME"  # set in a process that runs on the host CANN
 def variables(home: Path, chip: str | None = None) -> dict[str, str]:
     """A full environment for a child process, derived from this one."""
     env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # as in tests/conftest.py
     env.update(
         {
             MARK: str(home),
@@ -23,8 +24,7 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
             "PATH": prepend(f"{compiler() / 'bin'}{os.pathsep}{home / 'bin'}", env.get("PATH")),
             # A script that lies elsewhere finds this checkout's rope_patch and tests.
             "PYTHONPATH": prepend(str(Path(__file__).parents[2]), env.get("PYTHONPATH")),
-            # Triton's own key does not know which back-end compiler there is.
-            "TRITON_CACHE_DIR": str(home / f"triton-cache-{version()}"),
+            "TRITON_CACHE_DIR": str(triton_cache(home)),
             # torch would import torch_npu at the end of its own import; a test says when.
             "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
             "TRITON_INTERPRET": "0",  # whatever the tests without an NPU chose
@@ -44,6 +44,11 @@ def compiled(key: str) -> Path:
     """Where the stand-in for ``hivmc`` keeps the shared object of the program with that hash; the program itself is
     beside it, with ``.hivm``. Part of the built folder, so made anew when that stand-in changes."""
     return home() / "compiled" / f"{key}.so"
+
+
+def triton_cache(home: Path) -> Path:
+    """One for each back-end compiler, of which Triton's own key does not know."""
+    return home / f"triton-cache-{version()}"
 
 
 def compiler() -> Path:
