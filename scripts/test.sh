@@ -13,6 +13,7 @@ case $fast in '' | fast) ;; *) echo "usage: scripts/test.sh [fast]" >&2; exit 2 
 # Two tests run at a time; more threads than that only get in each other's way (a stack stage took a fifth longer).
 export OMP_NUM_THREADS=1
 
+TIMEFORMAT="%U %S"
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
@@ -22,9 +23,10 @@ stage() { # stage NAME COMMAND...
   log=$(mktemp "$logs/XXXXXX")
   say "$name …"
   # A shell of its own: in a function whose failure is looked at, set -e does not hold.
-  bash -euo pipefail -c 'source scripts/environments.sh; "$@"' stage "$@" >"$log" 2>&1 || status=$?
+  { time bash -euo pipefail -c 'source scripts/environments.sh; "$@"' stage "$@" >"$log" 2>&1; } 2>"$log.time" || status=$?
   [ $status = 0 ] || echo "$name" >>"$logs/failed"
-  printf '%6d s  %s\n' $((SECONDS - began)) "${name:0:110}" >>"$logs/seconds"
+  printf '%6d s, %6.0f of a processor  %s\n' $((SECONDS - began)) "$(awk '{ print $1 + $2 }' "$log.time")" \
+    "${name:0:100}" >>"$logs/seconds"
   { flock 9; say "$name: exit status $status after $((SECONDS - began)) s"; cat "$log"; } 9>"$logs/lock"
   return $status
 }

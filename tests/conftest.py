@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.forks import OF_VLLM, Forks
 from tests.host_cann.fixture import npu  # noqa: F401  (a fixture for every test file)
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +17,9 @@ DOUBLES = ROOT / "tests" / "doubles"
 # Set before torch or triton is imported. Without an NPU, Triton has to interpret, and torch must not load torch-npu.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
+# Environments are installed without bytecode: whoever imports a module first keeps its own.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 Run = Callable[..., str]
 
@@ -36,6 +40,25 @@ def python(tmp_path: Path) -> Run:
             [sys.executable, *flags, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
         )
         assert done.returncode == rc, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return (done.stderr + done.stdout).strip()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    made = Forks(OF_VLLM, clean_environment() | {"TRITON_INTERPRET": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def forked_python(forks: Forks, tmp_path: Path) -> Run:
+    """As ``python``, for code that imports vLLM, with Triton interpreted: in a fork, to which the rest is there."""
+
+    def run(code: str, **env: str) -> str:
+        done = forks.run(code, clean_environment() | {"PYTHONPATH": str(ROOT)} | env, tmp_path)
+        assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return (done.stderr + done.stdout).strip()
 
     return run

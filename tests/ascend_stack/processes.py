@@ -1,5 +1,6 @@
 """Runs a stack in a new process in one of rope_patch's modes; the answer is cached for all tests."""
 
+import atexit
 import functools
 import json
 import os
@@ -12,7 +13,25 @@ from typing import Any
 from filelock import FileLock
 
 from tests.conftest import ROOT
+from tests.forks import OF_VLLM, Forks
 from tests.host_cann import build, environment
+
+# The others set what torch reads when it is imported, or take away what it imports.
+FORKED = ("tests.ascend_stack.native", "tests.ascend_stack.orders")
+
+
+def _variables(chip: str | None = None) -> dict[str, str]:
+    variables = environment.variables(build.ensure(), chip)
+    variables.pop("CI", None)  # it changes what torch does; modules that test it set it themselves
+    return variables
+
+
+@functools.cache
+def _forks() -> Forks:
+    register = "from tests.host_cann import fixture\nfixture.register()"
+    forks = Forks(register + OF_VLLM, _variables())
+    atexit.register(forks.close)
+    return forks
 
 
 @functools.cache
@@ -33,11 +52,13 @@ def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> A
 
 
 def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
-    variables = environment.variables(build.ensure(), chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
-    variables.pop("CI", None)  # it changes what torch does; modules that test it set it themselves
+    variables = _variables(chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
     with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], env=variables, cwd=folder, capture_output=True, text=True
-        )
+        if module in FORKED:
+            code = f"import runpy, sys\nsys.argv[1:] = {arguments!r}\nrunpy.run_module({module!r}, run_name='__main__')"
+            done = _forks().run(code, variables, folder)
+        else:
+            command = [sys.executable, "-m", module, *arguments]
+            done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, f"{ROOT.name}: {module} under {mode}: {done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done.stdout.splitlines()[-1]

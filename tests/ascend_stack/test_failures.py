@@ -18,6 +18,7 @@ import pytest
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3
 from tests.conftest import ROOT
+from tests.host_cann import build
 
 pytestmark = needs_stack
 
@@ -170,6 +171,7 @@ def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Pat
     if stack.version != "0.23.0":
         pytest.skip("tried on 0.23.0: no vLLM takes part")
 
+    build.share(build.ensure(), tmp_path, build.HEADERS)
     variables = os.environ | {"TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     command = [sys.executable, "-c", WORKER]

@@ -8,12 +8,14 @@ run them in one process, which is the same code and starts faster.
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, clean_environment
+from tests.forks import Forks
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its absence is an error)
@@ -39,25 +41,28 @@ BFLOAT16_TOLERANCE = 0.25
 ENOUGH = 2 * 6  # calls: two layers, six new tokens, of which the first comes with the prompts
 
 Results = dict[tuple[str, str], dict[str, Any]]
+OneProcess = Callable[..., Results]
 
 
-def run(folder: Path, name: str, *arguments: str, **environment: str) -> Results:
-    """Run ``generate.py`` and return its results by model and dtype. Its log is kept in the same folder."""
-    out = folder / f"{name}.json"
-    command = [sys.executable, str(ROOT / "tests" / "engine" / "generate.py"), *arguments]
-    command += ["--folder", str(folder / "models"), "--out", str(out)]
+def run(folder: Path, name: str, *arguments: str, forks: Forks | None = None, **environment: str) -> Results:
+    """Run ``generate.py`` and return its results by model and dtype; its log is kept in the same folder."""
+    out, script = folder / f"{name}.json", ROOT / "tests" / "engine" / "generate.py"
+    arguments = (*arguments, "--folder", str(folder / "models"), "--out", str(out))
     settings = {
         "ROPE_PATCH_TEST_PLATFORM": "1",
         "TRITON_INTERPRET": "1",
         "VLLM_CACHE_ROOT": str(folder / "vllm-cache"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor-cache"),
     }
-    log = folder / f"{name}.log"
-    with log.open("w") as file:
-        done = subprocess.run(
-            command, env=clean_environment() | settings | environment, stdout=file, stderr=subprocess.STDOUT
-        )
-    assert done.returncode == 0, log.read_text()[-6000:]
+    variables = clean_environment() | settings | environment
+    if forks:
+        code = f"import runpy, sys\nsys.argv[1:] = {arguments!r}\nsys.path.insert(0, {str(script.parent)!r})\n"
+        done = forks.run(f"{code}runpy.run_path({str(script)!r}, run_name='__main__')", variables, ROOT)
+    else:
+        done = subprocess.run([sys.executable, script, *arguments], env=variables, capture_output=True, text=True)
+    log = done.stdout + done.stderr
+    (folder / f"{name}.log").write_text(log)
+    assert done.returncode == 0, log[-6000:]
     return {(result["model"], result["dtype"]): result for result in json.loads(out.read_text())}
 
 
@@ -66,30 +71,36 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engine")
 
 
-def one_process(folder: Path, name: str, mode: str, steps: str, **environment: str) -> Results:
-    arguments = ["--cases", *map(":".join, CASES[mode]), "--mode", mode, "--steps", *steps.split()]
-    return run(folder, name, *arguments, VLLM_ENABLE_V1_MULTIPROCESSING="0", **environment)
+@pytest.fixture(scope="session")
+def one_process(folder: Path, forks: Forks) -> OneProcess:
+    """An engine all in one process, which is a fork that finds imported what vLLM imports."""
+
+    def run_all(name: str, mode: str, steps: str, **environment: str) -> Results:
+        arguments = ["--cases", *map(":".join, CASES[mode]), "--mode", mode, "--steps", *steps.split()]
+        return run(folder, name, *arguments, forks=forks, VLLM_ENABLE_V1_MULTIPROCESSING="0", **environment)
+
+    return run_all
 
 
 @pytest.fixture(scope="session")
-def eager(folder: Path) -> Results:
-    return one_process(folder, "eager", "eager", "plain off wrong")
+def eager(one_process: OneProcess) -> Results:
+    return one_process("eager", "eager", "plain off wrong")
 
 
 @pytest.fixture(scope="session")
-def eager_killed(folder: Path) -> Results:
-    return one_process(folder, "eager-killed", "eager", "plain", VLLM_ASCEND_TRITON_ROPE="0")
+def eager_killed(one_process: OneProcess) -> Results:
+    return one_process("eager-killed", "eager", "plain", VLLM_ASCEND_TRITON_ROPE="0")
 
 
 @pytest.fixture(scope="session")
-def compiled(folder: Path) -> Results:
-    return one_process(folder, "compiled", "compiled", "plain wrong")
+def compiled(one_process: OneProcess) -> Results:
+    return one_process("compiled", "compiled", "plain wrong")
 
 
 @pytest.fixture(scope="session")
-def compiled_killed(folder: Path, compiled: Results) -> Results:
+def compiled_killed(one_process: OneProcess, compiled: Results) -> Results:
     """Runs after ``compiled``, with the compile cache that it left."""
-    return one_process(folder, "compiled-killed", "compiled", "plain", VLLM_ASCEND_TRITON_ROPE="0")
+    return one_process("compiled-killed", "compiled", "plain", VLLM_ASCEND_TRITON_ROPE="0")
 
 
 @pytest.fixture
@@ -193,7 +204,9 @@ SETTINGS = {
 }
 
 
-def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(folder: Path, tmp_path: Path) -> None:
+def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(
+    folder: Path, tmp_path: Path, forks: Forks
+) -> None:
     """In vLLM's own compile mode, which loads ahead-of-time compiled graphs before it traces anything."""
     served, loaded = [], []
     for turn, setting in enumerate(("on", "gone", "off", "on")):
@@ -207,7 +220,7 @@ def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(folder: P
             "VLLM_CACHE_ROOT": str(tmp_path / "vllm-cache"),
             "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor-cache"),
         }
-        result = run(folder, name, *arguments, **environment)["llama3", "float32"]["plain"]
+        result = run(folder, name, *arguments, forks=forks, **environment)["llama3", "float32"]["plain"]
         loaded.append("Directly load AOT compilation" in (folder / f"{name}.log").read_text())
         assert ("status" in result["worker"]) == (setting != "gone"), "rope_patch was imported or not"
         calls = result["worker"].get("status", {"calls": {}})["calls"]

@@ -35,6 +35,7 @@ TOOLS = {  # program -> Debian package
     "llvm-dis-19": "llvm-19",
     "opt-19": "llvm-19",
 }
+HEADERS, LAUNCHERS = "precompiled.h.gch", "launcher_*.so"  # what triton-ascend has g++ compile, in Triton's cache
 USERS = "users"  # a file in each build; whoever uses the build keeps it locked
 VERSION = "1.2.0"  # of the vendor's library that kernels run with, whichever version of the compiler made them
 PACKAGES = {"torch": "torch", "torch_npu": "torch-npu", "triton": "triton-ascend", "pybind11": "pybind11"}
@@ -126,6 +127,15 @@ def first_launches(out: Path) -> None:
         raise RuntimeError("the first launch on the host CANN failed:\n" + "\n".join(said))
 
 
+def share(out: Path, cache: Path, *kinds: str) -> None:
+    """Make a Triton cache that finds there what g++ has compiled so far, 20 seconds a header: that does not depend on
+    the back-end compiler, for whose versions there are several caches."""
+    cache.mkdir(exist_ok=True)
+    for made in (made for kind in kinds for made in out.glob(f"triton-cache-*/*/{kind}")):
+        if not (here := cache / made.parent.name).exists():
+            here.symlink_to(made.parent.resolve())
+
+
 def make(out: Path) -> None:
     """Build into ``out``, which does not exist."""
     for folder in ("opp", "runtime", "compiler", "include"):  # torch-npu looks whether they exist
@@ -169,6 +179,8 @@ def ensure() -> Path:
             delete_unused(CACHE.glob(f"{key().split('-')[0]}-*"))
             make(out)
             (out / "complete").touch()
+        if not environment.triton_cache(out).exists():
+            share(out, environment.triton_cache(out), HEADERS, LAUNCHERS)
         hold(out)
         return out
 

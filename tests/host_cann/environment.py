@@ -14,6 +14,7 @@ MARK = "HOST_CANN_HOME"  # set in a process that runs on the host CANN
 def variables(home: Path, chip: str | None = None) -> dict[str, str]:
     """A full environment for a child process, derived from this one."""
     env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # as in tests/conftest.py
     env.update(
         {
             MARK: str(home),
@@ -23,8 +24,7 @@ def variables(home: Path, chip: str | None = None) -> dict[str, str]:
             "PATH": prepend(f"{compiler() / 'bin'}{os.pathsep}{home / 'bin'}", env.get("PATH")),
             # So that a script in another folder finds this checkout's rope_patch and tests.
             "PYTHONPATH": prepend(str(Path(__file__).parents[2]), env.get("PYTHONPATH")),
-            # The key of Triton's cache does not contain the version of the back-end compiler.
-            "TRITON_CACHE_DIR": str(home / f"triton-cache-{version()}"),
+            "TRITON_CACHE_DIR": str(triton_cache(home)),
             # Otherwise torch would import torch_npu at the end of its import; tests decide when.
             "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
             "TRITON_INTERPRET": "0",  # tests without an NPU may have set it
@@ -44,6 +44,11 @@ def compiled(key: str) -> Path:
     """Where the stand-in for ``hivmc`` keeps the shared object of the program with that hash; the program itself is
     beside it, with ``.hivm``. Part of the built folder, so made anew when that stand-in changes."""
     return home() / "compiled" / f"{key}.so"
+
+
+def triton_cache(home: Path) -> Path:
+    """One for each back-end compiler, whose version is not in the key of Triton's cache."""
+    return home / f"triton-cache-{version()}"
 
 
 def compiler() -> Path:

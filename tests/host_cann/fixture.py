@@ -10,13 +10,16 @@ Faults of the device are sticky, as on hardware, and end up in the process's exi
 so in a process of its own, with ``run_script``.
 """
 
+import atexit
+import functools
 import os
 import subprocess
-import sys
 import textwrap
 from types import ModuleType
 
 import pytest
+
+from tests.forks import Forks
 
 from . import build, environment
 
@@ -42,6 +45,7 @@ def initialise() -> ModuleType:
     return torch
 
 
+@functools.cache
 def register() -> ModuleType:
     """As ``initialise``, but without setting a device, since a process must not have one when it forks."""
     import torch
@@ -65,10 +69,18 @@ def npu() -> ModuleType:
     return initialise()
 
 
+@functools.cache
+def _forks() -> Forks:
+    before = "from tests.host_cann import fixture, sample_kernels\nfixture.register()"
+    forks = Forks(before, environment.variables(build.ensure()))
+    atexit.register(forks.close)
+    return forks
+
+
 def run_script(text: str, chip: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run Python source in a fresh process on the host CANN; ``torch`` is ready for ``npu:0`` in it."""
+    """Run Python source in a process of its own on the host CANN; ``torch`` is ready for ``npu:0`` in it.
+
+    It is forked from one that has no device yet."""
     prologue = "from tests.host_cann import fixture\ntorch = fixture.initialise()\n"
     env = environment.variables(build.ensure(), chip) | variables
-    return subprocess.run(
-        [sys.executable, "-c", prologue + textwrap.dedent(text)], env=env, capture_output=True, text=True, timeout=600
-    )
+    return _forks().run(prologue + textwrap.dedent(text), env, os.getcwd())

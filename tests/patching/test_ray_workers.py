@@ -33,9 +33,9 @@ FOLDER = "/proc/nowhere"
     ids=["without us", "off", "off, imported late", "on"],
 )
 def test_a_vllm_that_copies_only_variables_it_knows_copies_ours(
-    python: Run, code: str, value: str, expected: str
+    forked_python: Run, code: str, value: str, expected: str
 ) -> None:
     ours = {"VLLM_ASCEND_TRITON_ROPE": value, "VLLM_ASCEND_TRITON_ROPE_REPORT": FOLDER}
-    *_, platforms, copied = python(code, **PLATFORM | ours).splitlines()
+    *_, platforms, copied = forked_python(code, **PLATFORM | ours).splitlines()
     assert copied == expected
     assert "VLLM_ASCEND" not in platforms, "without Ray, the platform's list is untouched"

@@ -45,11 +45,11 @@ KINDS = {
 
 
 @pytest.fixture
-def vllm(python: Run) -> Run:
+def vllm(forked_python: Run) -> Run:
     """Run code after PRELUDE, on the test platform."""
 
     def run(code: str, **environment: str) -> str:
-        return python(PRELUDE + code, **ENVIRONMENT | environment).splitlines()[-1]
+        return forked_python(PRELUDE + code, **ENVIRONMENT | environment).splitlines()[-1]
 
     return run
 
@@ -191,7 +191,7 @@ print(dict(ledger.calls()))
     assert vllm(code) == "{'eager': 4}"
 
 
-def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_restored(vllm: Run, python: Run) -> None:
+def test_a_model_built_before_rope_patch_was_imported_is_re_bound_and_restored(vllm: Run, forked_python: Run) -> None:
     late = PRELUDE.replace("import rope_patch\nfrom rope_patch.reporting import ledger\n", "")
     assert late != PRELUDE
     code = """
@@ -211,7 +211,7 @@ rope_patch.enable()
 embedding(positions, query.clone(), key.clone())
 print(dict(ledger.calls()))
 """
-    assert python(late + code, **ENVIRONMENT).splitlines()[-1] == "{'eager': 2}"
+    assert forked_python(late + code, **ENVIRONMENT).splitlines()[-1] == "{'eager': 2}"
 
 
 PICTURE = """
@@ -234,17 +234,17 @@ print(json.dumps(picture, sort_keys=True))
 """
 
 
-def test_switched_off_no_attribute_of_any_vllm_class_differs_from_an_unpatched_process(python: Run) -> None:
-    unpatched = python(PICTURE.format(before="sys.modules['rope_patch'] = None"), **ENVIRONMENT)
-    off = python(PICTURE.format(before="import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT)
-    on = python(PICTURE.format(before="import rope_patch"), **ENVIRONMENT)
+def test_switched_off_no_attribute_of_any_vllm_class_differs_from_an_unpatched_process(forked_python: Run) -> None:
+    unpatched = forked_python(PICTURE.format(before="sys.modules['rope_patch'] = None"), **ENVIRONMENT)
+    off = forked_python(PICTURE.format(before="import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT)
+    on = forked_python(PICTURE.format(before="import rope_patch"), **ENVIRONMENT)
     assert off.splitlines()[-1] == unpatched.splitlines()[-1]
     assert on.splitlines()[-1] != unpatched.splitlines()[-1]
 
 
-def test_an_ordinary_cpu_installation_is_never_patched(python: Run) -> None:
+def test_an_ordinary_cpu_installation_is_never_patched(forked_python: Run) -> None:
     code = PRELUDE + "print('forward_oot' in vars(RotaryEmbedding), rope_patch.status()['reason'])"
-    printed = python(code, VLLM_LOGGING_LEVEL="ERROR").splitlines()[-1]
+    printed = forked_python(code, VLLM_LOGGING_LEVEL="ERROR").splitlines()[-1]
     assert printed == "False platform: vLLM's platform is cpu, not npu"
 
 
@@ -266,29 +266,29 @@ print(sum(node.target is ops.rotary_embedding for graph in graphs for node in gr
         assert vllm(code, CI=ci) == "1 {'traced': 1, 'op': 1}"
 
 
-def test_the_key_of_vllms_compile_cache_differs_between_on_and_off(python: Run) -> None:
+def test_the_key_of_vllms_compile_cache_differs_between_on_and_off(forked_python: Run) -> None:
     code = (
         "{}\nimport vllm.envs, json\nimport vllm.model_executor.layers.rotary_embedding.base\nprint(json.dumps("
         "{{n: str(v) for n, v in vllm.envs.compile_factors().items()}}, sort_keys=True))"
     )
-    absent = python(code.format("import sys; sys.modules['rope_patch'] = None"), **ENVIRONMENT).splitlines()[-1]
-    off = python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT).splitlines()[-1]
-    on = python(code.format("import rope_patch"), **ENVIRONMENT).splitlines()[-1]
-    asked = python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1]
+    absent = forked_python(code.format("import sys; sys.modules['rope_patch'] = None"), **ENVIRONMENT).splitlines()[-1]
+    off = forked_python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT).splitlines()[-1]
+    on = forked_python(code.format("import rope_patch"), **ENVIRONMENT).splitlines()[-1]
+    asked = forked_python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1]
     assert off == absent
     assert on == asked  # an explicit 1 makes the same graphs as unset
     assert on != off
     assert "rope_patch" in on
 
 
-def test_vllm_knows_the_variable_when_it_is_set_and_on(python: Run) -> None:
+def test_vllm_knows_the_variable_when_it_is_set_and_on(forked_python: Run) -> None:
     code = """
 import rope_patch
 from vllm.platforms import current_platform
 current_platform.validate_environ(hard_fail=True)
 print("accepted")
 """
-    assert python(code, VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1] == "accepted"
+    assert forked_python(code, VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1] == "accepted"
 
 
 def test_vllm_still_has_what_we_rely_on() -> None:
