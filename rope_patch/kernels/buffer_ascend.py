@@ -5,36 +5,48 @@ numbers of buffers below were read off what bishengir-compile 1.0.0, 1.1.0 and 1
 shapes of tests/shapes.py. Over the kernels of ``scripts/census`` the sum is never below what a compiler reports, and in
 the median at most a sixth above.
 
-A compiler that runs out of space lets buffers share it, and its steps then wait for each other. Of those random plans
-93 asked for more than there is, up to 3.4 times as much, and all were taken.
+A compiler that runs out of space lets buffers share it: those of q with those of k, those of full tiles with those of
+the masked one, which are at work one after the other. Its steps then wait for each other, but what one block of one
+tensor needs must fit: in a census of plans that asked for up to one and a half times the buffer, all that overflowed
+were such.
 """
 
 from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 
 # The last axis of a tile in the unified buffer is padded to whole blocks, and slices of it must begin at one.
 BLOCK_BYTES = 32
-# How many times the unified buffer a plan may ask for.
-SHARED = 1.5
 # Positions, rows and their masks of each token; what there is once in a kernel.
 TOKEN_BYTES, KERNEL_BYTES = 64, 512
 
 
 def fits(plan: Plan, shape: Shape, device: Device) -> bool:
-    return bytes_of(plan, shape) <= SHARED * device.tile_bytes
+    return _bytes(plan, shape, max(plan.block_heads, plan.block_kv_heads)) <= device.tile_bytes
 
 
-def bytes_of(plan: Plan, shape: Shape) -> int:
-    half, rest = shape.rotary_dim // 2, shape.head_size - shape.rotary_dim if shape.fresh else 0
+def bytes_of(plan: Plan, shape: Shape, device: Device) -> int:
+    return min(_all_bytes(plan, shape), device.tile_bytes)
+
+
+def shares(plan: Plan, shape: Shape, device: Device) -> bool:
+    """Whether buffers have to share space."""
+    return _all_bytes(plan, shape) > device.tile_bytes
+
+
+def _all_bytes(plan: Plan, shape: Shape) -> int:
+    # The masked tile at the end is laid out beside the full ones.
+    tiles = 2 if plan.block_tokens > 1 and not plan.overlap else 1
     heads = plan.block_heads + (plan.block_kv_heads if shape.num_kv_heads else 0)
+    return tiles * _bytes(plan, shape, heads)
+
+
+def _bytes(plan: Plan, shape: Shape, heads: int) -> int:
+    """For so many heads of a tile's tokens at once, and their cosines and sines."""
+    half, rest = shape.rotary_dim // 2, shape.head_size - shape.rotary_dim if shape.fresh else 0
     angles = 4 * _padded(half, shape.cache_itemsize) + (2 * _padded(half, 4) if shape.cache_itemsize < 4 else 0)
     if plan.by_head:
         angles += 3 * plan.block_heads * _padded(half, 4)
-    token = (
-        TOKEN_BYTES + angles + heads * (_turning_bytes(half, shape.itemsize, plan) + 2 * _padded(rest, shape.itemsize))
-    )
-    # The masked tile at the end is laid out beside the full ones.
-    tiles = 2 if plan.block_tokens > 1 and not plan.overlap else 1
-    return KERNEL_BYTES + tiles * plan.block_tokens * token
+    head = _turning_bytes(half, shape.itemsize, plan) + 2 * _padded(rest, shape.itemsize)
+    return KERNEL_BYTES + plan.block_tokens * (TOKEN_BYTES + angles + heads * head)
 
 
 def _turning_bytes(half: int, itemsize: int, plan: Plan) -> int:

@@ -6,6 +6,7 @@ Only for choosing between tiles. The clock's costs and their sources are in its 
 import functools
 import math
 
+from rope_patch.kernels import buffer_ascend
 from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 
 LINE = 512  # bytes: transfers are cut at these
@@ -18,6 +19,7 @@ INSTRUCTION = 25  # of the scalar unit, for a vector instruction and its argumen
 INSTRUCTIONS = 13.5  # of a block of heads, or as many by whose time its transfers are issued
 PARTS = 190  # more for a block whose heads are moved in parts
 BETWEEN = 22  # cycles from one vector step to another that needs its result
+SHARING = 1.1  # times as long where buffers have to share space
 TURN = 210  # between a load, the work on it and its store, where they share a buffer
 
 
@@ -38,12 +40,12 @@ def cycles(plan: Plan, shape: Shape, device: Device, num_tokens: int) -> float:
     """Of the whole launch, from the start of its first program on."""
     programs, each = plan.grid(num_tokens, device)
     tiles = each if plan.units else ceil_div(ceil_div(num_tokens, programs), plan.block_tokens)
-    work, traffic = _tile(plan, shape)
+    work, traffic = _tile(plan, shape, device)
     return PROGRAM * programs + math.hypot(FIRST + tiles * work, 2 * traffic * tiles * programs / HBM)
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def _tile(plan: Plan, shape: Shape) -> tuple[float, float]:
+def _tile(plan: Plan, shape: Shape, device: Device) -> tuple[float, float]:
     """Cycles for a tile, or on average for an item, and the bytes that memory moves for it each way."""
     kinds = [(shape.num_heads, plan.block_heads)]
     if shape.num_kv_heads:
@@ -53,6 +55,8 @@ def _tile(plan: Plan, shape: Shape) -> tuple[float, float]:
         work = max(sum(number * block[pipe] for number, block in blocks) for pipe in range(PIPES))
     else:
         work = sum(number * max(block[:PIPES]) for number, block in blocks)
+    if plan.whole and buffer_ascend.shares(plan, shape, device):  # what is moved then waits for what is worked on
+        work *= SHARING
     work += TILE if plan.block_tokens == 1 else TILE_OF_TOKENS
     work += (ROW + ceil_div(shape.rotary_dim * 4, 256)) * plan.block_tokens
     if plan.by_head:
@@ -82,7 +86,7 @@ def _block(plan: Plan, shape: Shape, heads: int) -> tuple[float, ...]:
     store = 12 * len(bursts) + 1.5 * count + traffic / 64
     # Products with cosines and sines that are not there for each head take an instruction for each token.
     again = 4 * (plan.block_tokens - 1) if heads > 1 and not plan.by_head else 0
-    instructions = INSTRUCTIONS + again + (6 if plan.in_words else 0)
+    instructions = INSTRUCTIONS + again + ((10 if plan.block_tokens == 1 else 6) if plan.in_words else 0)
     issue = INSTRUCTION * instructions + (0 if plan.whole else PARTS)
     vector = _vector(plan, shape, plan.block_tokens * heads)
     # Whole heads are stored from where they were loaded to: with two buffers that much must not take longer.

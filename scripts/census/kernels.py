@@ -88,5 +88,5 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
     found = []
     for plan in plans_of(planned, device):
         values = (*constants(planned, plan).items(), *pointers.items())
-        found.append((Kernel(kernel_of(plan).__name__, dtype, values), buffer_ascend.bytes_of(plan, planned)))
+        found.append((Kernel(kernel_of(plan).__name__, dtype, values), buffer_ascend.bytes_of(plan, planned, device)))
     return found
