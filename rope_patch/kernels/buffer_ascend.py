@@ -20,6 +20,8 @@ TOKEN_BYTES, KERNEL_BYTES = 64, 512
 
 
 def fits(plan: Plan, shape: Shape, device: Device) -> bool:
+    if plan.lanes:
+        return _transposed_bytes(plan, shape) <= device.tile_bytes
     return _bytes(plan, shape, max(plan.block_heads, plan.block_kv_heads)) <= device.tile_bytes
 
 
@@ -33,6 +35,8 @@ def shares(plan: Plan, shape: Shape, device: Device) -> bool:
 
 
 def _all_bytes(plan: Plan, shape: Shape) -> int:
+    if plan.lanes:
+        return _transposed_bytes(plan, shape)
     # The masked tile at the end is laid out beside the full ones.
     tiles = 2 if plan.block_tokens > 1 and not plan.overlap else 1
     heads = plan.block_heads + (plan.block_kv_heads if shape.num_kv_heads else 0)
@@ -47,6 +51,16 @@ def _bytes(plan: Plan, shape: Shape, heads: int) -> int:
         angles += 3 * plan.block_heads * _padded(half, 4)
     head = _turning_bytes(half, shape.itemsize, plan) + 2 * _padded(rest, shape.itemsize)
     return KERNEL_BYTES + plan.block_tokens * (TOKEN_BYTES + angles + heads * head)
+
+
+def _transposed_bytes(plan: Plan, shape: Shape) -> int:
+    """Whole heads, twice; their lanes and rows, of q, of k and of both; fp32; cosines, of which each takes a block."""
+    half, heads = shape.rotary_dim // 2, plan.block_heads + shape.num_kv_heads
+    rows = ceil_div(heads, 16) * 16
+    copies = 5 if shape.num_kv_heads or heads < rows else 2
+    lanes = copies * plan.lanes * rows * shape.itemsize
+    moved = 2 * heads * _padded(shape.head_size, shape.itemsize)
+    return KERNEL_BYTES + moved + lanes + 3 * half * rows * 4 + 8 * half * BLOCK_BYTES
 
 
 def _turning_bytes(half: int, itemsize: int, plan: Plan) -> int:

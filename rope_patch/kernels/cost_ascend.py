@@ -19,6 +19,8 @@ INSTRUCTION = 25  # of the scalar unit, for a vector instruction and its argumen
 INSTRUCTIONS = 13.5  # of a block of heads, or as many by whose time its transfers are issued
 PARTS = 190  # more for a block whose heads are moved in parts
 BETWEEN = 22  # cycles from one vector step to another that needs its result
+# For a token whose lanes become rows: all but the transposing, and that for every 16 lanes, there and back.
+TRANSPOSED, TRANSPOSED_LANES = 480, 330
 SHARING = 1.1  # times as long where buffers have to share space
 TURN = 210  # between a load, the work on it and its store, where they share a buffer
 
@@ -47,6 +49,10 @@ def cycles(plan: Plan, shape: Shape, device: Device, num_tokens: int) -> float:
 @functools.lru_cache(maxsize=1 << 12)
 def _tile(plan: Plan, shape: Shape, device: Device) -> tuple[float, float]:
     """Cycles for a tile, or on average for an item, and the bytes that memory moves for it each way."""
+    if plan.lanes:
+        size = shape.head_size * shape.itemsize
+        traffic = sum(_traffic(heads * size, heads * size) for heads in (shape.num_heads, shape.num_kv_heads) if heads)
+        return TRANSPOSED + TRANSPOSED_LANES * plan.lanes / 16, traffic
     kinds = [(shape.num_heads, plan.block_heads)]
     if shape.num_kv_heads:
         kinds.append((shape.num_kv_heads, plan.block_kv_heads))

@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
-from rope_patch.kernels import padded, rope
-from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape
+from rope_patch.kernels import padded, rope, transposed
+from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, ceil_div
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
 INTERPRETED = isinstance(rope.rotary_kernel, InterpretedFunction)
@@ -110,6 +110,8 @@ def kernel_of(plan: Plan) -> Any:
     """The Triton kernel that a plan is for."""
     if plan.padded:
         return padded.rotary_kernel
+    if plan.lanes:
+        return transposed.rotary_kernel_transposed
     return rope.rotary_kernel_by_heads if plan.units else rope.rotary_kernel
 
 
@@ -133,6 +135,9 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1, truncating_cast: b
             "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # half of 16 bytes of pairs: first lanes
             "TRUNCATING_CAST": truncating_cast,
         }
+    if plan.lanes:
+        count = ceil_div(shape.num_heads + shape.num_kv_heads, 16) * 16
+        return heads | {"LANES": plan.lanes, "COUNT": count}
     heads |= {
         "PAIRS": plan.pairs,
         "WHOLE": plan.whole,

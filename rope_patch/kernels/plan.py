@@ -53,9 +53,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Plan:
-    """The arguments of a kernel that follow from shape and device; ``rope.py`` and ``padded.py`` explain them.
+    """The arguments of a kernel that follow from shape and device; the kernels' own files explain them.
 
     ``units`` is the number of blocks that the heads of a token are cut into; 0 if a program takes all heads of a token.
+    ``lanes`` is how many lanes of a head become rows (``transposed.py``); 0 if none.
     """
 
     block_tokens: int
@@ -67,6 +68,7 @@ class Plan:
     wide_rows: bool = False
     overlap: bool = False
     by_head: bool = False
+    lanes: int = 0
     half_lanes: int = 0
     rest_lanes: int = 0
     padded: bool = False

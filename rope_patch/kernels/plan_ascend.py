@@ -20,6 +20,8 @@ SPREAD_BYTES = (2 * 1024, 4 * 1024, 8 * 1024, 16 * 1024)
 # prefills; prefills as vLLM cuts them.
 FEW_TOKENS, SOME_TOKENS, MANY_TOKENS = (1, 2, 4), (16, 32, 64, 128, 256, 512), (2048, 8192)
 NEVER = 1e12  # cycles
+# That are transposed at once: a block of 32 bytes of 16-bit lanes.
+LANES = 16
 
 
 def steps(shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
@@ -69,6 +71,8 @@ def _tiles(shape: Shape, device: Device) -> Iterable[Plan]:
 
     Nothing may fit if even one head is too large; then it is that one, and the compiler has the last word.
     """
+    if (plan := _transposed(shape)) and buffer_ascend.fits(plan, shape, device):
+        yield plan
     most = tried_tokens(shape, device)
     # A row is no wider than it is from the next one, so this has room for the last row's width too.
     most = min(most, MAX_TILE_OFFSET // max(1, shape.token_stride)) if halves_are_blocks(shape) else 1
@@ -103,6 +107,16 @@ def _plan(shape: Shape, tokens: int, heads: int, kv_heads: int, whole: bool, by_
         overlap=shape.fresh and tokens > 1,
         by_head=by_head,
     )
+
+
+def _transposed(shape: Shape) -> Plan | None:
+    """All heads of a token, their lanes as rows: for fresh outputs of heads whose halves are not whole blocks."""
+    lanes = ceil_div(shape.rotary_dim, LANES) * LANES
+    narrow = shape.rotary_dim // 2 * shape.itemsize % buffer_ascend.BLOCK_BYTES
+    whole = shape.head_size * shape.itemsize % buffer_ascend.BLOCK_BYTES == 0
+    if not (shape.fresh and shape.is_neox_style and narrow and whole and lanes <= shape.head_size):
+        return None
+    return replace(_plan(shape, 1, max(1, shape.num_heads), max(1, shape.num_kv_heads), whole=True), lanes=lanes)
 
 
 def _spreads(shape: Shape, device: Device) -> Iterable[Plan]:

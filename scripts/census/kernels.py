@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rope_patch.kernels import buffer_ascend, rope
+from rope_patch.kernels import buffer_ascend, rope, transposed
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
@@ -24,14 +24,14 @@ class Kernel(NamedTuple):
 
     def linalg(self, **options: Any) -> str:
         values = dict(self.values)
-        function = getattr(rope, self.name)
+        function = getattr(transposed if self.name == "rotary_kernel_transposed" else rope, self.name)
         signature = {name: self._kind(name) for name in function.arg_names if name not in values}
         return front_end.linalg(function, signature, values, **options)
 
     def _kind(self, name: str) -> str:
         if name == "positions_ptr":
             return "*i64"
-        if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr") and "words" in str(dict(self.values)["PAIRS"]):
+        if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr") and "words" in str(dict(self.values).get("PAIRS")):
             return "*i32"
         return f"*{self.dtype}" if name.endswith("_ptr") else "i32"
 

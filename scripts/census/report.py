@@ -56,7 +56,7 @@ def record(case: Case, answers: Answers, others: dict[Answer, str]) -> dict[str,
         "output": "fresh" if case.fresh else "in place",
         "key": case.key,
         "step": case.step,
-        "tile": [values.get("BLOCK_T", 1), values["BLOCK_Q"], values["BLOCK_K"]],
+        "tile": [values.get("BLOCK_T", 1), *(values.get(f"BLOCK_{x}", values[f"{x}_HEADS"]) for x in "QK")],
         "predicted": case.predicted,
         "answers": named,
     }

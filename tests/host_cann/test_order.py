@@ -62,7 +62,8 @@ def fails(run, *sites: int) -> bool:
 
 
 # What tells programs apart: which kernel, how pairs are taken apart, whole heads or parts, narrow rows of cosines, a
-# last tile that begins early or is masked (beside the loop's own) or neither (of single tokens), cosines for each head.
+# last tile that begins early or is masked (beside the loop's own) or neither (of single tokens), cosines for each head;
+# lanes as rows.
 # Each once; the compilers, by number, take turns.
 KINDS = {
     "tokens halves parts early by head": ("Llama-3.1-8B", "bf16", 8192, True, 2),
@@ -70,7 +71,8 @@ KINDS = {
     "tokens halves whole early": ("GLM-4.5 tp8", "bf16", 8192, True, 0),
     "tokens halves whole masked": ("GLM-4.5 tp8", "bf16", 8192, False, 2),
     "tokens halves whole": ("Llama-3.1-8B", "bf16", 64, True, 1),
-    "tokens halves parts narrow": ("StableLM-3B", "bf16", 8192, True, 0),
+    "tokens halves parts narrow": ("StableLM-3B", "bf16", 8192, False, 0),
+    "tokens halves whole transposed": ("StableLM-3B", "bf16", 8192, True, 1),
     "tokens fp16 words whole early": ("GPT-J", "fp16", 8192, True, 0),
     "tokens bf16 words parts masked by head": ("GLM-4-9B", "bf16", 8192, False, 1),
     "tokens slices parts": ("ERNIE-4.5", "fp32", 8192, False, 2),
@@ -87,7 +89,12 @@ def test_every_flag_and_barrier_is_needed_or_said_to_be_spare(kind):
     itself: a flag set before there is anything to wait for, a wait after which nothing comes, or a barrier that the
     compiler puts between transfers or vector instructions whose bytes it could not tell apart."""
     plan, program, run = prepared(*KINDS[kind])
-    last = "narrow" * (not plan.wide_rows) or "early" * plan.overlap or "masked" * (plan.block_tokens > 1)
+    last = (
+        "transposed" * (plan.lanes > 0)
+        or "narrow" * (not plan.wide_rows)
+        or "early" * plan.overlap
+        or "masked" * (plan.block_tokens > 1)
+    )
     parts = ["heads" if plan.units else "tokens", plan.pairs, "whole" if plan.whole else "parts", last]
     assert " ".join(filter(None, [*parts, "by head" * plan.by_head])) == kind, (
         "the plan of this shape is of another kind now: choose another shape for it"

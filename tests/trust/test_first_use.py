@@ -340,7 +340,7 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     right = Launch.on
 
     def launch(work: Launch, *arguments: Any) -> object:
-        block = work.constants["BLOCK_Q"]
+        block = work.constants.get("BLOCK_Q", work.constants["Q_HEADS"])
         tile = work.constants.get("BLOCK_T", 1) * block
         tried.append(tile)
         if tile > largest:
