@@ -53,11 +53,16 @@ def _ranges(plans: list[Plan], shape: Shape, device: Device) -> tuple[tuple[Plan
     """
     numbers = sorted({(8 + eighth) << power >> 3 for power in range(14) for eighth in range(8)})
     plans = list(dict.fromkeys(plans))
-    costs = [[_cost(plan, shape, device, number) for number in numbers] for plan in plans]
     ends = [0]
-    for few, more in itertools.pairwise(costs):  # up to where the sum of what ``few`` saves is largest
-        saved = list(itertools.accumulate((m - f) / min(f, m) for f, m in zip(few, more, strict=True)))
-        ends.append(max(ends[-1], numbers[max(range(len(saved)), key=saved.__getitem__)] if max(saved) > 0 else 0))
+    for few, more in itertools.pairwise(plans):
+        costs = [[_cost(plan, shape, device, number) for number in numbers] for plan in (few, more)]
+        saved = list(itertools.accumulate((m - f) / min(f, m) for f, m in zip(*costs, strict=True)))
+        end = (
+            numbers[saved.index(max(saved))] if max(saved) > 0 else 0
+        )  # where the sum of what ``few`` saves is largest
+        if more.block_tokens > 1:  # once every core gets a whole tile, waiting for fewer of them is worth more
+            end = min(end, device.max_programs * (more.block_tokens - 1))
+        ends.append(max(ends[-1], end, more.least_tokens - 1))
     ranges = zip(plans, [*ends[1:], math.inf], strict=True)
     return tuple((plan, end) for (plan, end), begin in zip(ranges, ends, strict=True) if end > begin)
 

@@ -74,7 +74,7 @@ KINDS = {
     "tokens halves parts narrow": ("StableLM-3B", "bf16", 8192, False, 0),
     "tokens halves whole transposed": ("StableLM-3B", "bf16", 8192, True, 1),
     "tokens fp16 words whole early": ("GPT-J", "fp16", 8192, True, 0),
-    "tokens bf16 words parts masked by head": ("GLM-4-9B", "bf16", 8192, False, 1),
+    "tokens bf16 words parts masked": ("GLM-4-9B", "bf16", 8192, False, 1),
     "tokens slices parts": ("ERNIE-4.5", "fp32", 8192, False, 2),
     "heads halves whole": ("Llama-3.1-8B", "bf16", 1, True, 2),
     "heads bf16 words whole": ("GLM-4-9B", "bf16", 1, True, 0),

@@ -68,6 +68,13 @@ def test_programs_cover_every_token_once_and_none_is_idle(shape: Shape, num_toke
         assert (programs - 1) * each < num_tokens <= programs * each
 
 
+@settings(max_examples=100, deadline=None)
+@given(shape=shapes())
+def test_no_plan_is_for_fewer_tokens_than_it_can_serve(shape: Shape) -> None:
+    plans = [(number, make_plan(shape, number, ASCEND_910B3)) for number in range(1, 300)]
+    assert [(number, plan) for number, plan in plans if number < plan.least_tokens] == []
+
+
 @settings(max_examples=500, deadline=None)
 @given(shape=shapes(), num_tokens=st.integers(1, 2**20))
 def test_on_ascend_blocks_divide_the_heads_and_nothing_is_padded(shape: Shape, num_tokens: int) -> None:
@@ -83,8 +90,8 @@ def test_on_ascend_blocks_divide_the_heads_and_nothing_is_padded(shape: Shape, n
 def test_on_ascend_slices_begin_at_whole_blocks(shape: Shape, num_tokens: int) -> None:
     plan = make_plan(shape, num_tokens, ASCEND_910B3)
     half = shape.rotary_dim // 2
-    if plan.whole:
-        assert half * shape.itemsize % 32 == shape.head_size * shape.itemsize % 32 == 0
+    if plan.whole:  # cut at its halves, or at the lanes that become rows
+        assert (plan.lanes or half) * shape.itemsize % 32 == shape.head_size * shape.itemsize % 32 == 0
     if plan.wide_rows:
         assert 2 * half * shape.cache_itemsize % 32 == half * 4 % 32 == 0
 
