@@ -188,6 +188,20 @@ def test_a_tile_too_large_for_the_checks_memory_is_not_used(monkeypatch: pytest.
     assert "more than the 1000 bytes" in checks()[0]
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_size", "rotary_dim"), [(7, 7, 96, 24), (5, 1, 80, 20), (1, 1, 64, 6)]
+)
+def test_few_and_small_heads_are_served_whose_largest_tile_the_check_could_not_try(
+    heads: int, kv_heads: int, head_size: int, rotary_dim: int
+) -> None:
+    """Mainline Triton's tiles for these were once of 512 tokens."""
+    case = rotation(70, heads, kv_heads, head_size, rotary_dim)
+    before = case.query.clone()
+    results = rotary.serve(case.positions, case.query, case.key, case.cache, head_size, rotary_dim, True)
+    assert results is not None, ledger.fallbacks()
+    assert_rotated(case, before, results[0])
+
+
 @pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
 def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
