@@ -63,7 +63,7 @@ with_uv() { "$root/.venvs/installers/bin/uv" pip install --python "$@" || with_p
 environment() {
   local name=$1 python=$2 venv=$root/.venvs/$1 recipe
   shift 2
-  recipe="$python $* $(declare -f "install_$name") $(cat "$root/pyproject.toml" "$root/tests/oot_platform/pyproject.toml")"
+  recipe="$python $torch ${vllm_needs_alone[*]} $* $(declare -f "install_$name") $(cat "$root/pyproject.toml" "$root/tests/oot_platform/pyproject.toml")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "$name environment: as it was"
     return

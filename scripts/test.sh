@@ -25,7 +25,7 @@ stage() { # stage NAME COMMAND...
   # A shell of its own: in a function whose failure is looked at, set -e does not hold.
   { time bash -euo pipefail -c 'source scripts/environments.sh; "$@"' stage "$@" >"$log" 2>&1; } 2>"$log.time" || status=$?
   [ $status = 0 ] || echo "$name" >>"$logs/failed"
-  printf '%6d s, %6.0f of a processor  %s\n' $((SECONDS - began)) "$(awk '{ print $1 + $2 }' "$log.time")" \
+  printf '%6d s, %6.0f s of a processor  %s\n' $((SECONDS - began)) "$(awk '{ print $1 + $2 }' "$log.time")" \
     "${name:0:100}" >>"$logs/seconds"
   { flock 9; say "$name: exit status $status after $((SECONDS - began)) s"; cat "$log"; } 9>"$logs/lock"
   return $status

@@ -179,8 +179,7 @@ def ulp(exact: "torch.Tensor", rope: RopeConfig, info: Any) -> "torch.Tensor":
     """A unit in the last place for each lane: eps * 2**e for a size in [2**e, 2**(e+1)), at least that of subnormals.
 
     The size of a rotated lane is the length of its pair, which a rotation does not change. The lane's own value would
-    be
-    misleading: where two products nearly cancel, the small difference keeps the error of the products.
+    be misleading: where two products nearly cancel, the small difference keeps the error of the products.
     """
     import torch
 

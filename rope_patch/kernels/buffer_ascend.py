@@ -37,7 +37,8 @@ def shares(plan: Plan, shape: Shape, device: Device) -> bool:
 def _all_bytes(plan: Plan, shape: Shape) -> int:
     if plan.lanes:
         return _transposed_bytes(plan, shape)
-    # The masked tile at the end is laid out beside the full ones.
+    # The masked tile at the end is laid out beside the full ones. (Of one fresh output and one in place too, which have
+    # it although tiles may overlap: then more buffers share space than this says.)
     tiles = 2 if plan.block_tokens > 1 and not plan.overlap else 1
     heads = plan.block_heads + (plan.block_kv_heads if shape.num_kv_heads else 0)
     return tiles * _bytes(plan, shape, heads)

@@ -1,6 +1,7 @@
 """What a tile costs on Ascend, roughly: a formula for what the clock of ``scripts/model_ascend`` says of programs.
 
-Only for choosing between tiles. The clock's costs and their sources are in its ``costs.py``.
+Only for choosing between tiles. The clock's costs and their sources are in its ``costs.py``; the numbers here were
+fitted to its times of some two thousand plans. ``tests/figures/test_clock.py`` says how far they are from it now.
 """
 
 import functools
@@ -11,12 +12,12 @@ from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 
 LINE = 512  # bytes: transfers are cut at these
 HBM = 890  # bytes a cycle, all cores together
-PROGRAM = 37  # for each program that is started: its core must be
+PROGRAM = 37  # to start one program more: the clock's ``start_us_per_core``
 FIRST = 800  # until the first tile's positions, cosines and heads are there, and its last results away
 TILE, TILE_OF_TOKENS = 60, 320  # between tiles of one token, and of several: their positions are waited for
 ROW = 5  # for each cosine row that is loaded by itself
 INSTRUCTION = 25  # of the scalar unit, for a vector instruction and its arguments
-INSTRUCTIONS = 13.5  # of a block of heads, or as many by whose time its transfers are issued
+INSTRUCTIONS = 13.5  # for a block of heads, its transfers, flags and barriers counted as so many more
 PARTS = 190  # more for a block whose heads are moved in parts
 BETWEEN = 22  # cycles from one vector step to another that needs its result
 # For a token whose lanes become rows: all but the transposing, and that for every 16 lanes, there and back.

@@ -20,7 +20,7 @@ SPREAD_BYTES = (2 * 1024, 4 * 1024, 8 * 1024, 16 * 1024)
 # prefills; prefills as vLLM cuts them.
 FEW_TOKENS, SOME_TOKENS, MANY_TOKENS = (1, 2, 4), (16, 32, 64, 128, 256, 512), (2048, 8192)
 NEVER = 1e12  # cycles
-# That are transposed at once: a block of 32 bytes of 16-bit lanes.
+# So many 16-bit lanes are a block of 32 bytes, and are transposed at once.
 LANES = 16
 
 
@@ -47,10 +47,8 @@ def _cheapest(plans: list[Plan], others: list[Plan], tokens: tuple[int, ...], sh
 
 
 def _ranges(plans: list[Plan], shape: Shape, device: Device) -> tuple[tuple[Plan, float], ...]:
-    """Each plan with the largest number of tokens that it is for, so that all numbers together cost least.
-
-    Numbers are asked for by eighths from one power of two to the next.
-    """
+    """Each plan with the largest number of tokens that it is for: up to there it saves most beside the next one, as the
+    costs at eighths from one power of two to the next have it."""
     numbers = sorted({(8 + eighth) << power >> 3 for power in range(14) for eighth in range(8)})
     plans = list(dict.fromkeys(plans))
     ends = [0]
@@ -94,7 +92,8 @@ def _tiles(shape: Shape, device: Device) -> Iterable[Plan]:
 
 
 def _blocks(shape: Shape) -> Iterable[tuple[int, int]]:
-    """Blocks of heads of q and of k that are worth a look: as many of each; or parts of q's, and k's in as few."""
+    """Sizes of blocks of heads of q and of k that are worth a look: equal ones; and a whole, a half, a quarter or an
+    eighth of q's heads with as many of k's as that, at most."""
     common = math.gcd(shape.num_heads, shape.num_kv_heads)
     equal = {(block, block if shape.num_kv_heads else 1) for block in range(1, common + 1) if common % block == 0}
     most = [ceil_div(max(1, shape.num_heads), parts) for parts in (1, 2, 4, 8)]
@@ -119,7 +118,7 @@ def _transposed(shape: Shape) -> Plan | None:
     lanes = ceil_div(shape.rotary_dim, LANES) * LANES
     narrow = shape.rotary_dim // 2 * shape.itemsize % buffer_ascend.BLOCK_BYTES
     whole = shape.head_size * shape.itemsize % buffer_ascend.BLOCK_BYTES == 0
-    if not (shape.fresh and shape.is_neox_style and narrow and whole and lanes <= shape.head_size):
+    if not (shape.num_heads and shape.fresh and shape.is_neox_style and narrow and whole and lanes <= shape.head_size):
         return None
     return replace(_plan(shape, 1, max(1, shape.num_heads), max(1, shape.num_kv_heads), whole=True), lanes=lanes)
 

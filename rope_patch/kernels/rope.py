@@ -14,7 +14,7 @@ Constexpr arguments, decided by ``plan_ascend.py``:
 * ``WHOLE``: whole heads are moved at once and cut in the unified buffer; else each part of a head by itself, which
   needs no copy in there, and lets parts move while others are at work.
 * ``WIDE_ROWS``: whole cos/sin rows are moved at once and cut, where their halves are whole blocks.
-* ``BY_HEAD``: cos and sin are copied for each head of a block (``for_heads``); blocks of q and k are then as large.
+* ``BY_HEAD``: cos and sin are copied for each head of a block (``for_heads``); q's and k's are then of equal size.
 
 An output pointer of None means in place, ``K_HEADS`` 0 that there is no key.
 """

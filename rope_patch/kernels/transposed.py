@@ -36,8 +36,8 @@ def rotary_kernel_transposed(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, posi
                              HALF: tl.constexpr, LANES: tl.constexpr, COUNT: tl.constexpr):
     """Program p rotates tokens ``[p * per_program, (p + 1) * per_program)``, one after the other.
 
-    ``LANES`` of them become rows: at least ``2 * HALF``, in whole blocks. ``COUNT`` heads, q's, k's and some of zeros,
-    are whole blocks too: what transposes them reads whole blocks, which must have been written.
+    ``LANES`` lanes of each head become rows: at least ``2 * HALF``, in whole blocks. ``COUNT`` heads (those of q, of k,
+    and some of zeros) are whole blocks too: what transposes them reads whole blocks, which must have been written.
     """
     lane = tl.arange(0, HEAD_SIZE)[None, :]
     begin = tl.program_id(0) * per_program

@@ -86,16 +86,7 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     """As ``kernels/launch.py`` starts it."""
     fresh = case.strided and num_tokens > 1
     device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False)
-    heads = case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style
-    rows = (case.row, case.row) if case.strided else (heads[0] * heads[2], heads[1] * heads[2])
-    shape = PlanShape(
-        *heads,
-        token_stride=max(rows),
-        itemsize=ITEM,
-        cache_itemsize=ITEM,
-        fresh=fresh,
-        words="" if case.is_neox_style else "bf16 words",
-    )
+    rows, shape = _rows(case), shape_of(case, fresh)
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     types = {name: _kind(name) for name in kernel_of(plan).arg_names if name not in values}
@@ -121,6 +112,25 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
         alike = dict.fromkeys(range(count), 1)
     kernel = programs.compiled(kernel_of(plan), types, values, chip)
     return Launch(case, num_tokens, kernel, alike, tokens, 1e-5, arguments, fresh)
+
+
+def shape_of(case: Case, fresh: bool) -> PlanShape:
+    """What of the case its plan follows from."""
+    return PlanShape(
+        *(case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style),
+        token_stride=max(_rows(case)),
+        itemsize=ITEM,
+        cache_itemsize=ITEM,
+        fresh=fresh,
+        words="" if case.is_neox_style else "bf16 words",
+    )
+
+
+def _rows(case: Case) -> tuple[int, int]:
+    """Elements from one token of q, and of k, to the next."""
+    return (
+        (case.row, case.row) if case.strided else (case.num_heads * case.head_size, case.num_kv_heads * case.head_size)
+    )
 
 
 def theirs(case: Case, num_tokens: int, chip: chips.Chip, text: str) -> Launch:

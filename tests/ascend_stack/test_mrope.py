@@ -1,7 +1,7 @@
 """vLLM's ``triton_mrope`` on the released stacks: its own wrapper and kernel, executed, against its PyTorch.
 
 It is not ours, and rope_patch leaves it alone (``test_unchanged.py``). vllm-ascend calls it for interleaved sections
-only (its #6042: with chunked ones of Qwen2.5-Omni "the vector core execution is abnormal"); ``test_upstream.py`` of the
+only (its #6042: with chunked ones of Qwen2.5-Omni "the vector core execution is abnormal"); ``test_mrope.py`` of the
 host CANN shows what the compiler makes of those. Pipes are checked: this kernel is none that is known to race.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.

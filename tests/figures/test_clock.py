@@ -256,6 +256,25 @@ def test_the_calibration_is_the_stored_one_and_errs_as_stated() -> None:
             assert row["modelled_us"] == pytest.approx(by_name[row["what"]]["modelled_us"], rel=0.02), row["what"]
 
 
+def test_the_formula_that_chooses_tiles_is_near_the_clock() -> None:
+    """Of the plans that are in use: 12% at most, 5% in the mean."""
+    from rope_patch.kernels import cost_ascend
+    from rope_patch.kernels.plan import Device
+    from rope_patch.kernels.planning import make_plan
+    from scripts.model_ascend import __main__ as command
+    from scripts.model_ascend import kernels
+
+    device, costs = Device(40, 192 << 10, powers_of_two=False), CHIPS["910B3"]
+    errors = []
+    for case in command.CASES:
+        for row in stored()["cases"][case.name]:
+            shape = kernels.shape_of(case, fresh=case.strided and row["tokens"] > 1)
+            cycles = cost_ascend.cycles(make_plan(shape, row["tokens"], device), shape, device, row["tokens"])
+            errors.append(abs((costs.start_us + cycles / costs.cycles_per_us) / row["ours"]["us"] - 1))
+    assert max(errors) < 0.12, errors
+    assert sum(errors) / len(errors) < 0.05
+
+
 @executes
 def test_the_stored_results_are_the_clocks() -> None:
     from scripts.model_ascend import __main__ as command
@@ -304,6 +323,7 @@ def test_our_kernel_moves_little_more_than_the_least_bytes_and_takes_longer_for_
         # The surplus: cache rows of masked tokens, and with many tokens what overlapping tiles move twice. Positions of
         # tiles of one token are read by the scalar unit.
         twice = case.least_bytes(num_tokens) // 50
-        assert -8 * num_tokens <= more <= 64 * found.programs * (case.rotary_dim * 2 + 8) + twice
+        by_scalars = 8 * num_tokens if num_tokens <= 600 else 0
+        assert -by_scalars <= more <= 64 * found.programs * (case.rotary_dim * 2 + 8) + twice
         times.append(found.us)
     assert all(earlier < later for earlier, later in itertools.pairwise(times))

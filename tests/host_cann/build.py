@@ -112,7 +112,7 @@ def build_headers(out: Path) -> None:
 
 
 def first_launches(out: Path) -> None:
-    """Launch a kernel in both of triton-ascend's modes: for each it compiles a header, some 20 seconds, and processes
+    """Launch a kernel in both of triton-ascend's modes: for each it compiles a header, some 35 seconds, and processes
     that did so at the same time would read each other's half-written file."""
     launch = (
         "from tests.host_cann import fixture, sample_kernels\n"
@@ -128,7 +128,7 @@ def first_launches(out: Path) -> None:
 
 
 def share(out: Path, cache: Path, *kinds: str) -> None:
-    """Make a Triton cache that finds there what g++ has compiled so far, 20 seconds a header: that does not depend on
+    """Make a Triton cache that finds there what g++ has compiled so far, 35 seconds a header: that does not depend on
     the back-end compiler, for whose versions there are several caches."""
     cache.mkdir(exist_ok=True)
     for made in (made for kind in kinds for made in out.glob(f"triton-cache-*/*/{kind}")):

@@ -244,8 +244,9 @@ def test_a_layout_that_is_not_rows_of_heads_is_handed_back(query: torch.Tensor) 
     assert not ledger.signatures(), "no kernel was checked"
 
 
-def test_a_query_without_heads_is_served() -> None:
-    case = rotation(5, 4, 2, 64, 64)
+@pytest.mark.parametrize(("head_size", "rotary_dim"), [(64, 64), (80, 20)])
+def test_a_query_without_heads_is_served(head_size: int, rotary_dim: int) -> None:
+    case = rotation(5, 4, 2, head_size, rotary_dim)
     query, key = serve(case, query=case.query[:, :0])
     assert query.shape == (5, 0)
     assert_rotated(case, case.key, key)
