@@ -15,6 +15,9 @@ from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 BLOCK_BYTES = 32
 # How many times the unified buffer a plan may ask for.
 SHARED = 1.5
+# More for three positions a token: their shares, rows, and what is selected of them. Read off the models' of
+# tests/kernels/test_axes.py.
+AXES_ONCE, AXES_ROWS, AXES_SELECTED = 8, 8, 6
 # Positions, rows and their masks of each token; what there is once in a kernel.
 TOKEN_BYTES, KERNEL_BYTES = 64, 512
 
@@ -27,6 +30,10 @@ def bytes_of(plan: Plan, shape: Shape) -> int:
     half, rest = shape.rotary_dim // 2, shape.head_size - shape.rotary_dim if shape.fresh else 0
     heads = plan.block_heads + (plan.block_kv_heads if shape.num_kv_heads else 0)
     angles = 4 * _padded(half, shape.cache_itemsize) + (2 * _padded(half, 4) if shape.cache_itemsize < 4 else 0)
+    once = KERNEL_BYTES
+    if shape.axes:
+        angles += AXES_ROWS * _padded(half, shape.cache_itemsize) + AXES_SELECTED * _padded(half, 4) + TOKEN_BYTES
+        once += AXES_ONCE * _padded(half, 4)
     if plan.by_head:
         angles += 3 * plan.block_heads * _padded(half, 4)
     token = (
@@ -34,7 +41,7 @@ def bytes_of(plan: Plan, shape: Shape) -> int:
     )
     # The masked tile at the end is laid out beside the full ones.
     tiles = 2 if plan.block_tokens > 1 and not plan.overlap else 1
-    return KERNEL_BYTES + tiles * plan.block_tokens * token
+    return once + tiles * plan.block_tokens * token
 
 
 def _turning_bytes(half: int, itemsize: int, plan: Plan) -> int:
