@@ -9,8 +9,8 @@ Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 
 * ``STRIDE_UNIT``: all strides are multiples of it and are passed divided by it, so that CUDA can use wide accesses.
 * ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates.
-* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``). Here
-  each lane's address is selected, not what is loaded. By default a token has one position.
+* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``).
+  Here each lane's address is selected, not what is loaded. By default a token has one position.
 * ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16, where hardware rounds to
   nearest even. Only for the interpreter, the kernel rounds the bits itself before the cast.
 """

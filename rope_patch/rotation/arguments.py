@@ -87,7 +87,7 @@ def unsupported(
     token_dims = positions.dim()
     if axes:
         if len(axes) != rotary_dim // 2 or not _has_known_order(axes):
-            return Unsupported(ValueError, "axes of rotary_dim // 2 letters t, h and w, in an order that a kernel knows")
+            return Unsupported(ValueError, "axes of rotary_dim // 2 letters t, h and w, in a known order")
         if token_dims < 2 or positions.shape[0] != 3:
             return Unsupported(ValueError, "positions of shape [3, ...] with axes")
         token_dims -= 1

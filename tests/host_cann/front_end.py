@@ -31,7 +31,7 @@ def linalg(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, A
 
 
 def arguments(kernel: Any, constexprs: Mapping[str, Any]) -> list[str]:
-    """The names of the arguments that ``kernel`` takes at run time; others are constexprs, or left at their defaults."""
+    """The names of the arguments that ``kernel`` takes at run time; others are constexprs, or left at defaults."""
     return [name for name in kernel.arg_names if name not in constexprs and name not in _defaults(kernel)]
 
 
