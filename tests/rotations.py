@@ -34,16 +34,20 @@ class Rotation:
     rotary_dim: int
     is_neox_style: bool
     storage: torch.Tensor
+    axes: str = ""
+
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.numel() // (3 if self.axes else 1)
 
     def call(self) -> Call:
-        call = parse(
-            self.positions, self.query, self.key, self.cache, self.head_size, self.rotary_dim, self.is_neox_style
-        )
+        numbers = self.head_size, self.rotary_dim, self.is_neox_style, self.axes
+        call = parse(self.positions, self.query, self.key, self.cache, *numbers)
         assert isinstance(call, Call), call
         return call
 
     def heads(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.reshape(self.positions.numel(), -1, self.head_size).cpu()
+        return tensor.reshape(self.num_tokens, -1, self.head_size).cpu()
 
 
 def rotation(
@@ -60,8 +64,12 @@ def rotation(
     strided: bool = True,
     max_position: int = 97,
     seed: int = 0,
+    axes: str = "",
 ) -> Rotation:
-    """Random q and k: views of one qkv tensor, or contiguous copies if not ``strided``. No key for 0 key heads."""
+    """Random q and k: views of one qkv tensor, or contiguous copies if not ``strided``. No key for 0 key heads.
+
+    With ``axes``, positions are views too: the first tokens of three longer rows.
+    """
     generator = torch.Generator().manual_seed(seed)
     q_width, k_width = num_heads * head_size, num_kv_heads * head_size
     row = q_width + 2 * k_width + PADDING
@@ -71,15 +79,18 @@ def rotation(
         query, key = query.clone(), key.clone()
     angles = torch.rand(max_position, rotary_dim // 2, generator=generator) * 6.3
     cache = torch.cat((angles.cos(), angles.sin()), -1).to(DEVICE, cache_dtype or dtype)
-    positions = torch.randint(0, max_position, (num_tokens,), generator=generator).to(DEVICE, positions_dtype)
+    shape = (3, num_tokens + 5) if axes else (num_tokens,)
+    positions = torch.randint(0, max_position, shape, generator=generator).to(DEVICE, positions_dtype)
+    positions = positions[..., :num_tokens]
     return Rotation(
-        positions, query, key if num_kv_heads else None, cache, head_size, rotary_dim, is_neox_style, storage
+        positions, query, key if num_kv_heads else None, cache, head_size, rotary_dim, is_neox_style, storage, axes
     )
 
 
 def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) -> None:
     """Every lane of ``after`` is ``before`` rotated, within rounding; lanes that are not rotated are bit-identical."""
-    rows = case.cache[case.positions.flatten()].cpu()  # select rows first, since a cache may be too long to copy
+    # Select rows first, since a cache may be too long to copy.
+    rows = reference.rows_of(case.positions if case.axes else case.positions.flatten(), case.cache, case.axes).cpu()
     arguments = case.heads(before), case.heads(after), rows, case.rotary_dim, case.is_neox_style
     found = reference.compared(*arguments)
     error, excess = found.error, found.error - found.bound
@@ -93,7 +104,7 @@ def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | N
 
     Starts nothing for zero tokens. ``plan`` defaults to the one for the call's shape.
     """
-    num_tokens = call.positions.numel()
+    num_tokens = call.num_tokens
     if num_tokens:
         device, shape = device_facts(call.positions.device), call.shape(query_out is not None or key_out is not None)
         plan = plan or make_plan(shape, num_tokens, device)

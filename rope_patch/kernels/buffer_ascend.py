@@ -15,6 +15,9 @@ from rope_patch.kernels.plan import Device, Plan, Shape, ceil_div
 
 # The last axis of a tile in the unified buffer is padded to whole blocks, and slices of it must begin at one.
 BLOCK_BYTES = 32
+# More for three positions a token: their shares, rows, and what is selected of them. Read off the models' of
+# tests/kernels/test_axes.py.
+AXES_ONCE, AXES_ROWS, AXES_SELECTED = 8, 8, 6
 # Positions, rows and their masks of each token; what there is once in a kernel.
 TOKEN_BYTES, KERNEL_BYTES = 64, 512
 
@@ -48,10 +51,14 @@ def _bytes(plan: Plan, shape: Shape, heads: int) -> int:
     """For so many heads of a tile's tokens at once, and their cosines and sines."""
     half, rest = shape.rotary_dim // 2, shape.head_size - shape.rotary_dim if shape.fresh else 0
     angles = 4 * _padded(half, shape.cache_itemsize) + (2 * _padded(half, 4) if shape.cache_itemsize < 4 else 0)
+    once = KERNEL_BYTES
+    if shape.axes:
+        angles += AXES_ROWS * _padded(half, shape.cache_itemsize) + AXES_SELECTED * _padded(half, 4) + TOKEN_BYTES
+        once += AXES_ONCE * _padded(half, 4)
     if plan.by_head:
         angles += 3 * plan.block_heads * _padded(half, 4)
     head = _turning_bytes(half, shape.itemsize, plan) + 2 * _padded(rest, shape.itemsize)
-    return KERNEL_BYTES + plan.block_tokens * (TOKEN_BYTES + angles + heads * head)
+    return once + plan.block_tokens * (TOKEN_BYTES + angles + heads * head)
 
 
 def _transposed_bytes(plan: Plan, shape: Shape) -> int:

@@ -16,6 +16,8 @@ PROGRAM = 37  # to start one program more: the clock's ``start_us_per_core``
 FIRST = 800  # until the first tile's positions, cosines and heads are there, and its last results away
 TILE, TILE_OF_TOKENS = 60, 320  # between tiles of one token, and of several: their positions are waited for
 ROW = 5  # for each cosine row that is loaded by itself
+# More for three positions a token: working out shares, once; for each tile, and for each token beside its rows.
+SHARES, TILE_OF_AXES, SELECT = 700, 450, 35
 INSTRUCTION = 25  # of the scalar unit, for a vector instruction and its arguments
 INSTRUCTIONS = 13.5  # for a block of heads, its transfers, flags and barriers counted as so many more
 PARTS = 190  # more for a block whose heads are moved in parts
@@ -44,7 +46,8 @@ def cycles(plan: Plan, shape: Shape, device: Device, num_tokens: int) -> float:
     programs, each = plan.grid(num_tokens, device)
     tiles = each if plan.units else ceil_div(ceil_div(num_tokens, programs), plan.block_tokens)
     work, traffic = _tile(plan, shape, device)
-    return PROGRAM * programs + math.hypot(FIRST + tiles * work, 2 * traffic * tiles * programs / HBM)
+    first = FIRST + (SHARES if shape.axes else 0)
+    return PROGRAM * programs + math.hypot(first + tiles * work, 2 * traffic * tiles * programs / HBM)
 
 
 @functools.lru_cache(maxsize=1 << 12)
@@ -65,7 +68,10 @@ def _tile(plan: Plan, shape: Shape, device: Device) -> tuple[float, float]:
     if plan.whole and buffer_ascend.shares(plan, shape, device):  # what is moved then waits for what is worked on
         work *= SHARING
     work += TILE if plan.block_tokens == 1 else TILE_OF_TOKENS
-    work += (ROW + ceil_div(shape.rotary_dim * 4, 256)) * plan.block_tokens
+    rows = ROW + ceil_div(shape.rotary_dim * 4, 256)
+    work += rows * plan.block_tokens
+    if shape.axes:
+        work += TILE_OF_AXES + (2 * rows + SELECT) * plan.block_tokens
     if plan.by_head:
         work += plan.block_heads * (plan.block_tokens + BETWEEN)
     return work, sum(number * block[PIPES] for number, block in blocks)

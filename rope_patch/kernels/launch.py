@@ -9,6 +9,7 @@ import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
 from rope_patch.kernels import padded, rope, transposed
+from rope_patch.kernels.axes import order_of
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Device, Plan, Shape, ceil_div
 
 # TRITON_INTERPRET=1, read by Triton when the kernel was decorated: it runs on the CPU, in Python.
@@ -54,13 +55,18 @@ def device_facts(device: torch.device) -> Device:
 class Call(NamedTuple):
     """One rotation, its arguments checked by ``rope_patch.rotation.arguments``."""
 
-    positions: torch.Tensor  # [num_tokens], contiguous, int32 or int64
+    positions: torch.Tensor  # [num_tokens], contiguous, int32 or int64; with axes [3, num_tokens], rows contiguous
     query: Heads
     key: Heads | None
     cos_sin_cache: torch.Tensor  # [max_position, rotary_dim], rows contiguous
     head_size: int
     rotary_dim: int
     is_neox_style: bool
+    axes: str = ""  # which of three positions each pair of lanes turns by (``axes.py``); empty for one position
+
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.numel() // (3 if self.axes else 1)
 
     @property
     def whole_words(self) -> bool:
@@ -90,6 +96,7 @@ class Call(NamedTuple):
             cache_itemsize=self.cos_sin_cache.element_size(),
             fresh=fresh,
             words=WORDS[query.tensor.dtype] if not self.is_neox_style and self.whole_words else "",
+            axes=self.axes,
         )
 
 
@@ -103,6 +110,7 @@ def is_big(cos_sin_cache: torch.Tensor) -> bool:
     return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
 
 
+NUMBERS = 8  # integer arguments of every kernel, before those with defaults
 Constant = int | bool | str
 
 
@@ -123,6 +131,8 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1, truncating_cast: b
         "HEAD_SIZE": shape.head_size // 2 if plan.in_words else shape.head_size,
         "HALF": shape.rotary_dim // 2,
     }
+    if found := order_of(shape.axes) if shape.axes else None:
+        heads |= dict(zip(("ORDER", "H_PAIRS", "W_PAIRS"), found, strict=True))
     if plan.padded:
         return heads | {
             "IS_NEOX": shape.is_neox_style,
@@ -156,7 +166,7 @@ class Launch(NamedTuple):
 
     function: Any  # the Triton kernel
     programs: int
-    numbers: tuple[int, ...]  # the kernel's integer arguments
+    numbers: tuple[int, ...]  # the kernel's integer arguments; ``axis_stride`` is the last where there are axes
     constants: dict[str, Constant]
 
     @property
@@ -169,7 +179,8 @@ class Launch(NamedTuple):
         arguments = memory(call, query_out, key_out)
         if "words" in str(self.constants.get("PAIRS")):
             arguments = (*(x if x is None else triton.reinterpret(x, tl.int32) for x in arguments[:4]), *arguments[4:])
-        return self.function[(self.programs,)](*arguments, *self.numbers, **self.constants)
+        axis_stride = dict(zip(("axis_stride",), self.numbers[NUMBERS:], strict=False))
+        return self.function[(self.programs,)](*arguments, *self.numbers[:NUMBERS], **axis_stride, **self.constants)
 
 
 def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
@@ -179,12 +190,14 @@ def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:
 
 def planned(call: Call, shape: Shape, plan: Plan, device: Device) -> Launch:
     """The launch of at least one token by ``plan``."""
-    cache, num_tokens = call.cos_sin_cache, call.positions.numel()
+    cache, num_tokens = call.cos_sin_cache, call.num_tokens
     if num_tokens < plan.least_tokens:
         raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
     strides, unit = call.strides, stride_unit(call, device)
     programs, per_program = plan.grid(num_tokens, device)
     units = (unit, *(4 * [2 if plan.in_words else unit]))
     numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
+    if call.axes:
+        numbers += (call.positions.stride(0),)
     truncating = INTERPRETED and call.query.tensor.dtype == torch.bfloat16
     return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit, truncating))

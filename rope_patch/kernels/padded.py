@@ -9,6 +9,8 @@ Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 
 * ``STRIDE_UNIT``: all strides are multiples of it and are passed divided by it, so that CUDA can use wide accesses.
 * ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates.
+* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``).
+  Here each lane's address is selected, not what is loaded. By default a token has one position.
 * ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16, where hardware rounds to
   nearest even. Only for the interpreter, the kernel rounds the bits itself before the cast.
 """
@@ -17,6 +19,7 @@ import triton
 import triton.language as tl
 
 from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
+from rope_patch.kernels.axes import shares
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
@@ -43,8 +46,19 @@ def _mask(tokens_left, head0, HEADS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_T:
 
 
 @triton.jit
-def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, HALF_LANES: tl.constexpr,
-             BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, VECTOR: tl.constexpr):
+def _positions(positions_ptr, token0, tokens_left, BLOCK_T: tl.constexpr):
+    if BLOCK_T == 1:
+        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one element costs up to 6% of a small launch
+    else:
+        t = tl.arange(0, BLOCK_T)
+        position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
+    return position
+
+
+@triton.jit
+def _cos_sin(cache_ptr, position, position_h, position_w, cache_rows, cache_stride, HALF: tl.constexpr,
+             HALF_LANES: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr, VECTOR: tl.constexpr,
+             ORDER: tl.constexpr, H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
     """The fp32 cos and sin of the tile's tokens, ``[BLOCK_T, BLOCK_H, HALF_LANES]`` each.
 
     Each thread fetches the lanes that it needs itself, VECTOR at a time, so that threads need not exchange them.
@@ -53,7 +67,16 @@ def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, 
     if BLOCK_T > 1:
         row = row[:, None]
     lane = tl.arange(0, HALF_LANES)[None, :]
-    address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
+    if ORDER == "":
+        address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
+    else:
+        row_h = row_offset(position_h, cache_rows, cache_stride)
+        row_w = row_offset(position_w, cache_rows, cache_stride)
+        if BLOCK_T > 1:
+            row_h = row_h[:, None]
+            row_w = row_w[:, None]
+        h, w = shares(lane, HALF, ORDER, H_PAIRS, W_PAIRS)
+        address = cache_ptr + lane + tl.where(h == 1, row_h, tl.where(w == 1, row_w, row))
     address = address[:, None, :] + tl.zeros((1, BLOCK_H, 1), tl.int32)
     mask = (lane < HALF)[:, None, :]
     cos = tl.load(address, mask=mask, other=0.0).to(tl.float32)
@@ -62,10 +85,11 @@ def _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF: tl.constexpr, 
 
 
 @triton.jit
-def _rotate(x_ptr, out_ptr, cache_ptr, position, head0, token0, tokens_left, token_stride, head_stride,
-            cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
+def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, token0, tokens_left, token_stride,
+            head_stride, cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
             HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
-            BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
+            BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr, ORDER: tl.constexpr,
+            H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
     """Rotate ``BLOCK_H`` heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None."""
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
     REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
@@ -95,7 +119,8 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, head0, token0, tokens_left, tok
         rest_to = 2 * HALF + block_offsets(y_token_stride, y_head_stride, REST_LANES, BLOCK_T, BLOCK_H)
         tl.store(y + rest_to, rest, mask=rest_mask)
     # Loaded after the heads were requested, so that both loads are waited for at the same time.
-    cos, sin = _cos_sin(cache_ptr, position, cache_rows, cache_stride, HALF, HALF_LANES, BLOCK_T, BLOCK_H, VECTOR)
+    cos, sin = _cos_sin(cache_ptr, position, position_h, position_w, cache_rows, cache_stride, HALF, HALF_LANES,
+                        BLOCK_T, BLOCK_H, VECTOR, ORDER, H_PAIRS, W_PAIRS)
     if IS_NEOX:
         y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin, PRODUCTS_FIRST=False)
         tl.store(y_at, _narrow(y1, dtype, TRUNCATING_CAST), mask=mask)
@@ -108,13 +133,14 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, head0, token0, tokens_left, tok
 
 
 @triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
-                               "q_head_stride", "k_token_stride", "k_head_stride"])
+                               "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                   BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STRIDE_UNIT: tl.constexpr, VECTOR: tl.constexpr,
-                  TRUNCATING_CAST: tl.constexpr):
+                  TRUNCATING_CAST: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
+                  W_PAIRS: tl.constexpr = 0, axis_stride=None):
     """An output pointer of None means in place, ``K_HEADS`` 0 that there is no key; ``per_program`` is 1."""
     cache_stride *= STRIDE_UNIT
     q_token_stride *= STRIDE_UNIT
@@ -127,16 +153,18 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     unit = tl.program_id(0) % UNITS
     tokens_left = num_tokens - token0
     # Before the branch: a branch that loads them by itself does so later, up to 5% of a small launch.
-    if BLOCK_T == 1:
-        position = tl.load(positions_ptr + token0)  # a scalar: a vector of one element costs up to 6% of a small launch
+    position = _positions(positions_ptr, token0, tokens_left, BLOCK_T)
+    if ORDER == "":
+        position_h = None
+        position_w = None
     else:
-        t = tl.arange(0, BLOCK_T)
-        position = tl.load(positions_ptr + token0 + t, mask=t < tokens_left, other=0)
+        position_h = _positions(positions_ptr + axis_stride, token0, tokens_left, BLOCK_T)
+        position_w = _positions(positions_ptr + 2 * axis_stride, token0, tokens_left, BLOCK_T)
     if unit < Q_UNITS:
-        _rotate(q_ptr, q_out_ptr, cache_ptr, position, unit * BLOCK_Q, token0, tokens_left, q_token_stride,
-                q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF, IS_NEOX, HALF_LANES,
-                REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST)
+        _rotate(q_ptr, q_out_ptr, cache_ptr, position, position_h, position_w, unit * BLOCK_Q, token0, tokens_left,
+                q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF, IS_NEOX,
+                HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST, ORDER, H_PAIRS, W_PAIRS)
     elif K_HEADS > 0:
-        _rotate(k_ptr, k_out_ptr, cache_ptr, position, (unit - Q_UNITS) * BLOCK_K, token0, tokens_left,
-                k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE, HALF, IS_NEOX,
-                HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST)
+        _rotate(k_ptr, k_out_ptr, cache_ptr, position, position_h, position_w, (unit - Q_UNITS) * BLOCK_K, token0,
+                tokens_left, k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE, HALF,
+                IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST, ORDER, H_PAIRS, W_PAIRS)

@@ -118,7 +118,15 @@ def _transposed(shape: Shape) -> Plan | None:
     lanes = ceil_div(shape.rotary_dim, LANES) * LANES
     narrow = shape.rotary_dim // 2 * shape.itemsize % buffer_ascend.BLOCK_BYTES
     whole = shape.head_size * shape.itemsize % buffer_ascend.BLOCK_BYTES == 0
-    if not (shape.num_heads and shape.fresh and shape.is_neox_style and narrow and whole and lanes <= shape.head_size):
+    if not (
+        shape.num_heads
+        and shape.fresh
+        and not shape.axes
+        and shape.is_neox_style
+        and narrow
+        and whole
+        and lanes <= shape.head_size
+    ):
         return None
     return replace(_plan(shape, 1, max(1, shape.num_heads), max(1, shape.num_kv_heads), whole=True), lanes=lanes)
 

@@ -14,6 +14,8 @@ Constexpr arguments, decided by ``plan_ascend.py``:
 * ``WHOLE``: whole heads are moved at once and cut in the unified buffer; else each part of a head by itself, which
   needs no copy in there, and lets parts move while others are at work.
 * ``WIDE_ROWS``: whole cos/sin rows are moved at once and cut, where their halves are whole blocks.
+* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``); the
+  positions of an axis then begin ``axis_stride`` after those of the one before. By default a token has one position.
 * ``BY_HEAD``: cos and sin are copied for each head of a block (``for_heads``); q's and k's are then of equal size.
 
 An output pointer of None means in place, ``K_HEADS`` 0 that there is no key.
@@ -22,19 +24,21 @@ An output pointer of None means in place, ``K_HEADS`` 0 that there is no key.
 import triton
 import triton.language as tl
 
-from rope_patch.kernels.heads import cos_sin_of, for_heads, positions_of, rotate_block, rotate_heads
+from rope_patch.kernels.axes import angles_of
+from rope_patch.kernels.heads import for_heads, rotate_block, rotate_heads
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
 
 
 @triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
-                               "q_head_stride", "k_token_stride", "k_head_stride"])
+                               "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr, OVERLAP: tl.constexpr,
-                  BY_HEAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+                  BY_HEAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+                  ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0, axis_stride=None):
     """Program p rotates tokens ``[p * per_program, (p + 1) * per_program)``, in tiles of ``BLOCK_T``.
 
     What is left for the last tile is masked; but with ``OVERLAP`` (of fresh outputs, at least ``BLOCK_T`` tokens), that
@@ -47,8 +51,8 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     full = end if EARLY else begin + (end - begin) // BLOCK_T * BLOCK_T
     for tile0 in range(begin, full, BLOCK_T):
         token0 = tl.minimum(tile0, num_tokens - BLOCK_T) if EARLY else tile0
-        position = positions_of(positions_ptr, token0, None, BLOCK_T)
-        cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
+        cos, sin = angles_of(positions_ptr, axis_stride, cache_ptr, token0, None, cache_rows, cache_stride, HALF,
+                             BLOCK_T, WIDE_ROWS, ORDER, H_PAIRS, W_PAIRS)
         if BY_HEAD:
             cos = for_heads(cos, BLOCK_T, BLOCK_Q, HALF)
             sin = for_heads(sin, BLOCK_T, BLOCK_Q, HALF)
@@ -59,8 +63,8 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
                          K_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_K)
     if BLOCK_T > 1 and not EARLY:  # noqa: SIM102  (decided when compiling; the inner one at run time)
         if full < end:
-            position = positions_of(positions_ptr, full, end - full, BLOCK_T)
-            cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
+            cos, sin = angles_of(positions_ptr, axis_stride, cache_ptr, full, end - full, cache_rows, cache_stride,
+                                 HALF, BLOCK_T, WIDE_ROWS, ORDER, H_PAIRS, W_PAIRS)
             if BY_HEAD:
                 cos = for_heads(cos, BLOCK_T, BLOCK_Q, HALF)
                 sin = for_heads(sin, BLOCK_T, BLOCK_Q, HALF)
@@ -72,12 +76,13 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
 
 
 @triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
-                               "q_head_stride", "k_token_stride", "k_head_stride"])
+                               "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel_by_heads(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                            cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                            Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                            PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr,
-                           BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr):
+                           BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "",
+                           H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0, axis_stride=None):
     """Program p takes items ``[p * per_program, (p + 1) * per_program)``.
 
     Item ``token * UNITS + u`` is the token's u-th block of heads: those of q, then those of k.
@@ -88,8 +93,8 @@ def rotary_kernel_by_heads(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positi
     for item in range(first, tl.minimum(first + per_program, num_tokens * UNITS)):
         token = item // UNITS
         unit = item % UNITS
-        position = positions_of(positions_ptr, token, None, 1)
-        cos, sin = cos_sin_of(cache_ptr, position, cache_rows, cache_stride, HALF, 1, WIDE_ROWS)
+        cos, sin = angles_of(positions_ptr, axis_stride, cache_ptr, token, None, cache_rows, cache_stride, HALF, 1,
+                             WIDE_ROWS, ORDER, H_PAIRS, W_PAIRS)
         if unit < Q_UNITS:
             rotate_block(q_ptr, q_out_ptr, token, unit * BLOCK_Q, None, q_token_stride, q_head_stride, cos, sin,
                          Q_HEADS, HEAD_SIZE, PAIRS, WHOLE, BLOCK_Q)

@@ -66,9 +66,9 @@ def states() -> dict[str, str]:
 def summary() -> str:
     """The states of the targets, for the one INFO line."""
     applied = [target for target in TARGETS if target.name in undo]
-    # Several targets of one module are for different releases of it. Where one is applied, the others cannot be, and
-    # the line does not say why.
-    settled = {target.module for target in applied}
+    # Of targets for different releases one is applied, and the line does not say why the others are not.
+    settled = {target.one_of for target in applied if target.one_of}
     said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
-    said += [f"{t.name} {state[t.name]}" for t in TARGETS if t.name in state and t.module not in settled]
+    native = [t for t in TARGETS if t.name in state and t not in applied and t.one_of not in settled]
+    said += [f"{target.name} {state[target.name]}" for target in native]
     return "; ".join(said)

@@ -46,7 +46,8 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
             put_back = True
         for _, holder, name in bindings(replacement):  # modules that did ``from module import name`` since
             setattr(holder, name, original)
-        rebind(owner, replacement, original)
+        # What is inherited may have been replaced, or put back, since.
+        rebind(owner, replacement, getattr(owner, attribute) if inherited else original)
 
     try:
         rebind(owner, original, replacement)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from rope_patch.kernels.axes import order_of
 from rope_patch.kernels.launch import INTERPRETED, Call, Heads, is_big
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
 
@@ -46,10 +47,11 @@ def parse(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str = "",
 ) -> Call | Unsupported:
     """The call as the kernel sees it, or why the kernel cannot take it."""
     arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
-    return unsupported(*arguments) or _laid_out(*arguments, is_neox_style)
+    return unsupported(*arguments, axes) or _laid_out(*arguments, is_neox_style, axes)
 
 
 def unsupported(
@@ -59,6 +61,7 @@ def unsupported(
     cos_sin_cache: torch.Tensor,
     head_size: int,
     rotary_dim: int,
+    axes: str = "",
 ) -> Unsupported | None:
     """Why the kernel cannot take these arguments, judged by dtypes, devices and head dimensions; None if it can.
 
@@ -81,14 +84,26 @@ def unsupported(
         return Unsupported(ValueError, "an even rotary_dim from 2 to head_size")
     if cos_sin_cache.dim() != 2 or cos_sin_cache.shape[1] != rotary_dim or cos_sin_cache.shape[0] == 0:
         return Unsupported(ValueError, "cos_sin_cache of shape [max_position >= 1, rotary_dim]")
+    token_dims = positions.dim()
+    if axes:
+        if len(axes) != rotary_dim // 2 or not _has_known_order(axes):
+            return Unsupported(ValueError, "axes of rotary_dim // 2 letters t, h and w, in a known order")
+        if token_dims < 2 or positions.shape[0] != 3:
+            return Unsupported(ValueError, "positions of shape [3, ...] with axes")
+        token_dims -= 1
     for tensor in (query, query if key is None else key):
-        split = tensor.dim() == positions.dim() + 2  # [..., num_heads, head_size]
-        if not split and tensor.dim() != positions.dim() + 1:
+        split = tensor.dim() == token_dims + 2  # [..., num_heads, head_size]
+        if not split and tensor.dim() != token_dims + 1:
             return Unsupported(ValueError, "query and key with one or two dimensions more than positions")
         if tensor.shape[-1] != head_size if split else tensor.shape[-1] % head_size:
             layouts = "[..., num_heads * head_size] or [..., num_heads, head_size]"
             return Unsupported(ValueError, f"query and key of {layouts}")
     return None
+
+
+@torch.compiler.assume_constant_result
+def _has_known_order(axes: str) -> bool:
+    return order_of(axes) is not None
 
 
 def _laid_out(
@@ -99,30 +114,34 @@ def _laid_out(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str,
 ) -> Call | Unsupported:
     """The call as the kernel sees it, for arguments that ``unsupported`` accepts; or why the kernel cannot take it."""
+    row = positions[0] if axes else positions
     for tensor in (query, query if key is None else key):
-        if tensor.shape[: positions.dim()] != positions.shape:
+        if tensor.shape[: row.dim()] != row.shape:
             return Unsupported(ValueError, "as many tokens in query and key as in positions")
-    if not positions.is_contiguous() or cos_sin_cache.stride(1) != 1:
+    if axes and positions.stride(0) > MAX_TILE_OFFSET // 2:
+        return Unsupported(ValueError, f"positions of axes at most {MAX_TILE_OFFSET // 2} elements apart")
+    if not row.is_contiguous() or cos_sin_cache.stride(1) != 1:
         return Unsupported(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
     if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # Triton would compile another kernel for a 64-bit stride
         return Unsupported(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
     if is_big(cos_sin_cache):
         return Unsupported(ValueError, f"cos_sin_cache that ends within {MAX_TILE_OFFSET} elements")
-    q = heads_of(query, positions.dim(), head_size)
-    k = None if key is None else heads_of(key, positions.dim(), head_size)
+    q = heads_of(query, row.dim(), head_size)
+    k = None if key is None else heads_of(key, row.dim(), head_size)
     if q is None or (k is None and key is not None):
         return Unsupported(ValueError, "query and key whose lanes are contiguous and whose tokens are evenly spaced")
     for heads in (q, k or q):
-        row = (heads.num_heads - 1) * heads.head_stride + head_size
-        if heads.head_stride < head_size or heads.token_stride < row:
+        width = (heads.num_heads - 1) * heads.head_stride + head_size
+        if heads.head_stride < head_size or heads.token_stride < width:
             return Unsupported(ValueError, "query and key whose heads lie beside each other within their token's row")
         if heads.token_stride > MAX_TILE_OFFSET:
             return Unsupported(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
     if any(tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)):
         return NO_MEMORY
-    return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+    return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
 
 
 def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:

@@ -42,6 +42,7 @@ def rotate(
     rotary_dim: int,
     is_neox_style: bool,
     always_fresh: bool,
+    axes: str = "",
 ) -> Rotated | Unsupported | None:
     """Rotate plain tensors; arguments as ``rotary.serve``'s.
 
@@ -74,6 +75,8 @@ def rotate(
             cos_sin_cache.dtype, cos_sin_cache.get_device(),
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
+    if axes:
+        layout += (axes, positions.stride())
     if low % ALIGNMENT:
         layout += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
     last, cached = _last
@@ -87,7 +90,7 @@ def rotate(
         except Exception:  # nothing ran; launching through Triton will serve, or say what is wrong
             _cache(layout, None)
     with _current(query.device):
-        call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
         return call if isinstance(call, Unsupported) else _rotate(layout, call, always_fresh)
 
 
@@ -124,7 +127,7 @@ def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
     if out is None:
         return _hand_back(ledger.page(), SHARED)
     rotated = query if out.query is None else out.query, key if out.key is None else out.key
-    num_tokens = call.positions.numel()
+    num_tokens = call.num_tokens
     if not num_tokens or not (call.query.num_heads or (call.key and call.key.num_heads)):
         ledger.page().served[path][0] += 1
         return rotated

@@ -13,7 +13,7 @@ from rope_patch.trust import reference
 _library = torch.library.Library("rope_patch", "DEF")
 _library.define(
     "rotary_embedding(Tensor positions, Tensor query, Tensor? key, Tensor cos_sin_cache, int head_size, "
-    "int rotary_dim, bool is_neox_style) -> (Tensor, Tensor)"
+    "int rotary_dim, bool is_neox_style, str axes='') -> (Tensor, Tensor)"
 )
 
 
@@ -25,6 +25,7 @@ def _rotary_embedding(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotated copies of query and key (an empty tensor for no key); arguments as ``rotary.serve``'s.
 
@@ -32,17 +33,17 @@ def _rotary_embedding(
         TypeError, ValueError: for a dtype, device or shape that it does not take; names it. Nothing has run then.
     """
     numbers = head_size, rotary_dim, is_neox_style
-    rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+    rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True, axes)
     if isinstance(rotated, Unsupported):
         # A compiler may have chosen strides that the kernel does not take. Copies are contiguous.
         positions, query, key = positions.contiguous(), query.contiguous(), key if key is None else key.contiguous()
-        rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True)
+        rotated = dispatch.rotate(positions, query, key, cos_sin_cache, *numbers, True, axes)
     if isinstance(rotated, Unsupported):
         named = {"positions": positions, "query": query, "key": key, "cos_sin_cache": cos_sin_cache}
-        raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim)
+        raise rotated.raised(**named, head_size=head_size, rotary_dim=rotary_dim, axes=axes)
     if rotated is None:  # the kernel must not serve, and the original cannot be called from inside a graph
-        rotated_key = None if key is None else _reference(positions, key, cos_sin_cache, *numbers)
-        rotated = _reference(positions, query, cos_sin_cache, *numbers), rotated_key
+        rotated_key = None if key is None else _reference(positions, key, cos_sin_cache, *numbers, axes)
+        rotated = _reference(positions, query, cos_sin_cache, *numbers, axes), rotated_key
     return rotated[0], query.new_empty(0) if rotated[1] is None else rotated[1]
 
 
@@ -53,9 +54,12 @@ def _reference(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str,
 ) -> torch.Tensor:
-    heads = tensor.reshape(positions.numel(), -1, head_size)
-    return reference.rotate(positions.flatten(), heads, cos_sin_cache, rotary_dim, is_neox_style).view(tensor.shape)
+    positions = positions.flatten(1) if axes else positions.flatten()
+    heads = tensor.reshape(positions.shape[-1], -1, head_size)
+    rotated = reference.rotate(positions, heads, cos_sin_cache, rotary_dim, is_neox_style, axes=axes)
+    return rotated.view(tensor.shape)
 
 
 def _fake(
@@ -66,6 +70,7 @@ def _fake(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str = "",
 ) -> tuple[torch.Tensor, torch.Tensor]:
     # A schema has no optional results, so an empty tensor stands for no key.
     return query.new_empty(query.shape), query.new_empty(0) if key is None else key.new_empty(key.shape)

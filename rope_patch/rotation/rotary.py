@@ -26,13 +26,15 @@ def serve(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str = "",
 ) -> Rotated | None:
     """Rotate query and key by position. None means that the original must serve; the reason is already counted.
 
     Args:
-        positions: ``[T]`` or ``[B, S]``, int32 or int64.
+        positions: ``[T]`` or ``[B, S]``, int32 or int64; with axes ``[3, T]``: in time, in height and in width.
         query, key: ``[T, H * D]``, ``[T, H, D]`` or ``[B, S, H * D]``, float16, bfloat16 or float32; key may be None.
         cos_sin_cache: ``[max_position, rotary_dim]``, cosines then sines, of query's dtype or float32.
+        axes: which of a token's three positions each pair of lanes turns by (``axes_of`` makes it), or empty.
 
     In eager mode a contiguous tensor is rotated in place and returned. For a strided one (the usual view of qkv) a new
     contiguous tensor is returned, which includes the lanes that are not rotated. Under ``torch.compile`` the op is put
@@ -41,7 +43,7 @@ def serve(
     if is_compiling():
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
             return hand_back("gradients wanted")
-        return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+        return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
     try:
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
             return hand_back("gradients wanted")
@@ -49,12 +51,14 @@ def serve(
             type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
             and (key is None or type(key) in PLAIN)
         ):  # fmt: skip
-            return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style)
+            return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
         if forward_ad._current_level >= 0:
             return hand_back("in a level of forward-mode differentiation")
         if _dispatch_modes() or _is_tracing():
             return hand_back("under a dispatch mode or a tracer, which would not see the kernel")
-        rotated = dispatch.rotate(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False)
+        rotated = dispatch.rotate(
+            positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False, axes
+        )
     except Exception as error:  # no kernel was started; the arguments are of an unforeseen kind
         reason = f"arguments of another kind: {type(error).__name__}"
         log.warn_once(f"rope_patch: a call goes to the original: {reason} (traceback at level DEBUG)")
@@ -77,13 +81,14 @@ def _traced(
     head_size: int,
     rotary_dim: int,
     is_neox_style: bool,
+    axes: str,
 ) -> Rotated | None:
-    fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim)
+    fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim, axes)
     if fault is not None:
         return hand_back(f"expected {fault.expected}")
     _count_trace()
     rotated, rotated_key = ops.rotary_embedding(
-        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style
+        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, *([axes] if axes else [])
     )
     return rotated, None if key is None else rotated_key
 

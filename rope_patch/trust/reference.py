@@ -12,21 +12,24 @@ def rotate(
     rotary_dim: int,
     is_neox_style: bool,
     compute_dtype: torch.dtype = torch.float32,
+    axes: str = "",
 ) -> torch.Tensor:
     """Rotate the first ``rotary_dim`` lanes of every head; the others are copied.
 
     Args:
-        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows.
+        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows. With axes
+            ``[3, num_tokens]``.
         heads: ``[num_tokens, num_heads, head_size]``, any strides.
         cos_sin_cache: ``[max_position, rotary_dim]``; a row holds cosines, then sines.
         compute_dtype: of the arithmetic.
+        axes: a letter for each pair of lanes: t, h or w, for the first, second or third of a token's positions.
 
     Returns a new contiguous tensor of ``heads``' shape: fp64 if computed in fp64, else rounded once to ``heads.dtype``.
 
     The formula is RoFormer's (Su et al. 2021, equation 34), with lanes paired as (i, i + rotary_dim / 2) for NeoX
     and as (2 i, 2 i + 1) for GPT-J.
     """
-    cos, sin = _rows(positions, cos_sin_cache, compute_dtype)
+    cos, sin = _halves(rows_of(positions, cos_sin_cache, axes), compute_dtype)
     x1, x2 = _parted(heads[..., :rotary_dim].to(compute_dtype), is_neox_style)
     turned = _joined(x1 * cos - x2 * sin, x2 * cos + x1 * sin, is_neox_style)
     dtype = torch.float64 if compute_dtype == torch.float64 else heads.dtype
@@ -64,7 +67,7 @@ def expected(
     arithmetic: two products and a sum each lose at most 2**-24 of that, fused or not. Lanes that are not rotated must
     be equal.
     """
-    cos, sin = _rows(positions, cos_sin_cache, torch.float64)
+    cos, sin = _halves(rows_of(positions, cos_sin_cache), torch.float64)
     x1, x2 = _parted(heads[..., :rotary_dim].double(), is_neox_style)
     x1_cos, x2_sin, x2_cos, x1_sin = x1 * cos, x2 * sin, x2 * cos, x1 * sin
     exact = _joined(x1_cos - x2_sin, x2_cos + x1_sin, is_neox_style)
@@ -78,12 +81,17 @@ def expected(
     return torch.cat((exact, passing), -1), torch.cat((bound, torch.zeros_like(passing)), -1)
 
 
-def _rows(
-    positions: torch.Tensor, cos_sin_cache: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
+def rows_of(positions: torch.Tensor, cos_sin_cache: torch.Tensor, axes: str = "") -> torch.Tensor:
+    """Each token's row of the cache, ``[num_tokens, rotary_dim]``; with axes each lane is of its axis' row."""
+    rows = cos_sin_cache[positions.long().clamp(0, cos_sin_cache.shape[0] - 1)]
+    if not axes:
+        return rows
+    return torch.stack([rows["thw".index(axis), :, lane] for lane, axis in enumerate(2 * axes)], dim=-1)
+
+
+def _halves(rows: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Each token's cosines and sines, ``[num_tokens, 1, rotary_dim / 2]``."""
-    row = cos_sin_cache[positions.long().clamp(0, cos_sin_cache.shape[0] - 1)].to(dtype)
-    cos, sin = row[:, None].chunk(2, dim=-1)
+    cos, sin = rows.to(dtype)[:, None].chunk(2, dim=-1)
     return cos, sin
 
 

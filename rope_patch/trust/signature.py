@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from rope_patch.kernels.axes import order_of
 from rope_patch.kernels.launch import Call, stride_unit
 from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import plans_of
@@ -26,11 +27,17 @@ def signature_of(call: Call, shape: Shape, device: Device, query_in_place: bool,
         "no key" if key is None else "key in place" if key_in_place else "key fresh",
         f"cache {call.cos_sin_cache.dtype}",
         call.positions.dtype,
+        *([f"axes {_axes(call.axes)}"] if call.axes else []),
         _alignment(call),
         *([f"strides of {unit}"] if unit > 1 else []),
         *([f"rows far apart, {plans[-1].block_tokens} tokens a tile"] if far else []),
         query.tensor.device,
     )
+
+
+def _axes(axes: str) -> str:
+    order = order_of(axes)
+    return f"{order[0]} {axes.count('t')} {order[1]} {order[2]}" if order else axes
 
 
 def _alignment(call: Call) -> str:

@@ -64,14 +64,13 @@ def run(
         )
     try:
         generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
-        spread = torch.linspace(call.cos_sin_cache.shape[0] - 1, 0, num_tokens, dtype=torch.float64, device="cpu")
-        positions = _placed(spread.long().to(call.positions.dtype), (1,), call.positions)
+        positions = _positions(call, num_tokens)
         apart = head_stride + (unit < device.stride_unit)
         size = num_tokens, call.head_size
         query = _synthetic("query", call.query, size, head_stride, 0 if query_in_place else apart, generator)
         key = call.key and _synthetic("key", call.key, size, head_stride, 0 if key_in_place else apart, generator)
         # Copying to the host waits for the device, so an earlier fault of the device is raised here, before the launch.
-        cache_rows = call.cos_sin_cache.index_select(0, positions).cpu()
+        cache_rows = reference.rows_of(positions, call.cos_sin_cache, call.axes).cpu()
     except Exception as error:
         raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
     if not cache_rows.isfinite().all():  # vLLM sleeps, or has not loaded the model yet
@@ -116,6 +115,16 @@ def _fault(
         if wrong := found.wrong():
             return f"first-use check failed: {wrong} of {found.error.numel()} {synthetic.name} lanes wrong"
     return None
+
+
+def _positions(call: Call, num_tokens: int) -> torch.Tensor:
+    """Spread over the cache. Those of the three axes of a token differ, since equal ones would prove nothing."""
+    last = call.cos_sin_cache.shape[0] - 1
+    spread = torch.linspace(last, 0, num_tokens, dtype=torch.float64, device="cpu").long().to(call.positions.dtype)
+    if not call.axes:
+        return _placed(spread, (1,), call.positions)
+    rows = torch.stack([(spread + last * axis // 3) % (last + 1) for axis in range(3)])
+    return _placed(rows, (num_tokens + 1, 1), call.positions)
 
 
 def _both(call: Call) -> list[Heads]:

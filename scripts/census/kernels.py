@@ -25,7 +25,7 @@ class Kernel(NamedTuple):
     def linalg(self, **options: Any) -> str:
         values = dict(self.values)
         function = getattr(transposed if self.name == "rotary_kernel_transposed" else rope, self.name)
-        signature = {name: self._kind(name) for name in function.arg_names if name not in values}
+        signature = {name: self._kind(name) for name in front_end.arguments(function, values)}
         return front_end.linalg(function, signature, values, **options)
 
     def _kind(self, name: str) -> str:

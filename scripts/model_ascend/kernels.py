@@ -17,7 +17,7 @@ from rope_patch.kernels.plan import Shape as PlanShape
 from rope_patch.kernels.planning import make_plan
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
-from tests.host_cann import chips, upstream
+from tests.host_cann import chips, front_end, upstream
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     rows, shape = _rows(case), shape_of(case, fresh)
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    types = {name: _kind(name) for name in kernel_of(plan).arg_names if name not in values}
+    types = {name: _kind(name) for name in front_end.arguments(kernel_of(plan), values)}
     if plan.in_words:
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
     words = 2 if plan.in_words else 1  # elements in what the kernel counts strides in

@@ -22,9 +22,18 @@ def linalg(kernel: Any, signature: Mapping[str, str], constexprs: Mapping[str, A
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
-    full = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
-    full = {name: kind for name, kind in full.items() if kind != "constexpr"}
-    source = ASTSource(kernel, full, constants=dict(constexprs))
+    full = {name: signature[name] for name in kernel.arg_names if name in signature}
+    defaults = {name: value for name, value in _defaults(kernel).items() if name not in full}
+    source = ASTSource(kernel, full, constants=defaults | dict(constexprs))
     module = source.make_ir(options, backend.get_codegen_implementation(), backend.get_module_map(), context)
     metadata = {"hash": source.hash(), "target": target, **vars(options)}
     return ttir_to_linalg(make_ttir(module, metadata, options), metadata, options, named_ops=True)
+
+
+def arguments(kernel: Any, constexprs: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments that ``kernel`` takes at run time; others are constexprs, or left at defaults."""
+    return [name for name in kernel.arg_names if name not in constexprs and name not in _defaults(kernel)]
+
+
+def _defaults(kernel: Any) -> dict[str, Any]:
+    return {parameter.name: parameter.default for parameter in kernel.params if parameter.has_default}

@@ -18,10 +18,14 @@ class NotApplicable(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """Something to replace once ``module`` has been imported. The file ``name`` in this package does it."""
+    """Something to replace once ``module`` has been imported. The file ``name`` in this package does it.
+
+    Targets with the same ``one_of`` are for different releases: where one is applied, the others cannot be.
+    """
 
     name: str
     module: str
+    one_of: str = ""
 
     def load(self) -> ModuleType:
         """Import the target's file. Only now, since it imports torch and Triton, which not every process needs."""
@@ -36,8 +40,10 @@ class Target:
 _ASCEND = "vllm_ascend.ops.rotary_embedding"
 TARGETS = (
     Target("rotary_embedding", "vllm.model_executor.layers.rotary_embedding.base"),
-    Target("ascend_rope_kernel", _ASCEND),
-    Target("ascend_rotary_class", _ASCEND),
+    Target("mrope", "vllm.model_executor.layers.rotary_embedding.mrope"),
+    Target("ascend_rope_kernel", _ASCEND, one_of="AscendRotaryEmbedding"),
+    Target("ascend_rotary_class", _ASCEND, one_of="AscendRotaryEmbedding"),
+    Target("ascend_mrope", _ASCEND),
 )
 
 _specs: dict[str, object] = {}  # the specs of modules in which something was replaced, as they were then

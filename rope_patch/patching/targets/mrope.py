@@ -1,0 +1,77 @@
+"""vLLM's ``MRotaryEmbedding.forward_oot``, for tokens with three positions (MRoPE).
+
+Why: neither it nor its subclasses define ``forward_oot``, so what vllm-ascend does not register runs about twenty
+    PyTorch operators a call on the NPU, in every release: ERNIE-4.5-VL, and all that vllm-ascend's own class hands to
+    its parent (GLM-4.1V, GLM-4.5V, GLM-4.6V).
+How: ``MRotaryEmbedding`` gets a ``forward_oot``, which subclasses inherit. Positions of ``[T]``, as drafts have them,
+    are served too. Whether sections are chunked or interleaved is read from the module; ERNIE's class has an order of
+    its own (its sections are those of h, w and t). Any other subclass with a ``forward_native`` of its own goes to the
+    original, and so does openPangu's, which overrides ``forward`` and never dispatches here.
+Upstream: vllm/model_executor/layers/rotary_embedding/mrope.py, ernie45_vl_rope.py.
+Remove when: vllm-ascend serves these classes by one kernel, GPT-J style and all sections included.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.targets import NotApplicable
+from rope_patch.rotation import rotary
+from rope_patch.rotation.axes import axes_of
+from rope_patch.settings import Settings
+
+PARAMETERS = ["self", "positions", "query", "key", "offsets"]
+ERNIE = ("vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope", "Ernie4_5_VLRotaryEmbedding")
+UNKNOWN = "three positions a token: its sections are not ones that the kernel knows"
+
+
+def rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor, ernie: bool = False) -> Any:
+    """Serve a call of an ``MRotaryEmbedding``, or return None. Attributes are read at each call: models change them."""
+    axes = ""
+    if positions.dim() != 1:
+        section = self.mrope_section
+        section = tuple(section) if section else None
+        if ernie:
+            h_w_t = section if section and len(section) == 3 and section[0] == section[1] else None
+            axes = axes_of((h_w_t[2], h_w_t[0], h_w_t[1]) if h_w_t else None, "alternating", self.rotary_dim)
+        else:
+            interleaved = getattr(self, "mrope_interleaved", False)
+            axes = axes_of(section, "interleaved" if interleaved else "chunked", self.rotary_dim)
+        if positions.dim() != 2 or not axes:
+            return rotary.hand_back(UNKNOWN)
+    return rotary.serve(
+        positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, self.is_neox_style, axes
+    )
+
+
+def install(module: ModuleType, settings: Settings) -> Undo:
+    """Replace ``MRotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.mrope``."""
+    cls = getattr(module, "MRotaryEmbedding", None)
+    native = getattr(cls, "forward_native", None)
+    if cls is None or native is None or not hasattr(cls, "forward_oot"):
+        raise NotApplicable(f"{module.__name__} has no MRotaryEmbedding with forward_native and forward_oot")
+    parameters = list(inspect.signature(native).parameters)
+    if parameters != PARAMETERS:
+        raise NotApplicable(f"forward_native takes {parameters}, expected {PARAMETERS}")
+
+    def make(original: Any) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def forward_oot(
+            self: Any, positions: Any, query: Any, key: Any = None, *args: Any, **kwargs: Any
+        ) -> Any:  # a subclass may have another signature
+            kind = type(self)
+            ernie = (kind.__module__, kind.__qualname__) == ERNIE
+            if key is not None and not args and not kwargs and (ernie or kind.forward_native is native):
+                rotated = rotate(self, positions, query, key, ernie)
+                if rotated is not None:
+                    return rotated
+            return original(self, positions, query, key, *args, **kwargs)
+
+        return forward_oot
+
+    return replace(module, "MRotaryEmbedding.forward_oot", make)
