@@ -36,8 +36,8 @@ class Shape:
 
     ``token_stride`` is the larger one of q's and k's, in elements. ``itemsize`` and ``cache_itemsize`` are the bytes of
     an element of q and k, and of the cache. ``fresh`` says whether any output is a new tensor. ``words`` is "bf16
-    words" or "fp16 words" where q and k are of that type and every GPT-J pair of lanes is an aligned 32-bit word. ``axes``
-    says which of a token's three positions each pair of lanes turns by (``axes.py``); empty for one position a token.
+    words" or "fp16 words" where q and k are of that type and every GPT-J pair of lanes is an aligned 32-bit word.
+    ``axes`` says which of a token's three positions each pair of lanes turns by (``axes.py``); empty for one position.
     """
 
     num_heads: int
