@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.ascend_stack import test_mrope_served
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
 from tests.conftest import ROOT
@@ -29,6 +30,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "Gemma4RotaryEmbedding": ("proportional", {}),
     "TeleChat3RoPEScaledRotaryEmbedding": ("telechat3-yarn", YARN),
     "MRotaryEmbedding": ("default", {"mrope_section": [16, 24, 24]}),
+    "MRotaryEmbeddingInterleaved": ("openpangu", {"mrope_section": [16, 24, 24], "mrope_interleaved": True}),
+    "Ernie4_5_VLRotaryEmbedding": ("ernie", {"mrope_section": [22, 22, 20]}),
     "DeepseekScalingRotaryEmbedding": ("deepseek_yarn", DEEPSEEK),
 }
 
@@ -67,8 +70,13 @@ def path(stack: Stack, name: str, rotary: str) -> str:
         return ABSENT
     kind, parameters = KINDS[name]
     head_size = 64 if kind == "deepseek_yarn" else 128
-    embedding = stack.build(kind, head_size, 64, **parameters) if rotary == "partial" else None
-    embedding = embedding or stack.build(kind, head_size, dtype=stack.torch.float16, **parameters)
+    if kind == "ernie":  # its model makes it
+        embedding = test_mrope_served.build(stack, test_mrope_served.MODELS["ERNIE-4.5-VL"])
+    elif rotary == "partial":
+        halved = {"mrope_section": [8, 12, 12]} if "mrope_section" in parameters else {}
+        embedding = stack.build(kind, head_size, 64, **parameters | halved)
+    else:
+        embedding = stack.build(kind, head_size, dtype=stack.torch.float16, **parameters)
     assert name in [cls.__name__ for cls in type(embedding).__mro__[:2]], "vllm-ascend's subclass of it, or itself"
     torch = stack.torch
     query = torch.randn(3, 4, head_size).to(embedding.cos_sin_cache.dtype).npu()

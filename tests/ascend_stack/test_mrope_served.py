@@ -37,6 +37,9 @@ MODELS = {
     "ERNIE-4.5-VL": Model(128, 128, False, [22, 22, 20], ernie=True),
 }
 LEFT_TO_VENDOR = {"Qwen2.5-VL"}
+# Their kernels differ from others' by a constant; they cost compiles, so the newest release is the one that is asked.
+NEWEST_ONLY = {"GLM-4.5V": "0.23.0", "Qwen3.5": "0.23.0"}
+CALLS = [(name, 3) for name in MODELS] + [("GLM-4.1V", 1), ("Qwen2.5-VL", 1)]
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +113,14 @@ def close(stack: Stack, actual: Any, wanted: Any) -> None:
     stack.torch.testing.assert_close(actual.double(), wanted.double(), atol=2**-8, rtol=2**-8)
 
 
-@pytest.mark.parametrize("rows", [3, 1], ids=["three positions", "a draft's one"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "rows"), CALLS, ids=lambda value: {3: "three positions", 1: "one"}.get(value, value))
 def test_the_selected_class_rotates_rightly_and_the_counters_say_who_served(stack: Stack, name: str, rows: int) -> None:
     import rope_patch
     from rope_patch.patching.targets.ascend_mrope import LEFT_TO_VENDOR as REASON
     from rope_patch.reporting import ledger
 
+    if NEWEST_ONLY.get(name, stack.version) != stack.version:
+        pytest.skip("the newest release is asked")
     model = MODELS[name]
     embedding = build(stack, model)
     kind = stack.rotary_embedding.AscendMRotaryEmbedding

@@ -96,11 +96,16 @@ from vllm.model_executor.layers import rotary_embedding as package
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 mrope = MRotaryEmbedding(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])
 positions, query, key = inputs()
-mrope(positions.expand(3, -1), query, key)
-assert "forward_oot" not in vars(MRotaryEmbedding)
+want = mrope.forward_native(positions.expand(3, -1), query.clone(), key.clone())
+for a, b in zip(mrope(positions.expand(3, -1), query, key), want):
+    torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+class OtherOrder(MRotaryEmbedding):
+    def forward_native(self, positions, query, key=None, offsets=None):
+        return "its own"
+assert OtherOrder(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])(*inputs()) == "its own"
 print(dict(ledger.calls()))
 """
-    assert vllm(code) == "{}"
+    assert vllm(code) == "{'eager': 1}"
 
 
 def test_attributes_that_models_change_after_construction_are_read_at_every_call(vllm: Run) -> None:

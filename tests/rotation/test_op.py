@@ -9,12 +9,14 @@ pytest.importorskip("triton", reason="the op needs triton")
 
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
+from rope_patch.rotation.axes import axes_of  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
 
 def arguments(case: Rotation) -> tuple[Any, ...]:
-    return case.positions, case.query, case.key, case.cache, case.head_size, case.rotary_dim, case.is_neox_style
+    numbers = case.head_size, case.rotary_dim, case.is_neox_style
+    return case.positions, case.query, case.key, case.cache, *numbers, *([case.axes] if case.axes else [])
 
 
 @pytest.fixture(params=[False, True], ids=["", "CI"], autouse=True)
@@ -31,6 +33,7 @@ CASES = {
     "contiguous": rotation(5, 4, 2, 64, 64, strided=False),
     "no key": rotation(5, 4, 0, 64, 64),
     "one token": rotation(1, 4, 2, 64, 64),
+    "three positions": rotation(5, 4, 2, 64, 64, axes=axes_of((8, 12, 12), "chunked", 64)),
 }
 
 
@@ -144,6 +147,8 @@ WRONG = {
     "rotary_dim over head_size": ({"head_size": 32}, ValueError, "head_size=32"),
     "narrow cache": ({"cos_sin_cache": torch.zeros(97, 62, dtype=torch.bfloat16)}, ValueError, "[97, 62]"),
     "tokens": ({"positions": torch.zeros(4, dtype=torch.int64)}, ValueError, "torch.int64[4]"),
+    "axes": ({"axes": "th"}, ValueError, "axes=th"),
+    "positions of axes": ({"axes": "t" * 32}, ValueError, "torch.int64[5]"),
     "width": ({"query": torch.zeros(5, 250, dtype=torch.bfloat16)}, ValueError, "[5, 250]"),
 }
 

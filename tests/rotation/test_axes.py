@@ -1,0 +1,75 @@
+"""Calls with three positions a token: launches are cached by layout, checked by their signature, and traced whole."""
+
+from collections.abc import Iterator
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="rotations need torch")
+pytest.importorskip("triton", reason="rotations need triton")
+
+from rope_patch.reporting import ledger  # noqa: E402
+from rope_patch.rotation import dispatch, rotary  # noqa: E402
+from rope_patch.rotation.axes import axes_of  # noqa: E402
+from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+
+SECTION = (8, 12, 12)
+AXES = axes_of(SECTION, "chunked", 64)
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    dispatch.forget()
+    yield
+    dispatch.forget()
+
+
+def serve(case: Rotation) -> object:
+    numbers = case.head_size, case.rotary_dim, case.is_neox_style
+    return rotary.serve(case.positions, case.query, case.key, case.cache, *numbers, case.axes)
+
+
+def test_rows_that_lie_apart_otherwise_are_another_layout() -> None:
+    """The distance between rows is an argument of the kernel, which a cached launch does not read from the tensor."""
+    case = rotation(5, 4, 2, 128, 64, axes=AXES)
+    for positions in (case.positions, case.positions, case.positions.contiguous(), case.positions[:1].expand(3, -1)):
+        case.positions = positions
+        query, key = serve(case)
+        assert_rotated(case, case.query, query)
+        assert_rotated(case, case.key, key)
+    assert ledger.calls() == {"eager": 4}
+    (name,) = ledger.signatures()
+    assert "axes chunked 8 12 12" in name
+
+
+def test_an_order_of_axes_is_a_signature_of_its_own() -> None:
+    for order in ("chunked", "interleaved"):
+        case = rotation(5, 2, 1, 64, 64, axes=axes_of(SECTION, order, 64))
+        query, _ = serve(case)
+        assert_rotated(case, case.query, query)
+    text = rotation(5, 2, 1, 64, 64)
+    assert_rotated(text, text.query, serve(text)[0])
+    assert len(ledger.signatures()) == 3
+
+
+def test_a_kernel_that_turns_all_lanes_by_the_first_position_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rope_patch.kernels.launch.order_of", lambda axes: None)
+    case = rotation(5, 2, 1, 64, 64, axes=AXES)
+    assert serve(case) is None
+    (reason,) = ledger.fallbacks()
+    assert "first-use check failed" in reason
+
+
+def test_sections_are_read_while_tracing() -> None:
+    three = rotation(5, 2, 1, 64, 64, axes=AXES)
+
+    class Module:
+        def __init__(self) -> None:
+            self.section = list(SECTION)
+
+    def call(module: Module, positions: torch.Tensor) -> object:
+        axes = axes_of(tuple(module.section), "chunked", 64)
+        return rotary.serve(positions, three.query, three.key, three.cache, 64, 64, True, axes)
+
+    with torch.no_grad():
+        query, _ = torch.compile(call, fullgraph=True, backend="aot_eager")(Module(), three.positions)
+    assert_rotated(three, three.query, query)
