@@ -123,7 +123,7 @@ def kernel_of(plan: Plan) -> Any:
     return rope.rotary_kernel_by_heads if plan.units else rope.rotary_kernel
 
 
-def constants(shape: Shape, plan: Plan, stride_unit: int = 1, truncating_cast: bool = False) -> dict[str, Constant]:
+def constants(shape: Shape, plan: Plan, stride_unit: int = 1) -> dict[str, Constant]:
     """The constexpr arguments of a plan's kernel, but for the output pointers, which tell in place from fresh."""
     heads: dict[str, Constant] = {
         "Q_HEADS": shape.num_heads,
@@ -143,7 +143,6 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1, truncating_cast: b
             "BLOCK_K": plan.block_kv_heads,
             "STRIDE_UNIT": stride_unit,
             "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # half of 16 bytes of pairs: first lanes
-            "TRUNCATING_CAST": truncating_cast,
         }
     if plan.lanes:
         count = ceil_div(shape.num_heads + shape.num_kv_heads, 16) * 16
@@ -199,5 +198,4 @@ def planned(call: Call, shape: Shape, plan: Plan, device: Device) -> Launch:
     numbers = (num_tokens, per_program, cache.shape[0], *(s // u for s, u in zip(strides, units, strict=True)))
     if call.axes:
         numbers += (call.positions.stride(0),)
-    truncating = INTERPRETED and call.query.tensor.dtype == torch.bfloat16
-    return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit, truncating))
+    return Launch(kernel_of(plan), programs, numbers, constants(shape, plan, unit))

@@ -11,12 +11,11 @@ Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 * ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates.
 * ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``).
   Here each lane's address is selected, not what is loaded. By default a token has one position.
-* ``TRUNCATING_CAST``: Triton's CPU interpreter drops the low bits when it casts fp32 to bf16, where hardware rounds to
-  nearest even. Only for the interpreter, the kernel rounds the bits itself before the cast.
 """
 
 import triton
 import triton.language as tl
+from triton.runtime.interpreter import InterpretedFunction
 
 from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
 from rope_patch.kernels.axes import shares
@@ -26,7 +25,7 @@ from rope_patch.kernels.axes import shares
 
 
 @triton.jit
-def _narrow(x, dtype: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
+def _narrow(x, dtype: tl.constexpr):
     """Cast fp32 to dtype, rounding to nearest even."""
     if TRUNCATING_CAST and dtype == tl.bfloat16:
         bits = x.to(tl.int32, bitcast=True)
@@ -34,6 +33,10 @@ def _narrow(x, dtype: tl.constexpr, TRUNCATING_CAST: tl.constexpr):
         rounded = (bits + 0x7FFF + ((bits >> 16) & 1)).to(tl.float32, bitcast=True)
         x = tl.where(x == x, rounded, x)  # adding to a NaN's bits could carry into its sign
     return x.to(dtype)
+
+
+# Triton's CPU interpreter drops the low bits when it casts fp32 to bf16, where hardware rounds to nearest even.
+TRUNCATING_CAST = tl.constexpr(isinstance(_narrow, InterpretedFunction))
 
 
 @triton.jit
@@ -88,7 +91,7 @@ def _cos_sin(cache_ptr, position, position_h, position_w, cache_rows, cache_stri
 def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, token0, tokens_left, token_stride,
             head_stride, cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
             HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
-            BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, TRUNCATING_CAST: tl.constexpr, ORDER: tl.constexpr,
+            BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, ORDER: tl.constexpr,
             H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
     """Rotate ``BLOCK_H`` heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None."""
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
@@ -123,13 +126,13 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, 
                         BLOCK_T, BLOCK_H, VECTOR, ORDER, H_PAIRS, W_PAIRS)
     if IS_NEOX:
         y1, y2 = turned(moved.to(tl.float32), second.to(tl.float32), cos, sin, PRODUCTS_FIRST=False)
-        tl.store(y_at, _narrow(y1, dtype, TRUNCATING_CAST), mask=mask)
-        tl.store(y_at + HALF, _narrow(y2, dtype, TRUNCATING_CAST), mask=mask)
+        tl.store(y_at, _narrow(y1, dtype), mask=mask)
+        tl.store(y_at + HALF, _narrow(y2, dtype), mask=mask)
     else:
         x1, x2 = tl.split(tl.reshape(moved.to(tl.float32), (BLOCK_T, BLOCK_H, HALF_LANES, 2)))
         y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=False)
         both = tl.reshape(tl.join(y1, y2), (BLOCK_T, BLOCK_H, 2 * HALF_LANES))
-        tl.store(y_at, _narrow(both, dtype, TRUNCATING_CAST), mask=mask)
+        tl.store(y_at, _narrow(both, dtype), mask=mask)
 
 
 @triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
@@ -139,7 +142,7 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
                   Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
                   IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                   BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STRIDE_UNIT: tl.constexpr, VECTOR: tl.constexpr,
-                  TRUNCATING_CAST: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
+                  ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
                   W_PAIRS: tl.constexpr = 0, axis_stride=None):
     """An output pointer of None means in place, ``K_HEADS`` 0 that there is no key; ``per_program`` is 1."""
     cache_stride *= STRIDE_UNIT
@@ -163,8 +166,8 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
     if unit < Q_UNITS:
         _rotate(q_ptr, q_out_ptr, cache_ptr, position, position_h, position_w, unit * BLOCK_Q, token0, tokens_left,
                 q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF, IS_NEOX,
-                HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST, ORDER, H_PAIRS, W_PAIRS)
+                HALF_LANES, REST_LANES, BLOCK_T, VECTOR, ORDER, H_PAIRS, W_PAIRS)
     elif K_HEADS > 0:
         _rotate(k_ptr, k_out_ptr, cache_ptr, position, position_h, position_w, (unit - Q_UNITS) * BLOCK_K, token0,
                 tokens_left, k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE, HALF,
-                IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, VECTOR, TRUNCATING_CAST, ORDER, H_PAIRS, W_PAIRS)
+                IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, VECTOR, ORDER, H_PAIRS, W_PAIRS)

@@ -88,10 +88,11 @@ def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
 
 @triton.jit
 def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: tl.constexpr, REST: tl.constexpr):
+    position = tl.load(positions + token0)
     for head in range(2):
         padded._rotate(
-            x, y, cache, positions, head, token0, token0 + 1, stride, 1024, 97, 2 * HALF,
-            2, 1, 1024, HALF, True, LANES, REST, 1, 1, True,
+            x, y, cache, position, None, None, head, token0, 1, stride, 1024, 97, 2 * HALF,
+            2, 1, 1024, HALF, True, LANES, REST, 1, 1, "", 0, 0,
         )  # fmt: skip
 
 
