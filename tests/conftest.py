@@ -54,7 +54,7 @@ def forks() -> Iterator[Forks]:
 
 @pytest.fixture
 def forked_python(forks: Forks, tmp_path: Path) -> Run:
-    """As ``python``, for code that imports vLLM, with Triton interpreted: in a fork, to which the rest is there."""
+    """As ``python``, with Triton interpreted, for code that imports vLLM: in a fork that has imported the rest."""
 
     def run(code: str, **env: str) -> str:
         done = forks.run(code, clean_environment() | {"PYTHONPATH": str(ROOT)} | env, tmp_path)

@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def one_process(folder: Path, forks: Forks) -> OneProcess:
-    """An engine all in one process, which is a fork that finds imported what vLLM imports."""
+    """Runs an engine all in one process: a fork of one in which what vLLM imports is imported already."""
 
     def run_all(name: str, mode: str, steps: str, **environment: str) -> Results:
         arguments = ["--cases", *map(":".join, CASES[mode]), "--mode", mode, "--steps", *steps.split()]
