@@ -1,7 +1,7 @@
 """Kernels of upstream's that are let run although their pipes share bytes unordered: which bytes, and that no more.
 
-Releases are pinned. Each test fails when a newer one that has mended its kernel, or a compiler that orders it, takes their
-place: then take it off the list.
+Releases are pinned. Each test fails when their place is taken by one that has mended its kernel, or by a compiler that
+orders it: then take it off the list.
 """
 
 import numpy as np
