@@ -6,14 +6,23 @@ compare its code with the targets before anything else.
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rope_patch.patching.targets import TARGETS, ascend_rope_kernel, ascend_rotary_class, rotary_embedding
+from rope_patch.patching.targets import (
+    TARGETS,
+    ascend_mrope,
+    ascend_rope_kernel,
+    ascend_rotary_class,
+    mrope,
+    rotary_embedding,
+)
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3
 
@@ -153,6 +162,38 @@ def test_older_releases_have_the_method_and_its_inner_function(stack: Stack) -> 
     assert calls(module.AscendDeepseekScalingRotaryEmbedding.forward, "_rope_forward_oot"), (
         "DeepSeek's class goes another way than past forward_oot: is its layout still its own?"
     )
+
+
+def test_three_positions_a_token_go_the_ways_that_the_target_knows(stack: Stack) -> None:
+    from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+
+    cls = stack.rotary_embedding.AscendMRotaryEmbedding
+    assert parameters(cls.forward_oot) == ascend_mrope.PARAMETERS, "forward_oot: see targets/ascend_mrope.py"
+    assert parameters(cls.forward_native) == mrope.PARAMETERS, "MRotaryEmbedding.forward_native: see targets/mrope.py"
+    assert "forward_oot" not in vars(MRotaryEmbedding), (
+        "vLLM's MRotaryEmbedding has a forward_oot of its own now: targets/mrope.py may not be needed"
+    )
+    (vendor,) = calls(cls.forward_oot, "npu_mrope")
+    mode = {word.arg: word.value for word in vendor.keywords}["rotary_mode"]
+    assert ast.literal_eval(mode) == "half", (
+        "npu_mrope is told the style now (vllm-ascend #12765): GPT-J may be left to it, see targets/ascend_mrope.py"
+    )
+    assert str(ascend_mrope.OF_THE_VENDOR) in inspect.getsource(cls.forward_oot), (
+        "npu_mrope is called for other sections: which are left to it in targets/ascend_mrope.py?"
+    )
+
+
+def test_the_fusion_of_split_norm_and_rotation_asks_for_the_class_that_instances_stay_of(stack: Stack) -> None:
+    name = "vllm_ascend.patch.worker.patch_qwen3vl"
+    found = importlib.util.find_spec(name)
+    source = Path(found.origin).read_text() if found and found.origin else ""
+    if "triton_split_qkv_rmsnorm_mrope" not in source:
+        pytest.skip("this release has no such fusion")
+    assert "isinstance(self.rotary_emb, AscendMRotaryEmbedding)" in source, (
+        f"{name} asks for something else: do instances still pass?"
+    )
+    embedding = stack.build("default", 128, mrope_section=[24, 20, 20], mrope_interleaved=True)
+    assert isinstance(embedding, stack.rotary_embedding.AscendMRotaryEmbedding)
 
 
 def test_the_fusion_pass_matches_the_operator_that_we_leave_in_the_graph(stack: Stack) -> None:
