@@ -92,9 +92,10 @@ def test_what_is_kept_is_of_the_kernels_as_they_are():
 @pytest.mark.parametrize("who", ["1.0.0", "1.1.0", "1.2.0"])
 def test_what_is_kept_says_that_all_are_taken_without_a_note_in_the_bytes_that_were_predicted(who):
     """A number of bytes stands for a kernel that was taken without a note."""
-    used = [next((found for name, found in entry["answers"].items() if name.split()[0] == who), None) for entry in KEPT]
-    assert [entry for entry, found in zip(KEPT, used, strict=True) if not isinstance(found, int)] == []
-    over = [entry["predicted"] / found for entry, found in zip(KEPT, used, strict=True)]
+    of_others = [entry for entry in KEPT if not all("-a5" in name for name in entry["answers"])]  # than the 950
+    used = [next(found for name, found in entry["answers"].items() if name.split()[0] == who) for entry in of_others]
+    assert [entry for entry, found in zip(of_others, used, strict=True) if not isinstance(found, int)] == []
+    over = [entry["predicted"] / found for entry, found in zip(of_others, used, strict=True)]
     assert min(over) >= 1
     assert statistics.median(over) <= 7 / 6
 
