@@ -239,7 +239,7 @@ BOUNDS = {
     "samples, fitted": (-2, 1),
     "samples": (-3, 2),
     "fitted": (0, 0),
-    "checks": (-7, 18),
+    "checks": (-14, 22),
     "lower bounds": (-77, -7),
 }
 
