@@ -1,6 +1,6 @@
 """vLLM's ``triton_mrope`` on the released stacks: its own wrapper and kernel, executed, against its PyTorch.
 
-It is not ours, and rope_patch leaves it alone (``test_unchanged.py``). vllm-ascend calls it for interleaved sections
+It is what our kernel replaces. vllm-ascend calls it for interleaved sections
 only (its #6042: with chunked ones of Qwen2.5-Omni "the vector core execution is abnormal"); ``test_mrope.py`` of the
 host CANN shows what the compiler makes of those. Pipes are checked: this kernel is none that is known to race.
 
@@ -57,9 +57,14 @@ def test_triton_mrope_agrees_with_vllms_pytorch(stack: Stack, case: str) -> None
         return mrope.triton_mrope(query.npu(), key.npu(), cos, sin, section, head_size, rotary_dim, interleaved)
 
     results: list[Any] = []
+    import rope_patch
     from tests.host_cann import facts
 
-    (launched,) = facts.launched(torch, lambda: results.extend(rotated()))
+    rope_patch.disable()  # else the class is served by our kernel
+    try:
+        (launched,) = facts.launched(torch, lambda: results.extend(rotated()))
+    finally:
+        rope_patch.enable()
     assert launched.grid == (NUM_TOKENS, 1, 1)
     embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().float()
     wanted = mrope.MRotaryEmbedding.forward_native(embedding, positions, query.float(), key.float())
