@@ -55,9 +55,8 @@ def _ranges(plans: list[Plan], shape: Shape, device: Device) -> tuple[tuple[Plan
     for few, more in itertools.pairwise(plans):
         costs = [[_cost(plan, shape, device, number) for number in numbers] for plan in (few, more)]
         saved = list(itertools.accumulate((m - f) / min(f, m) for f, m in zip(*costs, strict=True)))
-        end = (
-            numbers[saved.index(max(saved))] if max(saved) > 0 else 0
-        )  # where the sum of what ``few`` saves is largest
+        # Where the sum of what ``few`` saves is largest.
+        end = numbers[saved.index(max(saved))] if max(saved) > 0 else 0
         if more.block_tokens > 1:  # once every core gets a whole tile, waiting for fewer of them is worth more
             end = min(end, device.max_programs * (more.block_tokens - 1))
         ends.append(max(ends[-1], end, more.least_tokens - 1))
