@@ -1,6 +1,7 @@
 """Start the kernel: from checked tensors and a plan to one launch."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -142,7 +143,7 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1) -> dict[str, Const
             "BLOCK_Q": plan.block_heads,
             "BLOCK_K": plan.block_kv_heads,
             "STRIDE_UNIT": stride_unit,
-            "VECTOR": (16 if shape.is_neox_style else 8) // shape.itemsize,  # half of 16 bytes of pairs: first lanes
+            "VECTOR": _cosines_at_once(shape),
         }
     if plan.lanes:
         count = ceil_div(shape.num_heads + shape.num_kv_heads, 16) * 16
@@ -155,6 +156,16 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1) -> dict[str, Const
     if not plan.units:
         heads |= {"OVERLAP": plan.overlap, "BY_HEAD": plan.by_head, "BLOCK_T": plan.block_tokens}
     return heads | {"BLOCK_Q": plan.block_heads, "BLOCK_K": plan.block_kv_heads}
+
+
+def _cosines_at_once(shape: Shape) -> int:
+    """How many cosines beside each other a CUDA thread needs: those of its lanes, which are 16 bytes; fewer where it
+    would reach over from one axis into the next."""
+    lanes = (16 if shape.is_neox_style else 8) // shape.itemsize  # half of 16 bytes of pairs are first lanes
+    if not shape.axes:
+        return lanes
+    order, h, w = order_of(shape.axes) or ("", 0, 0)
+    return math.gcd(lanes, shape.rotary_dim // 2 - h - w, h) if order == "chunked" else 1
 
 
 Kernel = tuple[Constant, ...]  # its name, and the values of its constexpr arguments

@@ -8,7 +8,7 @@ q's blocks first, then k's.
 Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
 
 * ``STRIDE_UNIT``: all strides are multiples of it and are passed divided by it, so that CUDA can use wide accesses.
-* ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates.
+* ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates, of one axis.
 * ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``).
   Here each lane's address is selected, not what is loaded. By default a token has one position.
 """
@@ -70,16 +70,15 @@ def _cos_sin(cache_ptr, position, position_h, position_w, cache_rows, cache_stri
     if BLOCK_T > 1:
         row = row[:, None]
     lane = tl.arange(0, HALF_LANES)[None, :]
-    if ORDER == "":
-        address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
-    else:
+    if ORDER != "":
         row_h = row_offset(position_h, cache_rows, cache_stride)
         row_w = row_offset(position_w, cache_rows, cache_stride)
         if BLOCK_T > 1:
             row_h = row_h[:, None]
             row_w = row_w[:, None]
         h, w = shares(lane, HALF, ORDER, H_PAIRS, W_PAIRS)
-        address = cache_ptr + lane + tl.where(h == 1, row_h, tl.where(w == 1, row_w, row))
+        row = tl.where(h == 1, row_h, tl.where(w == 1, row_w, row))
+    address = tl.max_contiguous(cache_ptr + row + lane, (1, VECTOR))
     address = address[:, None, :] + tl.zeros((1, BLOCK_H, 1), tl.int32)
     mask = (lane < HALF)[:, None, :]
     cos = tl.load(address, mask=mask, other=0.0).to(tl.float32)

@@ -16,9 +16,11 @@ import pathlib, sys, zipfile
 WANTED = (
     "flashinfer/data/include/",
     "liger_kernel/ops/rope.py",
+    "liger_kernel/ops/qwen2vl_mrope.py",
     "vllm_ascend/ops/triton/rope.py",
     "vllm/model_executor/layers/rotary_embedding/base.py",
     "vllm/model_executor/layers/rotary_embedding/common.py",
+    "vllm/model_executor/layers/rotary_embedding/mrope.py",
 )
 for wheel in pathlib.Path(sys.argv[1]).glob("*.whl"):
     with zipfile.ZipFile(wheel) as archive:

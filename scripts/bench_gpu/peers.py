@@ -9,8 +9,7 @@ import ast
 import importlib.util
 import sys
 import types
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,9 @@ import torch
 import triton
 import triton.language as tl
 
+from scripts.bench_gpu.measuring import Case, Work
+
 PEERS = Path(".peers")
-Work = Callable[[], tuple[torch.Tensor, torch.Tensor]]
-
-
-@dataclass
-class Case:
-    """One rotation. ``query`` and ``key`` are ``[num_tokens, heads * head_size]`` views of one tensor."""
-
-    positions: torch.Tensor
-    query: torch.Tensor
-    key: torch.Tensor
-    cos_sin_cache: torch.Tensor
-    head_size: int
-    rotary_dim: int
-    is_neox_style: bool
-
-    def heads(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.unflatten(-1, (-1, self.head_size))
 
 
 def flashinfer() -> Callable[[Case], Work | None]:
@@ -84,20 +68,65 @@ def liger() -> Callable[[Case], Work | None]:
     return peer
 
 
+def liger_multimodal() -> Callable[[Case], Work | None]:
+    """As ``liger``, for three positions a token: chunked sections."""
+    module = _module("liger_mrope", PEERS / "liger_kernel/ops/qwen2vl_mrope.py")
+
+    def peer(case: Case) -> Work | None:
+        chunked = case.shape.axes == "".join(sorted(case.shape.axes, key="thw".index))
+        if not (case.is_neox_style and case.rotary_dim == case.head_size and chunked):
+            return None
+        half = case.rotary_dim // 2
+        rows = case.cos_sin_cache[case.positions]
+        cos, sin = (t[..., :half].repeat(1, 1, 2)[:, None] for t in rows.split(half, -1))
+
+        def work() -> tuple[torch.Tensor, torch.Tensor]:
+            q, k = (case.heads(t)[None].transpose(1, 2) for t in (case.query, case.key))
+            q, k, _, _ = module.qwen2vl_mrope_forward(q, k, cos, sin, case.shape.section)
+            return tuple(t.transpose(1, 2)[0].flatten(-2) for t in (q, k))
+
+        return work
+
+    return peer
+
+
+def vllm_multimodal() -> Callable[[Case], Work | None]:
+    """vLLM 0.32's ``triton_mrope`` in place, as its op calls it: cosines and sines are gathered and copied first."""
+    package = "vllm.model_executor.layers.rotary_embedding"
+    _answer(
+        {
+            "vllm.platforms": {"current_platform": types.SimpleNamespace(is_rocm=lambda: False)},
+            "vllm.triton_utils": {"tl": tl, "triton": triton},
+            "vllm.utils.torch_utils": {"direct_register_custom_op": lambda **op: None},
+            f"{package}.base": {"RotaryEmbeddingBase": object},
+            f"{package}.yarn_scaling_rope": {"YaRNScalingRotaryEmbedding": object, "yarn_get_mscale": None},
+        }
+    )
+    module = _module(f"{package}.mrope", PEERS / f"{package.replace('.', '/')}/mrope.py")
+
+    def peer(case: Case) -> Work | None:
+        interleaved = case.shape.axes[:3] == "thw"
+        assert case.shape.section
+
+        def work() -> tuple[torch.Tensor, torch.Tensor]:
+            numbers = case.head_size, case.rotary_dim, *case.shape.section, interleaved, case.is_neox_style
+            module._mrope_apply(case.positions, case.query, case.key, case.cos_sin_cache, *numbers)
+            return case.query, case.key
+
+        return work
+
+    return peer
+
+
 def vllm_ascend() -> Callable[[Case], Work | None]:
     """Its Triton kernel of 0.23.0, one program a multiprocessor as it starts one a core; it copies strided q and k."""
     processors = torch.cuda.get_device_properties(0).multi_processor_count
-    answers = {
-        "vllm": {},
-        "vllm.triton_utils": {"tl": tl, "triton": triton},
-        "vllm_ascend": {},
-        "vllm_ascend.ops": {},
-        "vllm_ascend.ops.triton": {},
-        "vllm_ascend.ops.triton.triton_utils": {"get_vectorcore_num": lambda: processors},
-    }
-    for name, attributes in answers.items():
-        sys.modules[name] = types.ModuleType(name)
-        vars(sys.modules[name]).update(attributes)
+    _answer(
+        {
+            "vllm.triton_utils": {"tl": tl, "triton": triton},
+            "vllm_ascend.ops.triton.triton_utils": {"get_vectorcore_num": lambda: processors},
+        }
+    )
     module = _module("vllm_ascend_rope", PEERS / "vllm_ascend/ops/triton/rope.py")
 
     def peer(case: Case) -> Work | None:
@@ -135,6 +164,16 @@ def vllm_native(compiled: bool) -> Callable[[Case], Work | None]:
         )  # fmt: skip
 
     return peer
+
+
+def _answer(modules: Mapping[str, Mapping[str, Any]]) -> None:
+    """Stands in for those modules, and for the packages that they are in."""
+    for name, attributes in modules.items():
+        parts = name.split(".")
+        for count in range(1, len(parts) + 1):
+            package = ".".join(parts[:count])
+            sys.modules.setdefault(package, types.ModuleType(package))
+        vars(sys.modules[name]).update(attributes)
 
 
 def _module(name: str, path: Path) -> types.ModuleType:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.bench_gpu import report
+from scripts.bench_gpu import multimodal, report
 from tests.conftest import ROOT
 
 STORED = ROOT / "scripts" / "bench_gpu" / "results.json"
@@ -45,6 +45,16 @@ def test_the_readme_says_that_the_kernel_was_always_faster_if_it_was() -> None:
     ]
     said = FASTER in (ROOT / "scripts" / "bench_gpu" / "README.md").read_text()
     assert said == (not slower), slower
+
+
+def test_the_table_of_three_positions_a_token_is_that_of_the_stored_run() -> None:
+    results = json.loads(STORED.with_name("multimodal.json").read_text())
+    readme = "scripts/bench_gpu/README.md"
+    assert table(readme, "| model | tokens |") == multimodal.table(results)[2:]
+    found = multimodal.comparisons(results)
+    text = (ROOT / readme).read_text()
+    assert (f"faster than both in every one of the {len(found)} comparisons" in text) == (found[0][0] > 1), found[0]
+    assert f"the closest is {found[0][0]:.2f} ({found[0][1]})" in text
 
 
 @pytest.mark.parametrize(("relative_error", "marked"), [(0.0, False), (0.003, False), (0.7, True), (1.4, True)])
