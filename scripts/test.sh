@@ -46,7 +46,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/kernels/test_{kernel,shortcuts}.py tests/rotation tests/trust)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore tests/figures/test_clock.py)
+not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -90,7 +90,7 @@ ascend_lane() {
     on_host_cann 910B3 "stack-$version" tests/patching/test_ray_workers.py
   done
   # The clock, over our kernel, the seed's and upstream's.
-  on_host_cann 910B3 ascend tests/figures/test_clock.py
+  on_host_cann 910B3 ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py
 }
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv

@@ -11,7 +11,8 @@ CACHE_ROWS = 4096
 
 
 class Case(NamedTuple):
-    """A rotation of q and k in bf16, the cache too; strided tensors are slices of one qkv."""
+    """A rotation of q and k in bf16, the cache too; strided tensors are slices of one qkv. With ``axes``, each pair of
+    lanes turns by one of three positions (``rope_patch/kernels/axes.py``)."""
 
     name: str
     num_heads: int
@@ -20,6 +21,7 @@ class Case(NamedTuple):
     rotary_dim: int
     is_neox_style: bool
     strided: bool = True
+    axes: str = ""
 
     @property
     def row(self) -> int:
@@ -30,7 +32,7 @@ class Case(NamedTuple):
         """What any kernel must move: q and k in and out, whole heads into fresh outputs; cos and sin, positions."""
         width = self.head_size if self.strided and num_tokens > 1 else self.rotary_dim
         heads = (self.num_heads + self.num_kv_heads) * width * ITEM * 2
-        return num_tokens * (heads + self.rotary_dim * ITEM + 8)
+        return num_tokens * (heads + self.rotary_dim * ITEM + 8 * (3 if self.axes else 1))
 
     def copied_bytes(self, num_tokens: int) -> tuple[int, ...]:
         """Of the tensors that upstream and the seed make contiguous; one token's slice is contiguous already."""
@@ -65,17 +67,19 @@ def cache(rotary_dim: int) -> np.ndarray:
     return made
 
 
-def positions(num_tokens: int) -> np.ndarray:
-    made = zeros(num_tokens, dtype=np.int64)
-    made[:] = np.random.default_rng(2).integers(0, CACHE_ROWS, num_tokens)
+def positions(case: Case, num_tokens: int) -> np.ndarray:
+    made = zeros(*([3, num_tokens] if case.axes else [num_tokens]), dtype=np.int64)
+    made[:] = np.random.default_rng(2).integers(0, CACHE_ROWS, made.shape)
     return made
 
 
 def rotated(case: Case, x: np.ndarray, at: np.ndarray) -> np.ndarray:
     """``x``, [tokens, heads, head_size], at those positions, in double precision."""
     half = case.rotary_dim // 2
-    angles = wide(cache(case.rotary_dim)[at])[:, None]
-    cos, sin = angles[..., :half], angles[..., half:]
+    angles = wide(cache(case.rotary_dim)[at])
+    if case.axes:  # [3, tokens, lanes]: each pair of lanes is of one axis
+        angles = angles[list(map("thw".index, 2 * case.axes)), :, range(2 * half)].T
+    cos, sin = angles[:, None, :half], angles[:, None, half:]
     step = (
         (slice(0, half), slice(half, 2 * half))
         if case.is_neox_style

@@ -57,7 +57,7 @@ def execute(launch: Launch) -> tuple[programs.Executed, Results]:
     executed = programs.execute(launch.kernel, launch.arguments(data), launch.alike)
     wrong = lanes = 0
     for before, after in zip(data.before, (data.q_out, data.k_out), strict=True):
-        exact = cases.rotated(launch.case, cases.wide(before), data.positions[tokens])
+        exact = cases.rotated(launch.case, cases.wide(before), data.positions[..., tokens])
         got = cases.wide(after[tokens]).reshape(exact.shape)
         wrong += int((~(np.abs(got - exact) <= np.abs(exact) * 2.0**-8 + launch.bound)).sum())
         lanes += exact.size
@@ -79,7 +79,7 @@ def _tensors(launch: Launch, tokens: Sequence[int]) -> Tensors:
         x[tokens] = cases.narrow(random.standard_normal((len(tokens), x.shape[1]), np.float32))
     before = tuple(x[tokens].reshape(len(tokens), -1, case.head_size).copy() for x in (q, k))
     outputs = [cases.zeros(*x.shape) for x in (q, k)] if launch.fresh else [q, k]
-    return Tensors(q, k, *outputs, cases.positions(number), cases.cache(case.rotary_dim), before)
+    return Tensors(q, k, *outputs, cases.positions(case, number), cases.cache(case.rotary_dim), before)
 
 
 def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
@@ -89,13 +89,15 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     rows, shape = _rows(case), shape_of(case, fresh)
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    types = {name: _kind(name) for name in front_end.arguments(kernel_of(plan), values)}
+    types = {name: kind(name) for name in front_end.arguments(kernel_of(plan), values)}
+    if case.axes:
+        types["axis_stride"] = "i32"
     if plan.in_words:
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
     words = 2 if plan.in_words else 1  # elements in what the kernel counts strides in
     strides = [stride // words for stride in (rows[0], case.head_size, rows[1], case.head_size)]
     count, each = plan.grid(num_tokens, device)
-    numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, *strides)
+    numbers = (num_tokens, each, cases.CACHE_ROWS, case.rotary_dim, *strides, *([num_tokens] if case.axes else []))
 
     def tokens(program: int) -> Sequence[int]:
         begin, end = program * each, (program + 1) * each
@@ -123,6 +125,7 @@ def shape_of(case: Case, fresh: bool) -> PlanShape:
         cache_itemsize=ITEM,
         fresh=fresh,
         words="" if case.is_neox_style else "bf16 words",
+        axes=case.axes,
     )
 
 
@@ -150,7 +153,7 @@ def theirs(case: Case, num_tokens: int, chip: chips.Chip, text: str) -> Launch:
     else:
         blocks = {"pad_n_qh": 1 << (heads - 1).bit_length(), "pad_n_kh": 1 << (kv_heads - 1).bit_length()}
         values |= blocks | {"BLOCK_SIZE": max(blocks.values())}
-    types = {name: _kind(name) for name in kernel.arg_names if name not in values}
+    types = {name: kind(name) for name in kernel.arg_names if name not in values}
     count = min(num_tokens, chip.vector_cores)
 
     def arguments(data: Tensors) -> list[np.ndarray | int]:
@@ -170,7 +173,8 @@ def theirs(case: Case, num_tokens: int, chip: chips.Chip, text: str) -> Launch:
     )  # fmt: skip
 
 
-def _kind(name: str) -> str:
+def kind(name: str) -> str:
+    """Its type, as Triton writes it."""
     pointers = {"positions_ptr": "*i64", "pos_ptr": "*i64", "cos": "*bf16", "sin": "*bf16"}
     return pointers.get(name, "*bf16" if name.endswith("_ptr") else "i32")
 

@@ -17,6 +17,23 @@ def readme_rows(results: dict[str, Any]) -> list[str]:
     return [_row(name, {row["tokens"]: row for row in rows}) for name, rows in results["cases"].items()]
 
 
+def multimodal_rows(results: dict[str, Any]) -> list[str]:
+    """One line a model, below the table's head: at each number of tokens three positions, in parts of one position's
+    time where those are many; and vLLM's with what comes before."""
+    lines = []
+    for name, rows in results["cases"].items():
+        model, shape = name.split(" ", 1)
+        at = {found["tokens"]: found for found in rows}
+        ours = [f"{found['three positions']['us']:.3g}" for found in rows]
+        more = at[8192]["three positions"]["us"] / at[8192]["one position"]["us"]
+        upstream = [
+            f"{found['vLLM']['us'] + found['vLLM']['before_us']:.3g}" for found in rows if "us" in found.get("vLLM", {})
+        ]
+        said = ", ".join(upstream) or ("does not run" if "vLLM" in rows[0] else "has none")
+        lines.append(f"| {shape} ({model}) | {' | '.join(ours)} | {more:.2f} | {said} |")
+    return lines
+
+
 def _row(name: str, at: dict[int, dict[str, Any]]) -> str:
     model, shape = name.split(" ", 1)
     words = shape.split(" ")

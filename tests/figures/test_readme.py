@@ -74,3 +74,11 @@ def test_the_small_table_is_that_of_both_stored_runs() -> None:
     from scripts import figures
 
     assert table("README.md", "| query/kv heads, rotary dim |") == figures.rows()
+
+
+def test_the_modelled_table_of_three_positions_is_that_of_the_stored_run() -> None:
+    from scripts.model_ascend.report import multimodal_rows
+
+    rows = multimodal_rows(json.loads((ROOT / "scripts" / "model_ascend" / "multimodal.json").read_text()))
+    head = "| query/key heads, head size, rotary dim | 1 token | 64 | 512 | 8,192 | in parts"
+    assert table("scripts/model_ascend/README.md", head) == rows

@@ -3,6 +3,8 @@
 The reference here is written from vLLM's sections by itself: it knows nothing of the strings that the package uses.
 """
 
+from typing import Any
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the kernel's tests need torch")
@@ -15,7 +17,7 @@ from rope_patch.kernels.axes import ORDERS, order_of  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from rope_patch.rotation.axes import axes_of  # noqa: E402
-from tests.kernels.test_kernel import DTYPES, check  # noqa: E402
+from tests.kernels.test_kernel import PASSING_LANES, check, options  # noqa: E402
 from tests.rotations import DEVICE, Rotation, rotation  # noqa: E402
 
 # heads, key heads, head size, rotary dim, NeoX, order, sections of t, h and w
@@ -47,31 +49,24 @@ def sections(draw: st.DrawFn) -> tuple[str, int, int, int]:
     return order, draw(st.integers(0 if h + w else 1, 14)), h, w
 
 
-def rotated_by(section: tuple[str, int, int, int], **options: object) -> Rotation:
+def rotated_by(section: tuple[str, int, int, int], **chosen: Any) -> Rotation:
     order, t, h, w = section
     rotary_dim = 2 * (t + h + w)
     axes = axes_of((t, h, w), order, rotary_dim)
     assert axes == "".join("thw"[axis_of(lane, t + h + w, order, t, h, w)] for lane in range(t + h + w))
-    rest, tokens, heads, kv_heads = (options.pop(name) for name in ("rest", "tokens", "heads", "kv_heads"))
-    return rotation(tokens, heads, kv_heads, rotary_dim + rest, rotary_dim, axes=axes, **options)
+    rest, tokens, heads, kv_heads = (chosen.pop(name) for name in ("rest", "tokens", "heads", "kv_heads"))
+    return rotation(tokens, heads, kv_heads, rotary_dim + rest, rotary_dim, axes=axes, **chosen)
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Rotation:
-    dtype = draw(st.sampled_from(DTYPES))
     return rotated_by(
         draw(sections()),
-        rest=draw(st.one_of(st.just(0), st.integers(1, 33))),
+        rest=draw(PASSING_LANES),
         tokens=draw(st.integers(1, 40)),
         heads=draw(st.integers(1, 6)),
         kv_heads=draw(st.integers(0, 3)),
-        is_neox_style=draw(st.booleans()),
-        dtype=dtype,
-        cache_dtype=draw(st.sampled_from((dtype, torch.float32))),
-        positions_dtype=draw(st.sampled_from((torch.int32, torch.int64))),
-        strided=draw(st.booleans()),
-        max_position=draw(st.integers(1, 200)),
-        seed=draw(st.integers(0, 2**16)),
+        **draw(options()),
     )
 
 
