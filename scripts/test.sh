@@ -44,7 +44,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
     ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q --durations 3 "${two[@]}" "$@" || true
 }
 
-kernel=(tests/kernels/test_{kernel,shortcuts}.py tests/rotation tests/trust)
+kernel=(tests/kernels/test_{kernel,axes,shortcuts}.py tests/rotation tests/trust)
 two=(-n 2 --dist worksteal)
 not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
 
@@ -67,10 +67,8 @@ ascend_lane() {
   for name in floor newest; do
     stage "$name environment" "${name}_environment" && pytest $name "${two[@]}" "${not_here[@]}"
   done
-  stage "ascend environment" ascend_environment || return
-  # Triton-Ascend's interpreter, which runs the variant of the kernel that ships.
-  pytest ascend "${two[@]}" "${kernel[@]}" tests/kernels/test_addresses.py
   [ -z "$fast" ] || return 0
+  stage "ascend environment" ascend_environment || return
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   # Their kernels are read by what follows.
@@ -79,8 +77,8 @@ ascend_lane() {
   on_host_cann 910B3 ascend tests/host_cann tests/vector_core
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
-  # Another chip differs in its number of cores and its architecture's name: plans, lowered kernels and the op.
-  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py tests/rotation/test_op.py
+  # Another chip differs in its number of cores and its architecture's name: plans and lowered kernels.
+  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py
   # The real vLLM and vllm-ascend of each release that is in use.
   for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
     on_host_cann 910B3 "stack-$version" tests/ascend_stack

@@ -23,11 +23,12 @@ import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its abs
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
-MODELS = ("llama3", "glm4", "phi3", "qwen3")
-# Each mode's models and dtypes. For every model a graph holds one op for a rotation, so few models are compiled.
+MODELS = ("llama3", "glm4", "qwen3")
+# Each mode's models and dtypes; more models generate in vllm-ascend's engine (tests/ascend_stack). For every model a
+# graph holds one op for a rotation, so one is compiled.
 CASES = {
-    "eager": [*((model, "float32") for model in MODELS), ("llama3", "bfloat16"), ("glm4", "bfloat16")],
-    "compiled": [("llama3", "float32"), ("phi3", "float32"), ("llama3", "bfloat16")],
+    "eager": [*((model, "float32") for model in MODELS), ("glm4", "bfloat16")],
+    "compiled": [("llama3", "float32"), ("llama3", "bfloat16")],
 }
 ALL = [(mode, *case) for mode, cases in CASES.items() for case in cases]
 
@@ -195,7 +196,7 @@ def test_the_models_have_the_rotary_classes_that_they_stand_for(eager: Results) 
         model: " ".join(eager[model, "float32"]["plain"]["worker"]["status"]["signatures"]) for model in MODELS
     }
     assert "gpt-j float32 heads 4/2 head_size 64 rotary_dim 32" in signatures["glm4"]
-    assert "head_size 96 rotary_dim 96" in signatures["phi3"]
+    assert "head_size 64 rotary_dim 64" in signatures["qwen3"]
 
 
 SETTINGS = {
