@@ -8,8 +8,8 @@ w for each pair, such as "tthhhwww". The kernels know three orders of them:
 * ``"interleaved"``: t, h and w in turns; where h or w is used up, and at the end, t (Qwen3-VL);
 * ``"alternating"``: h and w in turns, then t (ERNIE-4.5-VL).
 
-The rows are selected in fp32, once for a tile of tokens, before the heads are touched. The selection follows from
-constexpr numbers, so it reads no memory.
+The rows are selected in fp32, once for a tile of tokens, before the heads are touched: by their bits, so that what a
+pair of lanes does not take may be infinite or NaN. The selection follows from constexpr numbers, so it reads no memory.
 """
 
 import functools
@@ -73,6 +73,15 @@ def shares(lane, HALF: tl.constexpr, ORDER: tl.constexpr, H_PAIRS: tl.constexpr,
 
 
 @triton.jit
+def _selected(t_bits, of_t, h_bits, of_h, w_bits, of_w):
+    """Each lane's fp32 is that of the axis whose mask has all bits set there; the other masks have none."""
+    t = of_t.to(tl.int32, bitcast=True) & t_bits
+    h = of_h.to(tl.int32, bitcast=True) & h_bits
+    w = of_w.to(tl.int32, bitcast=True) & w_bits
+    return (t | h | w).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def angles_of(positions_ptr, axis_stride, cache_ptr, token0, tokens_left, cache_rows, cache_stride,
               HALF: tl.constexpr, BLOCK_T: tl.constexpr, WIDE_ROWS: tl.constexpr, ORDER: tl.constexpr,
               H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
@@ -89,9 +98,9 @@ def angles_of(positions_ptr, axis_stride, cache_ptr, token0, tokens_left, cache_
         cos_h, sin_h = cos_sin_of(cache_ptr, of_height, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
         cos_w, sin_w = cos_sin_of(cache_ptr, of_width, cache_rows, cache_stride, HALF, BLOCK_T, WIDE_ROWS)
         h, w = shares(tl.arange(0, HALF), HALF, ORDER, H_PAIRS, W_PAIRS)
-        t = (1 - h - w).to(tl.float32)[None, None, :]
-        h = h.to(tl.float32)[None, None, :]
-        w = w.to(tl.float32)[None, None, :]
-        cos = t * cos + h * cos_h + w * cos_w
-        sin = t * sin + h * sin_h + w * sin_w
+        t_bits = (h + w - 1)[None, None, :]
+        h_bits = (-h)[None, None, :]
+        w_bits = (-w)[None, None, :]
+        cos = _selected(t_bits, cos, h_bits, cos_h, w_bits, cos_w)
+        sin = _selected(t_bits, sin, h_bits, sin_h, w_bits, sin_w)
     return cos, sin

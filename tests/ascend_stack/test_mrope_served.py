@@ -1,45 +1,40 @@
 """Tokens with three positions on the released stacks: who serves which model, and that the result is right.
 
 The class that the platform selects is called through the method that it is bound to, on ``npu:0``. Witnesses are vLLM's
-own ``forward_native`` of that release, in float32, and a reference written here from the models' papers. The engine's
-fusion of split, norm and rotation asks for vllm-ascend's class: instances must stay of it.
+own ``forward_native`` of that release, in float32, and Hugging Face's rotary code (``hugging_face.py``).
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.
 """
 
-import importlib
-from typing import Any, NamedTuple
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack import hugging_face
+from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
+from tests.ascend_stack.multimodal import MODELS, NUM_TOKENS, Model, build, in_vllm, inputs
+from tests.conftest import ROOT, clean_environment
 
 pytestmark = needs_stack
-NUM_TOKENS, HEADS, KV_HEADS = 5, 4, 2
 
-
-class Model(NamedTuple):
-    head_size: int
-    rotary_dim: int
-    is_neox_style: bool
-    section: list[int]
-    interleaved: bool = False
-    ernie: bool = False
-
-
-MODELS = {
-    "GLM-4.1V": Model(128, 64, False, [8, 12, 12]),
-    "GLM-4.5V": Model(128, 64, True, [8, 12, 12]),
-    "GLM-OCR": Model(128, 128, False, [16, 24, 24]),
-    "Qwen2.5-VL": Model(128, 128, True, [16, 24, 24]),
-    "Qwen3-VL": Model(128, 128, True, [24, 20, 20], interleaved=True),
-    "Qwen3.5": Model(256, 64, True, [11, 11, 10], interleaved=True),
-    "ERNIE-4.5-VL": Model(128, 128, False, [22, 22, 20], ernie=True),
+# Who serves, by policy: npu_mrope where it is right, natively what never dispatches, and our kernel all else.
+VENDOR, NATIVE = {"Qwen2-VL", "Qwen2.5-VL", "PaddleOCR-VL"}, {"openPangu-VL"}
+# Models that a release's vLLM does not have.
+ABSENT = {
+    "0.11.0": {"GLM-OCR", "Qwen3.5", "PaddleOCR-VL", "openPangu-VL"},
+    "0.13.0": {"GLM-OCR", "Qwen3.5", "openPangu-VL"},
 }
-LEFT_TO_VENDOR = {"Qwen2.5-VL"}
-# Their kernels differ from others' by a constant; they cost compiles, so the newest release is the one that is asked.
-NEWEST_ONLY = {"GLM-4.5V": "0.23.0", "Qwen3.5": "0.23.0"}
-CALLS = [(name, 3) for name in MODELS] + [("GLM-4.1V", 1), ("Qwen2.5-VL", 1)]
+# Models that transformers before 5 does not have: the newer one of the vllm environment is asked for them.
+NEWER_TRANSFORMERS = {"GLM-OCR", "Qwen3.5", "PaddleOCR-VL", "ERNIE-4.5-VL"}
+NO_TRANSFORMERS = {"openPangu-VL"}
+CALLS = [(name, request) for name in MODELS for request in ("image", "text")]
+CALLS += [(name, "draft") for name in ("GLM-4.1V", "Qwen2.5-VL", "Qwen3-VL", "ERNIE-4.5-VL")]
+NEWEST_ONLY = {("Qwen3-VL", "draft"), ("ERNIE-4.5-VL", "draft")}  # for one position a token their kernels are others
 
 
 @pytest.fixture(scope="module")
@@ -49,54 +44,24 @@ def stack() -> Stack:
     return start()
 
 
-def build(stack: Stack, model: Model) -> Any:
-    if not model.ernie:
-        parameters = {"mrope_section": model.section, "mrope_interleaved": model.interleaved}
-        numbers = model.head_size, model.rotary_dim
-        return stack.build("default", *numbers, is_neox_style=model.is_neox_style, **parameters)
-    from vllm.config import set_current_vllm_config
-
-    module = importlib.import_module("vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope")
-    with set_current_vllm_config(stack.config):
-        return module.Ernie4_5_VLRotaryEmbedding(
-            model.head_size, model.rotary_dim, 128, 10000.0, model.is_neox_style, stack.torch.bfloat16,
-            mrope_section=model.section,
-        ).to("npu:0")  # fmt: skip
+@pytest.fixture(scope="module")
+def of_installed(stack: Stack) -> hugging_face.Answers:
+    return hugging_face.answers()
 
 
-def inputs(stack: Stack, model: Model, rows: int) -> tuple[Any, Any, Any]:
-    torch = stack.torch
-    generator = torch.Generator().manual_seed(0)
-    positions = torch.randperm(128, generator=generator)[: 3 * NUM_TOKENS].view(3, NUM_TOKENS)
-    heads = (
-        torch.randn(NUM_TOKENS, number * model.head_size, generator=generator).bfloat16()
-        for number in (HEADS, KV_HEADS)
-    )
-    return positions[0] if rows == 1 else positions, *heads
-
-
-def axis_of(model: Model, pair: int) -> int:
-    """The axis by whose position a pair of lanes turns."""
-    first, second, third = model.section
-    if model.ernie:
-        return pair % 2 + 1 if pair < first + second else 0
-    if model.interleaved:
-        return pair % 3 if pair < 3 * (0, second, third)[pair % 3] else 0
-    return 0 if pair < first else 1 if pair < first + second else 2
-
-
-def expected(stack: Stack, model: Model, embedding: Any, positions: Any, x: Any) -> Any:
-    """In float64, pair by pair."""
-    half = model.rotary_dim // 2
-    rows = embedding.cos_sin_cache.cpu().double()[positions if positions.dim() == 2 else positions.expand(3, -1)]
-    x, out = (x.double().view(NUM_TOKENS, -1, model.head_size).clone() for _ in range(2))
-    for pair in range(half):
-        axis = axis_of(model, pair)
-        cos, sin = rows[axis, :, pair, None], rows[axis, :, half + pair, None]
-        first, second = (pair, half + pair) if model.is_neox_style else (2 * pair, 2 * pair + 1)
-        out[..., first] = x[..., first] * cos - x[..., second] * sin
-        out[..., second] = x[..., second] * cos + x[..., first] * sin
-    return out.flatten(1)
+@pytest.fixture(scope="module")
+def of_newer(stack: Stack, request: pytest.FixtureRequest) -> hugging_face.Answers:
+    """Asked once for all releases: its answers stay in pytest's cache until its code, or ours, changes."""
+    environment = ROOT / ".venvs" / "vllm"
+    (installed,) = environment.glob("lib/python3*/site-packages/transformers-*.dist-info")
+    code = [Path(hugging_face.__file__), ROOT / "tests" / "ascend_stack" / "multimodal.py"]
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in code)).hexdigest()[:8]
+    path = request.config.cache.mkdir("hugging_face") / f"{installed.stem}-{key}.pt"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            command = [environment / "bin" / "python", "-m", "tests.ascend_stack.hugging_face", path]
+            subprocess.run(command, cwd=ROOT, env=clean_environment(), check=True)
+    return stack.torch.load(path)
 
 
 def call(stack: Stack, embedding: Any, positions: Any, query: Any, key: Any) -> list[Any]:
@@ -108,104 +73,126 @@ def call(stack: Stack, embedding: Any, positions: Any, query: Any, key: Any) -> 
     return [x.cpu() for x in rotated]
 
 
-def close(stack: Stack, actual: Any, wanted: Any) -> None:
+def of_vllm(stack: Stack, model: Model, positions: Any, query: Any, key: Any) -> Any:
+    """By vLLM's PyTorch code, in float32 on the host, with the embedding's cosines as they are."""
+    embedding = build(stack, model)
+    embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().float()
+    cls = type(embedding)
+    forward = cls.forward if model.kind == "openpangu" else cls.forward_native
+    return forward(embedding, positions, query.float(), key.float())
+
+
+def close(stack: Stack, actual: Any, wanted: Any, bits: int = 8) -> None:
     """One rounding to bf16, of results about as large as what is rotated."""
-    stack.torch.testing.assert_close(actual.double(), wanted.double(), atol=2**-8, rtol=2**-8)
+    stack.torch.testing.assert_close(actual.float(), wanted.float(), atol=2**-bits, rtol=2**-bits)
 
 
-@pytest.mark.parametrize(("name", "rows"), CALLS, ids=lambda value: {3: "three positions", 1: "one"}.get(value, value))
-def test_the_selected_class_rotates_rightly_and_the_counters_say_who_served(stack: Stack, name: str, rows: int) -> None:
+@pytest.fixture
+def vendor_calls(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The rotary modes that ``npu_mrope`` was called with."""
+    import torch_npu
+
+    seen: list[str] = []
+    right = torch_npu.npu_mrope
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        seen.append(named["rotary_mode"])
+        return right(*arguments, **named)
+
+    monkeypatch.setattr(torch_npu, "npu_mrope", watched)
+    return seen
+
+
+def exists(stack: Stack, name: str) -> bool:
+    assert in_vllm(name) == (name not in ABSENT.get(stack.version, ())), f"{name}: ABSENT is not as recorded"
+    return in_vllm(name)
+
+
+@pytest.mark.parametrize(("name", "request_"), CALLS, ids=lambda value: value)
+def test_the_selected_class_rotates_as_vllm_and_hugging_face_do(
+    stack: Stack,
+    of_installed: hugging_face.Answers,
+    of_newer: hugging_face.Answers,
+    vendor_calls: list[str],
+    name: str,
+    request_: str,
+) -> None:
     import rope_patch
-    from rope_patch.patching.targets.ascend_mrope import LEFT_TO_VENDOR as REASON
+    from rope_patch.patching.targets.ascend_mrope import LEFT_TO_VENDOR
     from rope_patch.reporting import ledger
 
-    if NEWEST_ONLY.get(name, stack.version) != stack.version:
+    if not exists(stack, name):
+        pytest.skip(f"the vLLM of {stack.version} has no {name}")
+    if (name, request_) in NEWEST_ONLY and stack.version != "0.23.0":
         pytest.skip("the newest release is asked")
     model = MODELS[name]
     embedding = build(stack, model)
     kind = stack.rotary_embedding.AscendMRotaryEmbedding
-    assert isinstance(embedding, kind) != model.ernie, "vllm-ascend's fusion asks for this class"
-    assert embedding._forward_method.__name__ == "forward_oot"
-    positions, query, key = inputs(stack, model, rows)
+    assert isinstance(embedding, kind) == (model.kind not in ("ernie", "openpangu")), "what vllm-ascend registers"
+    positions, query, key = inputs(stack.torch, model, request_)
     ledger.reset()
     rotated = call(stack, embedding, positions, query, key)
-    if name in LEFT_TO_VENDOR:
-        assert not ledger.calls()
-        assert ledger.fallbacks() == {REASON: 1}
-    else:
-        assert ledger.calls() == {"eager": 1}, rope_patch.status()
-    native = type(embedding).forward_native
-    embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().float()
-    of_vllm = native(embedding, positions, query.float(), key.float())
-    for after, before, theirs in zip(rotated, (query, key), of_vllm, strict=True):
-        close(stack, after, expected(stack, model, embedding, positions, before))
-        close(stack, after, theirs)
+    served = ["ours"] * ledger.calls()["eager"] + ["npu_mrope"] * len(vendor_calls)
+    assert served == ([] if name in NATIVE else ["npu_mrope"] if name in VENDOR else ["ours"]), rope_patch.status()
+    assert ledger.fallbacks() == ({LEFT_TO_VENDOR: 1} if name in VENDOR else {})
+    for actual, wanted in zip(rotated, of_vllm(stack, model, positions, query, key), strict=True):
+        close(stack, actual, wanted, bits=6 if name in NATIVE else 8)  # operators of PyTorch round at each step
+    answer = name, "text" if request_ == "draft" else request_
+    assert (answer in of_newer) == (name not in NO_TRANSFORMERS), "NO_TRANSFORMERS is not as recorded"
+    assert (answer in of_installed) == (name not in NO_TRANSFORMERS | NEWER_TRANSFORMERS), "NEWER_TRANSFORMERS is not"
+    for witness in (of_installed, of_newer):
+        for actual, wanted in zip(rotated, witness.get(answer, ()), strict=False):
+            close(stack, actual, wanted, bits=6)  # its cosines are not rounded to bf16
 
 
-def test_three_equal_rows_are_the_text_only_request(stack: Stack) -> None:
-    model = MODELS["GLM-4.1V"]
-    embedding = build(stack, model)
-    positions, query, key = inputs(stack, model, 1)
-    of_text = call(stack, embedding, positions.expand(3, -1).contiguous(), query, key)
-    of_one = call(stack, embedding, positions, query, key)
-    assert all(stack.torch.equal(a, b) for a, b in zip(of_text, of_one, strict=True))
-
-
-def test_without_us_glm_ocr_is_silently_wrong(stack: Stack) -> None:
+def test_without_us_glm_ocr_is_silently_wrong(stack: Stack, vendor_calls: list[str]) -> None:
     """vllm-ascend #12765. Fails where upstream heeds the style: then ``targets/ascend_mrope.py`` has a reason less."""
     import rope_patch
 
     model = MODELS["GLM-OCR"]
-    positions, query, key = inputs(stack, model, 3)
+    tensors = inputs(stack.torch, model, "image")
     rope_patch.disable()
     try:
-        embedding = build(stack, model)
-        rotated = call(stack, embedding, positions, query, key)
+        rotated = call(stack, build(stack, model), *tensors)
     finally:
         rope_patch.enable()
-    wanted = expected(stack, model, embedding, positions, query)
-    off = (rotated[0].double() - wanted).abs().max()
+    assert vendor_calls == ["half"]
+    off = (rotated[0].float() - of_vllm(stack, model, *tensors)[0]).abs().max()
     assert off > 0.5, f"GLM-OCR is right without us now (off by {off}): vllm-ascend #12765 was fixed"
-    as_neox = model._replace(is_neox_style=True)
-    close(stack, rotated[0], expected(stack, as_neox, embedding, positions, query))
+    close(stack, rotated[0], of_vllm(stack, model._replace(is_neox_style=True), *tensors)[0])
 
 
-def test_all_takes_what_the_vendor_serves(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_takes_what_the_vendor_serves(stack: Stack) -> None:
     import rope_patch
     from rope_patch.patching.targets import ascend_mrope
     from rope_patch.reporting import ledger
     from rope_patch.settings import VARIABLE, parse
 
     model = MODELS["Qwen2.5-VL"]
+    tensors = inputs(stack.torch, model, "image")
     rope_patch.disable()
     undo = ascend_mrope.install(stack.rotary_embedding, parse({VARIABLE: "all"}))
     try:
         embedding = build(stack, model)
-        positions, query, key = inputs(stack, model, 3)
         ledger.reset()
-        rotated = call(stack, embedding, positions, query, key)
+        rotated = call(stack, embedding, *tensors)
     finally:
         undo()
         rope_patch.enable()
     assert ledger.calls() == {"eager": 1}
-    close(stack, rotated[0], expected(stack, model, embedding, positions, query))
+    close(stack, rotated[0], of_vllm(stack, model, *tensors)[0])
 
 
 def test_disabled_a_live_instance_is_native_again_and_no_attribute_is_left(stack: Stack) -> None:
     import rope_patch
-    from tests.ascend_stack.harness import is_ours
 
-    embedding = build(stack, MODELS["GLM-4.1V"])
-    ernie = build(stack, MODELS["ERNIE-4.5-VL"])
-    assert is_ours(embedding._forward_method)
-    assert is_ours(ernie._forward_method)
+    live = [build(stack, MODELS[name]) for name in ("GLM-4.1V", "ERNIE-4.5-VL")]
+    assert all(is_ours(embedding._forward_method) for embedding in live)
     rope_patch.disable()
     try:
-        assert not is_ours(embedding._forward_method)
-        assert not is_ours(ernie._forward_method)
-        for cls in (*type(embedding).__mro__, *type(ernie).__mro__):
-            assert not is_ours(vars(cls).get("forward_oot"))
+        for embedding in live:
+            assert not is_ours(embedding._forward_method)
+            assert not [cls for cls in type(embedding).__mro__ if is_ours(vars(cls).get("forward_oot"))]
     finally:
         rope_patch.enable()
-    assert is_ours(embedding._forward_method)
-    assert is_ours(ernie._forward_method)
+    assert all(is_ours(embedding._forward_method) for embedding in live)

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from rope_patch.kernels.buffer_ascend import bytes_of
 from rope_patch.kernels.launch import constants, kernel_of
 from rope_patch.kernels.plan import Device, Plan, Shape
 from rope_patch.kernels.planning import make_plan
@@ -16,17 +17,18 @@ ITEM = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 class Kernel(NamedTuple):
     plan: Plan
+    ub_bytes: int  # of the unified buffer, as the plan predicts
     linalg: str
     row: int  # elements from one token to the next, of q and k as slices of qkv
 
 
-def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16") -> Kernel:
+def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16", axes: str = "") -> Kernel:
     """The kernel for ``num_tokens`` tokens, with q and k as slices of one qkv."""
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size
     item = ITEM[dtype]
     words = "" if shape.is_neox_style or item == 4 else f"{dtype} words"
-    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, words=words)
+    described = Shape(*heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, words=words, axes=axes)
     plan = make_plan(described, num_tokens, DEVICE)
     values: dict[str, Any] = constants(described, plan)
     values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
@@ -34,6 +36,6 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     if plan.in_words:
         kinds |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
     function = kernel_of(plan)
-    names = front_end.arguments(function, values)
+    names = front_end.arguments(function, values) + ["axis_stride"] * bool(axes)
     signature = {name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32") for name in names}
-    return Kernel(plan, front_end.linalg(function, signature, values), row)
+    return Kernel(plan, bytes_of(plan, described, DEVICE), front_end.linalg(function, signature, values), row)
