@@ -24,7 +24,7 @@ from rope_patch.patching.targets import (
     rotary_embedding,
 )
 from tests.ascend_stack.harness import Stack, needs_stack, start
-from tests.ascend_stack.models import LLAMA3
+from tests.ascend_stack.models import LLAMA3, YARN
 
 pytestmark = needs_stack
 
@@ -206,6 +206,24 @@ def test_the_fusion_pass_matches_the_operator_that_we_leave_in_the_graph(stack: 
     assert operator in source, f"{name} matches another operator than {operator}: which must we leave in the graph?"
     head_size = ascend_rotary_class.FUSED
     assert f"layer.head_size != {head_size}" in source, f"{name} no longer is for head_size {head_size} only"
+
+
+def test_yarns_cache_is_made_as_doctor_says(stack: Stack) -> None:
+    from rope_patch.cli import yarn
+
+    (finding,) = yarn.findings()
+    ours = stack.build("yarn", 64, **YARN)
+    ours.truncate = True  # vLLM's default, which releases without the parameter have too
+    as_on_a_gpu = type(ours)._compute_cos_sin_cache(ours).to(ours.cos_sin_cache)
+    differs = not stack.torch.equal(ours.cos_sin_cache, as_on_a_gpu)
+    assert differs == ("set truncate to true" in finding.found), (
+        f"vllm-ascend makes YaRN's cache otherwise now: see rope_patch/cli/yarn.py, which says: {finding.found}"
+    )
+    if "fail" in finding.found:
+        with pytest.raises(TypeError, match="truncate"):
+            stack.build("yarn", 64, **YARN, truncate=True)
+    else:  # 0.11's get_rope passes no truncate on
+        assert stack.torch.equal(stack.build("yarn", 64, **YARN, truncate=True).cos_sin_cache, as_on_a_gpu)
 
 
 def test_the_chip_that_it_was_built_for_is_recorded_where_we_look(stack: Stack) -> None:

@@ -132,3 +132,35 @@ def test_disable_brings_the_identical_originals_back_and_enable_ours(stack: Stac
             rope_patch.enable()
         assert sum(ours()) == 2
     assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (1, 0)
+
+
+def test_with_the_parameters_of_september_2026_upstreams_function_serves_where_they_are_set(stack: Stack) -> None:
+    """A later signature in place of this release's function, below this release's operator."""
+    if not stack.has_triton_path:
+        pytest.skip("the older arrangement")
+    import rope_patch
+    from rope_patch.patching.targets import ascend_rope_kernel
+    from rope_patch.settings import parse
+
+    rope_patch.disable()
+    module = stack.rotary_embedding
+    native = module.rope_forward_triton
+
+    def rope_forward_triton(
+        q: Any, k: Any, cos: Any = None, sin: Any = None, cos_sin_cache: Any = None, positions: Any = None,
+        rope_dim: int = -1, is_neox_style: bool = True, out_dtype: Any = None, q_out: Any = None, k_out: Any = None,
+    ) -> Any:  # fmt: skip
+        return out_dtype, q_out, k_out
+
+    module.rope_forward_triton = rope_forward_triton
+    undo = ascend_rope_kernel.install(module, parse({}))
+    try:
+        embedding = stack.build("default", 128, 64)
+        assert rotate(stack, embedding, Shape("partial", 128, 64, 8, 2), stack.torch.bfloat16) == (1, 0)
+        q = stack.torch.randn(3, 8, 128).bfloat16().npu()
+        given = {"cos_sin_cache": embedding.cos_sin_cache, "positions": stack.torch.arange(3).npu(), "rope_dim": 64}
+        assert module.rope_forward_triton(q, q, **given, out_dtype="fp8", k_out="there") == ("fp8", None, "there")
+    finally:
+        undo()
+        module.rope_forward_triton = native
+        rope_patch.enable()

@@ -18,6 +18,7 @@ from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
 ON, ALL = parse({VARIABLE: "1"}), parse({VARIABLE: "all"})
+OF_SEPTEMBER = ", out_dtype=None, q_out=None, k_out=None"
 
 
 @pytest.fixture(autouse=True)
@@ -25,15 +26,16 @@ def fresh_counts() -> None:
     ledger.reset()
 
 
-def newer() -> ModuleType:
-    """The module as in 0.15 and newer."""
+def newer(parameters: str = "") -> ModuleType:
+    """The module as in 0.15 and newer; the last of ``rope_forward_triton``'s parameters may be added."""
     module = ModuleType("vllm_ascend.ops.rotary_embedding")
-
-    def rope_forward_triton(
-        q: Any, k: Any, cos: Any = None, sin: Any = None, cos_sin_cache: Any = None, positions: Any = None,
-        rope_dim: int = -1, is_neox_style: bool = True,
-    ) -> Any:  # fmt: skip
-        return "upstream", rope_dim
+    exec(
+        f"""def rope_forward_triton(
+        q, k, cos=None, sin=None, cos_sin_cache=None, positions=None, rope_dim=-1, is_neox_style=True{parameters}
+    ):
+        return "upstream", {{name: value for name, value in locals().items() if value is not None}}""",
+        vars(module),
+    )
 
     def rope_forward_oot(case: Rotation) -> Any:  # looks up the global when it is called, as upstream does
         q, k = (t.view(case.positions.numel(), -1, case.head_size) for t in (case.query, case.key))
@@ -42,7 +44,7 @@ def newer() -> ModuleType:
             is_neox_style=case.is_neox_style,
         )  # fmt: skip
 
-    module.rope_forward_triton, module.rope_forward_oot = rope_forward_triton, rope_forward_oot
+    module.rope_forward_oot = rope_forward_oot
     return module
 
 
@@ -95,10 +97,46 @@ def test_in_newer_releases_our_kernel_serves_with_upstreams_contract(rotary_dim:
 def test_in_newer_releases_calls_with_cos_and_sin_or_that_the_kernel_cannot_take_are_upstreams() -> None:
     module, case = newer(), rotation(5, 4, 2, 64, 64)
     ascend_rope_kernel.install(module, ON)
-    assert module.rope_forward_triton(case.query, case.key, "cos", "sin", rope_dim=7) == ("upstream", 7)
+    given = {"q": case.query, "k": case.key, "cos": "cos", "sin": "sin", "rope_dim": 7}
+    assert module.rope_forward_triton(**given) == ("upstream", given | {"is_neox_style": True})
     case.cache = case.cache.half()
     assert module.rope_forward_oot(case)[0] == "upstream"
     assert sum(ledger.fallbacks().values()) == 1
+
+
+def test_parameters_of_september_2026_are_served_at_their_defaults_and_else_are_upstreams_as_given() -> None:
+    module, case = newer(OF_SEPTEMBER), rotation(5, 4, 2, 64, 40)
+    ascend_rope_kernel.install(module, ON)
+    q, k = module.rope_forward_oot(case)
+    assert_rotated(case, case.query, q)
+    assert_rotated(case, case.key, k)
+    given = {"q": q, "k": k, "cos_sin_cache": case.cache, "positions": case.positions, "rope_dim": 40}
+    assert module.rope_forward_triton(**given, out_dtype=None, q_out=None)[0] is q
+    assert ledger.calls() == {"eager": 2}
+    for asked in ({"out_dtype": "fp8"}, {"out_dtype": "fp8", "q_out": "here", "k_out": "there"}, {"k_out": "there"}):
+        assert module.rope_forward_triton(**given, **asked) == ("upstream", given | {"is_neox_style": True} | asked)
+    by_place = q, k, None, None, case.cache, case.positions, 40, False, None, "here"
+    assert module.rope_forward_triton(*by_place)[1] == given | {"is_neox_style": False, "q_out": "here"}
+    assert ledger.calls() == {"eager": 2}
+    assert ledger.fallbacks() == {ascend_rope_kernel.NOT_PLAIN: 4}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        (", scale=None", "scale is not known"),
+        (OF_SEPTEMBER + ", *, scale=None", "scale is not known"),
+        (", out_dtype=None, q_out=None", "k_out is missing"),
+        (", q_out=None, out_dtype=None, k_out=None", "in another order"),
+        (", out_dtype='fp8', q_out=None, k_out=None", "out_dtype is 'fp8' by default, expected None"),
+    ],
+)
+def test_an_unknown_signature_stays_native_and_the_parameter_is_named(parameters: str, named: str) -> None:
+    module = newer(parameters)
+    before = dict(vars(module))
+    with pytest.raises(NotApplicable, match=f"rope_forward_triton.*{named}"):
+        ascend_rope_kernel.install(module, ON)
+    assert vars(module) == before, "nothing is touched"
 
 
 @pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])
@@ -144,9 +182,9 @@ def test_calls_with_offsets_go_to_the_original() -> None:
 
 
 def test_each_release_is_recognised_by_what_its_module_has_and_an_unknown_one_is_left() -> None:
-    with pytest.raises(NotApplicable, match="has no rope_forward_triton"):
+    with pytest.raises(NotApplicable, match="there is no rope_forward_triton"):
         ascend_rope_kernel.install(older(), ON)
-    with pytest.raises(NotApplicable, match="which is replaced instead"):
+    with pytest.raises(NotApplicable, match="which ascend_rope_kernel is for"):
         ascend_rotary_class.install(newer(), ON)
     for install, module, name in (
         (ascend_rope_kernel.install, newer(), "rope_forward_triton"),
@@ -154,10 +192,10 @@ def test_each_release_is_recognised_by_what_its_module_has_and_an_unknown_one_is
     ):
         setattr(module, name, lambda moved: None)
         before = dict(vars(module))
-        with pytest.raises(NotApplicable, match="expected"):
+        with pytest.raises(NotApplicable, match=r"moved is not known, .* is missing"):
             install(module, ON)
         assert vars(module) == before, "nothing is touched"
-    with pytest.raises(NotApplicable, match="unknown"):
+    with pytest.raises(NotApplicable, match=r"no AscendRotaryEmbedding\.forward_oot"):
         ascend_rotary_class.install(ModuleType("empty"), ON)
 
 

@@ -4,9 +4,12 @@ A target calls ``rotation.rotary`` with the arguments of one call site. It knows
 """
 
 import importlib
+import inspect
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from rope_patch.patching.replace import Undo
 from rope_patch.settings import Settings
@@ -14,6 +17,17 @@ from rope_patch.settings import Settings
 
 class NotApplicable(Exception):
     """The upstream module does not look as the target expects; it is left native."""
+
+
+def check_parameters(name: str, function: Callable[..., Any] | None, expected: Sequence[str]) -> None:
+    """Raise ``NotApplicable`` unless the function has exactly these parameters. The message names those that differ."""
+    if function is None:
+        raise NotApplicable(f"there is no {name}")
+    found = list(inspect.signature(function).parameters)
+    if found != list(expected):
+        said = [f"{parameter} is not known" for parameter in found if parameter not in expected]
+        said += [f"{parameter} is missing" for parameter in expected if parameter not in found]
+        raise NotApplicable(f"{name} has other parameters than expected: {', '.join(said) or 'in another order'}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ Remove when: vllm-ascend heeds ``is_neox_style`` here, and serves every section 
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from rope_patch.patching.replace import Undo, replace
-from rope_patch.patching.targets import NotApplicable, mrope
+from rope_patch.patching.targets import check_parameters, mrope
 from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
 
@@ -33,11 +32,9 @@ LEFT_TO_VENDOR = "MRoPE, NeoX, sections 16 24 24: left to npu_mrope, VLLM_ASCEND
 def install(module: ModuleType, settings: Settings) -> Undo:
     """Replace ``AscendMRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
     cls = getattr(module, NAME, None)
-    forward, native = getattr(cls, "forward_oot", None), getattr(cls, "forward_native", None)
-    for function, expected in ((forward, PARAMETERS), (native, mrope.PARAMETERS)):
-        parameters = list(inspect.signature(function).parameters) if function else None
-        if parameters != expected:
-            raise NotApplicable(f"{NAME} is arranged in an unknown way: {parameters}, expected {expected}")
+    native = getattr(cls, "forward_native", None)
+    check_parameters(f"{NAME}.forward_oot", getattr(cls, "forward_oot", None), PARAMETERS)
+    check_parameters(f"{NAME}.forward_native", native, mrope.PARAMETERS)
     everything = settings.mode is Mode.ALL
     has_triton = bool(getattr(module, "HAS_TRITON", False)) and hasattr(cls, "forward_triton")
 

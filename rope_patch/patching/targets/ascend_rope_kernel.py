@@ -6,7 +6,8 @@ Why: its kernel reads sin at half the *padded* rotary dim, so every rotary dim t
 How: the custom op ``vllm::npu_rotary_embedding`` looks up this global of the module at each call, so replacing it
     leaves the op's node in graphs, the fusion passes that match it, and the handling of positions before it as they
     are. Replacing ``rope_forward_oot`` would have no effect, since the op captured it when it was registered. Calls
-    that pass cos and sin instead of the cache go to the original.
+    that pass cos and sin instead of the cache go to the original, and so do those of newer versions that ask for
+    another dtype or pass tensors for the results (fp8 key caches).
 Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/ops/triton/rope.py; fixed after 0.25 (vllm-ascend #15688).
 Remove when: every vllm-ascend in use has that fix and a kernel that is as fast.
 """
@@ -20,22 +21,25 @@ from typing import Any
 import torch
 
 from rope_patch.patching.replace import Undo, replace
-from rope_patch.patching.targets import NotApplicable
+from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 NAME = "rope_forward_triton"
 PARAMETERS = ["q", "k", "cos", "sin", "cos_sin_cache", "positions", "rope_dim", "is_neox_style"]
+NEWER = ["out_dtype", "q_out", "k_out"]  # all three or none; None by default
+NOT_PLAIN = "results of another dtype, or in tensors of the caller's"
 
 
 def install(module: ModuleType, settings: Settings) -> Undo:
     """Replace the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
     original = getattr(module, NAME, None)
-    if original is None:
-        raise NotApplicable(f"{module.__name__} has no {NAME}")
-    parameters = list(inspect.signature(original).parameters)
-    if parameters != PARAMETERS:
-        raise NotApplicable(f"{NAME} takes {parameters}, expected {PARAMETERS}")
+    has = inspect.signature(original).parameters if original else {}
+    newer = [name for name in NEWER if name in has]
+    check_parameters(NAME, original, [*PARAMETERS, *(NEWER if newer else [])])
+    for name in newer:
+        if has[name].default is not None:
+            raise NotApplicable(f"{NAME}'s {name} is {has[name].default!r} by default, expected None")
 
     def make(original: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
         @functools.wraps(original)
@@ -48,12 +52,16 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             positions: torch.Tensor | None = None,
             rope_dim: int = -1,
             is_neox_style: bool = True,
+            *newer: Any,
+            **named: Any,
         ) -> Any:
-            if cos_sin_cache is not None and positions is not None:
+            if any(value is not None for value in (*newer, *named.values())):
+                rotary.hand_back(NOT_PLAIN)
+            elif cos_sin_cache is not None and positions is not None:
                 rotated = rotary.serve(positions, q, k, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
                 if rotated is not None:
                     return rotated
-            return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style)
+            return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style, *newer, **named)
 
         return rope_forward_triton
 

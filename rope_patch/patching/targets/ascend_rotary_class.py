@@ -13,7 +13,6 @@ Remove when: no vllm-ascend older than 0.15 is in use.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from rope_patch.patching.replace import Undo, replace
-from rope_patch.patching.targets import NotApplicable
+from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
 
@@ -35,12 +34,10 @@ LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_R
 def install(module: ModuleType, settings: Settings) -> Undo:
     """Replace ``AscendRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
     if hasattr(module, "rope_forward_triton"):
-        raise NotApplicable("rotates through rope_forward_triton, which is replaced instead")
+        raise NotApplicable("rotates through rope_forward_triton, which ascend_rope_kernel is for")
     forward = getattr(getattr(module, "AscendRotaryEmbedding", None), "forward_oot", None)
-    for function, expected in ((forward, PARAMETERS), (getattr(module, "_rope_forward_oot", None), INNER_PARAMETERS)):
-        parameters = list(inspect.signature(function).parameters) if function else None
-        if parameters != expected:
-            raise NotApplicable(f"{module.__name__} is arranged in an unknown way: {parameters}, expected {expected}")
+    check_parameters("AscendRotaryEmbedding.forward_oot", forward, PARAMETERS)
+    check_parameters("_rope_forward_oot", getattr(module, "_rope_forward_oot", None), INNER_PARAMETERS)
     everything = settings.mode is Mode.ALL
 
     def make(original: Any) -> Callable[..., Any]:

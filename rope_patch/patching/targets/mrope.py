@@ -12,7 +12,6 @@ Remove when: vllm-ascend serves these classes by one kernel, GPT-J style and all
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from rope_patch.patching.replace import Undo, replace
-from rope_patch.patching.targets import NotApplicable
+from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.rotation.axes import axes_of
 from rope_patch.settings import Settings
@@ -55,9 +54,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
     native = getattr(cls, "forward_native", None)
     if cls is None or native is None or not hasattr(cls, "forward_oot"):
         raise NotApplicable(f"{module.__name__} has no MRotaryEmbedding with forward_native and forward_oot")
-    parameters = list(inspect.signature(native).parameters)
-    if parameters != PARAMETERS:
-        raise NotApplicable(f"forward_native takes {parameters}, expected {PARAMETERS}")
+    check_parameters("MRotaryEmbedding.forward_native", native, PARAMETERS)
 
     def make(original: Any) -> Callable[..., Any]:
         @functools.wraps(original)

@@ -10,7 +10,6 @@ Remove when: vllm-ascend registers a fast class for each of them, or vLLM's nati
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from torch.compiler import is_compiling
 
 from rope_patch.patching.replace import Undo, replace
-from rope_patch.patching.targets import NotApplicable
+from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
@@ -41,9 +40,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
     native = getattr(rotary_embedding, "forward_native", None)
     if rotary_embedding is None or native is None:
         raise NotApplicable(f"{module.__name__} has no RotaryEmbedding.forward_native")
-    parameters = list(inspect.signature(native).parameters)
-    if parameters != PARAMETERS:
-        raise NotApplicable(f"forward_native takes {parameters}, expected {PARAMETERS}")
+    check_parameters("RotaryEmbedding.forward_native", native, PARAMETERS)
     if not hasattr(rotary_embedding, "forward_oot"):
         raise NotApplicable("RotaryEmbedding has no forward_oot to dispatch to")
 
