@@ -1,13 +1,18 @@
 """vllm-ascend's engine with the patch and without, side by side: ``python -m tests.ascend_stack.engine GLM-4 Phi-3``.
 
-Any Python will do: it starts that of ``.venvs/stack-RELEASE``, which ``scripts/test.sh`` makes. No NPU is needed; the
-README here says what stands in for one. Exit status 1 if rope_patch's tokens are not those of vLLM's own rotary code.
+Any Python will do: it starts that of ``.venvs/stack-RELEASE``, which ``scripts/test.sh`` and ``scripts/quickstart.sh``
+make. No NPU is needed; the README here says what stands in for one. ``all`` means all models. Prints the tokens of
+each model, then one Markdown table of all.
+
+Exit status 1 if rope_patch's tokens are not those of vLLM's own rotary code, if the kill switch's are not those of an
+unpatched process, or if the kernel served no call.
 """
 
 import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +22,20 @@ ROOT = Path(__file__).parents[2]
 RELEASES = ("0.23.0", "0.18.0", "0.13.0")
 SHOWN = {
     "vllm": "vLLM's own PyTorch code",
-    "patched": "with rope_patch",
+    "patched": "rope_patch",
     "unpatched": "vllm-ascend by itself",
     "off": "VLLM_ASCEND_TRITON_ROPE=0",
-    "wrongly": "with rope_patch, positions halved",
+    "wrongly": "rope_patch, positions halved",
 }
+HEAD = (
+    "| model | rotary | with rope_patch | vllm-ascend by itself | `VLLM_ASCEND_TRITON_ROPE=0` | positions halved |",
+    "|---|---|---|---|---|---|",
+)
+
+Ways = dict[str, dict[str, Any]]  # of one model, as ``generate`` prints them
 
 
-def generated(release: str, models: list[str], dtype: str) -> Any:
+def generated(release: str, models: list[str], dtype: str) -> dict[str, Ways]:
     """What ``generate`` prints when that release's Python runs it; its progress is shown."""
     python = ROOT / ".venvs" / f"stack-{release}" / "bin" / "python"
     if not python.exists():
@@ -41,46 +52,80 @@ def generated(release: str, models: list[str], dtype: str) -> Any:
             print("  …", line.strip(), file=sys.stderr, flush=True)
     if process.wait():
         sys.exit("".join(said[-40:]))
-    return json.loads(said[-1])
+    return json.loads(said[-1])  # type: ignore[no-any-return]
 
 
 def served(worker: dict[str, Any]) -> str:
     """Who rotated, according to the worker's own report."""
     if not worker["imported"]:
         return "rope_patch not imported"
+    if worker["mode"] == "off":
+        return "nothing patched"
     handed_back = sum(worker["fallbacks"].values())
     return f"{sum(worker['calls'].values())} calls by the kernel, {handed_back} handed back"
 
 
-def show(release: str, results: dict[str, Any]) -> bool:
-    """Print it; returns whether rope_patch's tokens are vLLM's."""
-    right = True
-    for model, ways in results.items():
-        print(f"\n{model} (rotary: {tiny.ROTARY[model]}), vllm-ascend {release}")
-        expected = ways["vllm"]["tokens"]
-        for way, title in SHOWN.items():
-            if raised := ways[way].get("raised"):
-                print(f"  {title:34} ends: {raised[:200]}")
-                continue
-            tokens = ways[way]["tokens"]
-            verdict = "the same" if tokens == expected else "OTHER TOKENS"
-            first = " ".join(map(str, tokens[0]))
-            print(f"  {title:34} {first:26} {verdict:13} {served(ways[way]['worker'])}")
-        right &= ways["patched"]["tokens"] == expected
-    return right
+def detail(model: str, ways: Ways) -> Iterator[str]:
+    """What was patched; then for each way the first prompt's tokens, the verdict on all prompts', and who rotated."""
+    patched, right = ways["patched"], ways["vllm"]["tokens"]
+    yield f"\n{model}, rotary {tiny.ROTARY[model]}; {len(right)} prompts, of which the first's tokens are printed"
+    applied = [name for name, outcome in patched["worker"]["targets"].items() if outcome == "applied"]
+    yield f"  patched: {', '.join(applied) or 'nothing'}"
+    for way, title in SHOWN.items():
+        if raised := ways[way].get("raised"):
+            yield f"  {title:30} ends: {raised[:200]}"
+            continue
+        tokens = ways[way]["tokens"]
+        verdict = "right" if tokens == right else "OTHER TOKENS"
+        yield f"  {title:30} {' '.join(map(str, tokens[0])):26} {verdict:13} {served(ways[way]['worker'])}"
+    if ways["unpatched"].get("tokens", right) != right:
+        yield "  vllm-ascend by itself is WRONG for this model: its tokens are not those of vLLM's own code"
+
+
+def row(model: str, ways: Ways) -> str:
+    """The model's line of the table below ``HEAD``. Right are the tokens of vLLM's own PyTorch rotary code."""
+
+    def verdict(way: str, right: str, wrong: str, expected: str = "vllm") -> str:
+        if "raised" in ways[way]:
+            return "ends with an error"
+        return right if ways[way]["tokens"] == ways[expected].get("tokens") else wrong
+
+    worker = ways["patched"]["worker"]
+    calls = sum(worker["calls"].values())
+    cells = [
+        model,
+        tiny.ROTARY[model],
+        f"{verdict('patched', 'right', '**wrong**')}, {calls} of {calls + sum(worker['fallbacks'].values())} calls",
+        verdict("unpatched", "right", "**wrong**"),
+        verdict("off", "as by itself", "**differs**", "unpatched"),
+        verdict("wrongly", "**no effect**", "other tokens"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def as_promised(results: dict[str, Ways]) -> bool:
+    """Whether the exit status is 0, as the module's docstring says."""
+    right = all(ways["patched"]["tokens"] == ways["vllm"]["tokens"] for ways in results.values())
+    unchanged = all(ways["off"].get("tokens") == ways["unpatched"].get("tokens") for ways in results.values())
+    return right and unchanged and any(ways["patched"]["worker"]["calls"] for ways in results.values())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(tiny.MODELS)}; default GLM-4 Phi-3")
+    names = f"of {', '.join(tiny.MODELS)}, or all; default GLM-4 Phi-3"
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=names)
     parser.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="of vllm-ascend; default %(default)s")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
-    models = options.models or ["GLM-4", "Phi-3"]
+    models = list(tiny.MODELS) if options.models == ["all"] else options.models or ["GLM-4", "Phi-3"]
     if unknown := set(models) - set(tiny.MODELS):
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(tiny.MODELS)}")
-    print(f"the engine of vllm-ascend {options.release}; the first time takes some minutes", file=sys.stderr)
-    if not show(options.release, generated(options.release, models, options.dtype)):
+    print(f"vllm-ascend {options.release}, {options.dtype}; takes a few minutes", file=sys.stderr)
+    results = generated(options.release, models, options.dtype)
+    for model, ways in results.items():
+        print("\n".join(detail(model, ways)))
+    print("", *HEAD, *(row(model, ways) for model, ways in results.items()), sep="\n")
+    if not as_promised(results):
         sys.exit(1)
 
 
