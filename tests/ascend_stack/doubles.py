@@ -1,7 +1,7 @@
 """Doubles of what a machine without an NPU lacks above the host CANN, one class or function each.
 
 * ``torchvision``: its released builds do not load beside a CPU build of torch. vllm-ascend's worker patches import
-  vision models, which import it; those models are never built here.
+  vision models, which import it. Those that are built do without: their images need none of it.
 * ``compiled_extension``: ``vllm_ascend_C`` is linked against all of CANN and does not load. On an Atlas A2 it does, so
   0.11 and 0.13 send fp16 NeoX calls to its ``rotary_embedding``; here they reach that operator's double.
 * ``model_config``: what the model runner knows about a model, as far as rotary embedding asks.

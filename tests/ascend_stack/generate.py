@@ -8,6 +8,7 @@ loading of vLLM, each model in forks of its own:
 ``patched``      rope_patch, loaded by vLLM as a plugin
 ``vllm``         the same engine, its rotary embeddings by vLLM's own ``forward_native``
 ``wrongly``      the same engine, patched, with positions halved
+``flatly``       the same with a token's first position for all three, of a model with MRoPE
 ``off``          ``VLLM_ASCEND_TRITON_ROPE=0``
 ``unpatched``    rope_patch is not among vLLM's plugins, and never imported
 ===============  ==================================================================================================
@@ -24,11 +25,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import in_worker, machine, tiny
+from tests.ascend_stack import in_worker, machine, tiny, vision
 from tests.host_cann import host_functions
 
 ROOT = Path(__file__).parents[2]
-PROMPTS = [list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300]]
+PROMPTS = [{"prompt_token_ids": tokens} for tokens in (list(range(5, 17)), [7, 7, 7, 9, 200, 31, 42], [300])]
 NEW_TOKENS = 6
 BLOCKS = 32  # 0.18.0 otherwise fills the memory of an NPU
 FIXED = {
@@ -39,7 +40,7 @@ FIXED = {
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "engine" / "vllm"),
 }
 WAYS = ("patched", "off", "unpatched")
-WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine
+WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
 
 
 SIZES = [1, 2, 4]  # the numbers of tokens that are captured
@@ -58,10 +59,13 @@ CAPTURING = {
 def engine(name: str, dtype: str, mode: str) -> Any:
     from vllm import LLM
 
+    sees = name in vision.MODELS
+    if sees:
+        vision.use()
     return LLM(
         model=str(tiny.make(name, ROOT / ".cache" / "engine" / "models")),
         dtype=dtype,
-        skip_tokenizer_init=True,
+        skip_tokenizer_init=not sees,  # a processor of images wants a tokenizer
         max_model_len=128,
         max_num_seqs=4,
         num_gpu_blocks_override=BLOCKS,
@@ -69,11 +73,12 @@ def engine(name: str, dtype: str, mode: str) -> Any:
         enable_prefix_caching=False,
         seed=0,
         disable_log_stats=True,
+        limit_mm_per_prompt={"image": 1, "video": 0},
         **(MODES[mode] if mode == "eager" else {"compilation_config": MODES[mode]}),
     )
 
 
-def generate(llm: Any) -> dict[str, Any]:
+def generate(llm: Any, prompts: list[dict[str, Any]] = PROMPTS) -> dict[str, Any]:
     """Greedy tokens, and the log-probabilities of the prompts' tokens and of the new tokens."""
     from vllm import SamplingParams
 
@@ -81,7 +86,7 @@ def generate(llm: Any) -> dict[str, Any]:
         temperature=0, max_tokens=NEW_TOKENS, min_tokens=NEW_TOKENS, logprobs=0, prompt_logprobs=0, detokenize=False
     )
     llm.collective_rpc(in_worker.forget_counts)
-    outputs = llm.generate([{"prompt_token_ids": p} for p in PROMPTS], parameters, use_tqdm=False)
+    outputs = llm.generate(prompts, parameters, use_tqdm=False)
     of_prompts = [
         [step[token].logprob for token, step in zip(o.prompt_token_ids[1:], o.prompt_logprobs[1:], strict=True)]
         for o in outputs
@@ -103,11 +108,14 @@ def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
     if way == "unpatched":
         os.environ["VLLM_PLUGINS"] = plugins_without_us()
     llm = engine(name, dtype, mode)
+    prompts, within_it = PROMPTS, WITHIN
+    if name in vision.MODELS:
+        prompts, within_it = vision.prompts(tiny.VOCABULARY), (*WITHIN, "flatly")
     at_start = llm.collective_rpc(in_worker.evidence)[0]
-    found = {way: generate(llm) | {"at_start": at_start, "host_functions": dict(host_functions.counts)}}
-    for within in WITHIN if way == "patched" and mode == "eager" else ():
+    found = {way: generate(llm, prompts) | {"at_start": at_start, "host_functions": dict(host_functions.counts)}}
+    for within in within_it if way == "patched" and mode == "eager" else ():
         llm.collective_rpc(in_worker.rotate_by, args=(within,))
-        found[within] = generate(llm)
+        found[within] = generate(llm, prompts)
         llm.collective_rpc(in_worker.rotate_by, args=("as before",))
     print(f"{name} {dtype} {way}: {time.process_time() - began:.1f} s of processor time", file=sys.stderr, flush=True)
     return found
@@ -115,7 +123,7 @@ def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=tiny.MODELS)
+    parser.add_argument("models", nargs="+", choices=tiny.NAMES)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--mode", choices=MODES, default="eager")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))

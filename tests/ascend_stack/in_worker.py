@@ -5,10 +5,11 @@ from typing import Any
 
 
 def embeddings(worker: Any) -> list[Any]:
-    """Its model's rotary embeddings, each module once."""
-    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding
+    """Its language model's rotary embeddings, each module once."""
+    from vllm.model_executor.layers.rotary_embedding.base import RotaryEmbeddingBase
 
-    return [m for m in worker.model_runner.get_model().modules() if isinstance(m, RotaryEmbedding)]
+    model = worker.model_runner.get_model()
+    return [m for m in getattr(model, "language_model", model).modules() if isinstance(m, RotaryEmbeddingBase)]
 
 
 def evidence(worker: Any) -> dict[str, Any]:
@@ -41,10 +42,13 @@ def switch(worker: Any, on: bool) -> None:
 
 def rotate_by(worker: Any, how: str) -> None:
     """``"vllm"``: every rotary embedding by vLLM's own PyTorch code, ``forward_native``; ``"wrongly"``: as before, with
-    positions halved; ``"as before"``."""
+    positions halved; ``"flatly"``: with a token's first position for all three; ``"as before"``."""
+    changes = {"wrongly": lambda positions: positions // 2, "flatly": lambda positions: positions[:1].repeat(3, 1)}
     for module in embeddings(worker):
         before = vars(module).setdefault("_before", module._forward_method)
-        if how == "wrongly":
-            module._forward_method = lambda positions, *rest, before=before: before(positions // 2, *rest)
+        if change := changes.get(how):
+            module._forward_method = lambda positions, *rest, before=before, change=change: before(
+                change(positions), *rest
+            )
         else:
             module._forward_method = module.forward_native if how == "vllm" else before

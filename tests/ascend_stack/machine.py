@@ -3,7 +3,7 @@
 Operators are ``tests/host_cann``'s. Here, each with its limit:
 
 * ``acl``: CANN's own Python binding. vllm-ascend imports ``acl.rt.memcpy`` for its sleep mode: here ``ctypes.memmove``.
-* ``torchvision``: ``doubles.py``'s. Vision models are not built here.
+* ``torchvision``: ``doubles.py``'s. Videos are not looked at here; images need none of it (``vision.py``).
 * ``communicator``: a mixture of experts asks HCCL for the name of its group of devices. Here there is one device, and
   a name.
 * ``in_fork``: vLLM starts a Python of its own to look at a model's class, 10 seconds each; here a fork looks.

@@ -23,7 +23,7 @@ LAYERS = 2
 @pytest.fixture(scope="module")
 def eager() -> Any:
     """The same runs as in ``test_engine_tokens.py``, which shares them."""
-    return table("tests.ascend_stack.generate", "1", *tiny.MODELS)["GLM-4"]
+    return table("tests.ascend_stack.generate", "1", *tiny.NAMES)["GLM-4"]
 
 
 @pytest.fixture(scope="module")

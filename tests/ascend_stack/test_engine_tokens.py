@@ -1,4 +1,6 @@
-"""vllm-ascend's engine, worker and model runner: the tokens of seven models, with rope_patch and without.
+"""vllm-ascend's engine, worker and model runner: the tokens of nine models, with rope_patch and without.
+
+Two of them see images, whose tokens have three positions that differ; in float32 they run on 0.23.0 only.
 
 Run in an environment of ``stack_environment``, on the host CANN. One process a release and dtype loads vLLM once;
 ``generate.py`` says what the ways are.
@@ -8,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.ascend_stack import generate, tiny
+from tests.ascend_stack import generate, tiny, vision
 from tests.ascend_stack.engine_process import VERSION, needs_engine
 from tests.ascend_stack.processes import table
 
@@ -20,7 +22,8 @@ MODELS = {"0.23.0": [*tiny.MODELS], "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", 
 )
 LAYERS, STEPS = 2, generate.NEW_TOKENS
 # vllm-ascend's own kernel is wrong for rotary dims that are no power of two; 0.13 and older have no such kernel.
-WRONG = {"Phi-3", "StableLM"} if VERSION in ("0.18.0", "0.23.0") else set()
+# With MRoPE it gives GLM-OCR's heads, GPT-J, to an operator for NeoX: targets/ascend_mrope.py.
+WRONG = {"Phi-3", "StableLM", "GLM-OCR"} if VERSION in ("0.18.0", "0.23.0") else set()
 # Its compiler refuses that kernel on 0.18: GPT-J of 64 heads does not fit the unified buffer.
 REFUSED = {"ERNIE-4.5"} if VERSION == "0.18.0" else set()
 # Full rotary of the base class is left to the vendor's operator on 0.13.
@@ -28,6 +31,7 @@ LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3"}
 # vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention enlarge the difference.
 # Halved positions change log-probabilities by more than 3.
 TOLERANCE = 0.25
+MODELS = tiny.NAMES if VERSION == "0.23.0" else list(tiny.MODELS)
 
 Found = dict[str, dict[str, Any]]
 
@@ -39,7 +43,7 @@ def float32() -> dict[str, Found]:
 
 @pytest.fixture(scope="module")
 def bfloat16() -> dict[str, Found]:
-    arguments = ("GLM-4", "GLM-4-MoE", "--dtype", "bfloat16", "--ways", "patched")
+    arguments = ("GLM-4", "GLM-4-MoE", "GLM-4.1V", "--dtype", "bfloat16", "--ways", "patched")
     return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *arguments))
 
 
@@ -58,7 +62,9 @@ def test_a_patched_engine_generates_what_vllms_own_rotary_code_does(float32: dic
     ways = float32[model]
     assert ways["patched"]["tokens"] == ways["vllm"]["tokens"]
     (file,) = ways["vllm"]["worker"]["files"]
-    assert file.endswith("vllm/model_executor/layers/rotary_embedding/base.py")
+    assert file.endswith(
+        f"vllm/model_executor/layers/rotary_embedding/{'mrope' if model in vision.MODELS else 'base'}.py"
+    )
     assert ways["vllm"]["worker"]["calls"] == {}, "the kernel took no part"
 
 
@@ -101,17 +107,31 @@ def test_the_target_is_the_one_that_the_release_calls(float32: dict[str, Found],
     worker = float32[model]["patched"]["worker"]
     applied = {name for name, outcome in worker["targets"].items() if outcome == "applied"}
     of_the_base_class = "ascend_rotary_class" if LEFT else "ascend_rope_kernel"
-    assert {"rotary_embedding", of_the_base_class} <= applied
-    expected = ["Llama3RotaryEmbedding"] if model == "Llama-3" else ["AscendRotaryEmbedding"]
-    assert worker["classes"] == expected, "which of the two takes its calls"
+    assert {"rotary_embedding", of_the_base_class, "mrope", "ascend_mrope"} <= applied
+    expected = "AscendMRotaryEmbedding" if model in vision.MODELS else "AscendRotaryEmbedding"
+    expected = "Llama3RotaryEmbedding" if model == "Llama-3" else expected
+    assert worker["classes"] == [expected], "which of the targets takes its calls"
 
 
-@pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name in vision.MODELS])
+def test_a_prompt_with_an_image_depends_on_all_three_positions(float32: dict[str, Found], name: str) -> None:
+    """In the way "flatly" they are equal, as in a prompt of words."""
+    ways = float32[name]
+    assert ways["flatly"]["tokens"] != ways["patched"]["tokens"]
+    image, words, image_first = differences(ways["flatly"], ways["patched"])
+    assert words == 0
+    assert min(image, image_first) > 0.1
+    assert all("axes chunked" in signature for signature in ways["patched"]["worker"]["signatures"])
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
+    """The largest difference between the log-probabilities of a prompt's tokens, for each prompt."""
+    pairs = zip(one["prompt_logprobs"], other["prompt_logprobs"], strict=True)
+    return [max(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairs]
+
+
+@pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE", "GLM-4.1V"])
 def test_in_bfloat16_log_probabilities_are_those_of_vllms_code(bfloat16: dict[str, Found], name: str) -> None:
     ways = bfloat16[name]
-
-    def difference(way: str) -> float:
-        pairs = zip(ways[way]["prompt_logprobs"], ways["vllm"]["prompt_logprobs"], strict=True)
-        return max(abs(a - b) for ours, theirs in pairs for a, b in zip(ours, theirs, strict=True))
-
-    assert difference("patched") < TOLERANCE < difference("wrongly")
+    differs = {way: max(differences(ways[way], ways["vllm"])) for way in ("patched", "wrongly")}
+    assert differs["patched"] < TOLERANCE < differs["wrongly"]

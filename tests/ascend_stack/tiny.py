@@ -8,6 +8,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from tests.ascend_stack import vision
+
 VOCABULARY = 512
 COMMON = {
     "vocab_size": VOCABULARY, "num_hidden_layers": 2, "intermediate_size": 256, "max_position_embeddings": 256,
@@ -31,15 +33,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # transformers' class, and wh
     "ERNIE-4.5": ("Ernie4_5", {"head_dim": 128, "num_attention_heads": 64, "num_key_value_heads": 8}),
     "StableLM": ("StableLm", {"hidden_size": 320, "num_key_value_heads": 4, "partial_rotary_factor": 0.25}),
 }
+NAMES = [*MODELS, *vision.MODELS]
 ROTARY = {  # how a head is rotated, to print
     "GLM-4": "32 of 64, GPT-J", "GLM-4-MoE": "64 of 128", "Llama-3": "64, llama3 scaling", "Phi-3": "96",
     "Qwen3": "64", "ERNIE-4.5": "128, GPT-J, 64 heads", "StableLM": "20 of 80",
+    "GLM-4.1V": "64 of 128, GPT-J, three positions", "GLM-OCR": "128, GPT-J, three positions",
 }  # fmt: skip
 
 
 def make(name: str, folder: Path) -> Path:
     """The model's folder under ``folder``, which is made if it does not exist."""
-    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]
+    key = hashlib.sha256(Path(__file__).read_bytes() + Path(vision.__file__).read_bytes()).hexdigest()[:8]
     path = folder / f"{name}-{key}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # tests of several releases share the folder
@@ -54,6 +58,8 @@ def _write(name: str, path: Path) -> None:
     import torch
     import transformers
 
+    if name in vision.MODELS:
+        return vision.write(name, path, VOCABULARY)
     kind, more = MODELS[name]
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)

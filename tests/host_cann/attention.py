@@ -95,6 +95,24 @@ def fused_infer_attention_score(
     return out, log_sums if softmax_lse_flag else torch.zeros(1)
 
 
+def fused_infer_attention_score_out(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    out: list[torch.Tensor],
+    softmax_lse_flag: bool = False,
+    **named: object,
+) -> None:
+    require(not softmax_lse_flag, "npu_fused_infer_attention_score.out", "no logarithms of sums")
+    out[0].copy_(fused_infer_attention_score(query, key, value, **named)[0].view_as(out[0]))
+
+
+def fused_infer_attention_score_workspace(query: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+    """The double above needs none."""
+    return query.new_empty(1)
+
+
 def paged_attention(
     query: torch.Tensor,
     key_cache: torch.Tensor,
@@ -125,18 +143,79 @@ def flash_attention(
     out: torch.Tensor,
 ) -> None:
     """Whole prompts: queries and keys are of the same tokens."""
+    heads = (num_heads, num_kv_heads, num_kv_heads)
+    _whole((query, key, value), heads, scale_value, seq_len.tolist(), out, causal=True)
+
+
+def flash_attention_unpad(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    seq_len: torch.Tensor,
+    scale_value: float,
+    num_heads: int,
+    num_kv_heads: int,
+    out: torch.Tensor,
+) -> None:
+    """Of images: each of its tokens sees all of them."""
+    heads = (num_heads, num_kv_heads, num_kv_heads)
+    _whole((query, key, value), heads, scale_value, seq_len.tolist(), out, causal=False)
+
+
+def fusion_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    head_num: int,
+    input_layout: str,
+    pse: torch.Tensor | None = None,
+    padding_mask: torch.Tensor | None = None,
+    atten_mask: torch.Tensor | None = None,
+    scale: float = 1.0,
+    keep_prob: float = 1.0,
+    pre_tockens: int = FAR,
+    next_tockens: int = FAR,
+    inner_precise: int = 0,
+    prefix: list[int] | None = None,
+    actual_seq_qlen: list[int] | None = None,
+    actual_seq_kvlen: list[int] | None = None,
+) -> tuple[object, ...]:
+    """Of images, too. Of its results only the first is computed."""
+    plain = pse is padding_mask is atten_mask is prefix is None and (keep_prob, inner_precise) == (1, 0)
+    require(plain and pre_tockens == next_tockens == FAR, "npu_fusion_attention", "no mask, no window, no dropout")
+    ends = [int(end) for end in actual_seq_qlen or ()]
+    known = input_layout == "TND" and ends and ends == [int(end) for end in actual_seq_kvlen or ()]
+    require(bool(known), "npu_fusion_attention", f"layout {input_layout!r}, the same lengths of queries and keys")
+    out = torch.empty_like(query)
+    lengths = [end - before for before, end in zip([0, *ends], ends, strict=False)]
+    _whole((query, key, value), (head_num,) * 3, scale, lengths, out, causal=False)
+    return out, torch.zeros(1), torch.zeros(1), torch.zeros(1), 0, 0, 0
+
+
+def _whole(
+    tensors: tuple[torch.Tensor, ...],
+    heads: tuple[int, ...],
+    scale: float,
+    lengths: list[int],
+    out: torch.Tensor,
+    causal: bool,
+) -> None:
+    """Into ``out``: sequences of those lengths behind one another, of which no token is cached."""
     first = 0
-    for length in seq_len.tolist():
+    for length in lengths:
         tokens = slice(first, first + length)
-        heads = ((query, num_heads), (key, num_kv_heads), (value, num_kv_heads))
-        result, _ = attend(*(x[tokens].reshape(length, h, -1) for x, h in heads), scale_value)
-        out[tokens] = result.reshape(out[tokens].shape).to(out.dtype)
+        parts = (x[tokens].reshape(length, h, -1) for x, h in zip(tensors, heads, strict=True))
+        out[tokens] = attend(*parts, scale, causal=causal)[0].reshape(out[tokens].shape).to(out.dtype)
         first += length
 
 
 DOUBLES = {
     "npu::npu_fused_infer_attention_score": fused_infer_attention_score,
+    "npu::npu_fused_infer_attention_score.out": fused_infer_attention_score_out,
+    "npu::_npu_fused_infer_attention_score_get_max_workspace": fused_infer_attention_score_workspace,
     "atb::_npu_reshape_and_cache": reshape_and_cache,
     "atb::_npu_paged_attention": paged_attention,
     "atb::_npu_flash_attention": flash_attention,
+    "atb::_npu_flash_attention_unpad": flash_attention_unpad,
+    "npu::npu_fusion_attention": fusion_attention,
 }

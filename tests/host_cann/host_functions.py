@@ -1,5 +1,6 @@
-"""Operators that an ACL graph can hold: while a stream is captured, what the CPU computes becomes a host function of
-that stream (``aclrtLaunchHostFunc``), which each replay runs again over the same memory.
+"""Operators that an ACL graph can hold: while a stream is captured, or replaces the tasks of a graph's task group, what
+the CPU computes becomes a host function of that stream (``aclrtLaunchHostFunc``), which each replay runs again over the
+same memory.
 
 Switched on by ``use()``; otherwise such an operator is refused in a capture, as a synchronisation is. Start the process
 with ``TASK_QUEUE_ENABLE=0``: a host function goes to the stream at once, and torch-npu's queue would bring what was
@@ -23,7 +24,13 @@ _failures: list[BaseException] = []
 
 
 def use() -> None:
-    operators.record = record
+    operators.recorder = recorder
+
+
+def recorder() -> operators.Recorder | None:
+    keeps = ctypes.CDLL("libascendcl.so").host_cann_keeps_tasks
+    keeps.argtypes = [ctypes.c_void_p]
+    return record if keeps(torch.npu.current_stream().npu_stream) else None
 
 
 def check() -> None:

@@ -43,8 +43,9 @@ COMPUTED_NAMES = """
     le.Scalar gt.Tensor gt.Scalar ge.Tensor ge.Scalar equal isclose all all.dim any any.dim isnan isfinite
     logical_and logical_or logical_not bitwise_and.Tensor bitwise_or.Tensor bitwise_not max min max.dim min.dim sum
     sum.dim_IntList mean mean.dim cumsum _unique2 masked_select nonzero ceil trunc sign isin.Tensor_Tensor sort topk
-    argmax bmm mm matmul normal_ uniform_ random_ random_.to random_.from randn rand randint randint.low randn_like
-    rand_like _log_softmax argmax.out addmm argsort native_layer_norm
+    argmax bmm mm matmul convolution gelu.out grid_sampler_2d normal_ uniform_ random_ random_.to
+    random_.from randn rand randint randint.low randn_like rand_like
+    _log_softmax argmax.out addmm argsort native_layer_norm
 """
 
 KEPT_NPU_NAMES = """
@@ -56,11 +57,13 @@ COMPUTED = frozenset(COMPUTED_NAMES.split())
 KEPT = {"aten": frozenset(KEPT_NAMES.split()), "npu": frozenset(KEPT_NPU_NAMES.split()), "atb": frozenset()}
 
 
-record: Callable[..., Any] | None = None  # called in a capture with an operator that the CPU computes
+Recorder = Callable[..., Any]
 
 
-def _to_record() -> Callable[..., Any] | None:
-    return record if record is not None and torch.npu.is_current_stream_capturing() else None
+def recorder() -> Recorder | None:
+    """Who records an operator that the CPU computes, while the stream keeps what it is given for a graph; replaced by
+    ``host_functions.py``, and nobody without it."""
+    return None
 
 
 def host_view(tensor: torch.Tensor) -> torch.Tensor:
@@ -104,9 +107,9 @@ def computed(op: torch._ops.OpOverload) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         target = given.get("device")
-        if recorder := _to_record():
+        if record := recorder():
             kwargs.pop("pin_memory", None)
-            return recorder(op, args, kwargs, given[writes[0]] if writes else None)
+            return record(op, args, kwargs, given[writes[0]] if writes else None)
         torch.npu.synchronize()
         result = op(
             *tree_map(on_host, args), **{k: tree_map(on_host, v) for k, v in kwargs.items() if k != "pin_memory"}
@@ -122,14 +125,16 @@ def computed(op: torch._ops.OpOverload) -> Callable[..., Any]:
 
 def on_device(double: Callable[..., Any]) -> Callable[..., Any]:
     """``double``, written for CPU tensors, for device tensors: the same memory in; out, an argument that was updated in
-    place as itself, anything else as a fresh device tensor."""
+    place as itself, anything else as a fresh device tensor. One that returns nothing only updates arguments; the
+    operator then gives back its list ``out``, if it has one."""
 
     updates_only = double.__annotations__.get("return", double) is None
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        if recorder := _to_record():
-            recorded = recorder(double, args, kwargs, () if updates_only else None)
-            return None if updates_only else recorded
+        updated = tuple(kwargs["out"]) if isinstance(kwargs.get("out"), list) else ()
+        if record := recorder():
+            recorded = record(double, args, kwargs, updated if updates_only else None)
+            return recorded or None if updates_only else recorded
         torch.npu.synchronize()
         given: dict[int, torch.Tensor] = {}
 
@@ -141,6 +146,8 @@ def on_device(double: Callable[..., Any]) -> Callable[..., Any]:
 
         host_args, host_kwargs = tree_map(view, args), tree_map(view, kwargs)
         result = double(*host_args, **host_kwargs)
+        if updates_only:
+            return updated or None
         return tree_map(lambda value: given[id(value)] if id(value) in given else to_device(value), result)
 
     return run

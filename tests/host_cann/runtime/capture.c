@@ -11,14 +11,11 @@ struct host_graph {
   host_stream *origin;
   aclmdlRICaptureMode mode;
   bool open, spoilt;
-  host_task *first, **end;
+  host_tasks tasks;
 };
 static host_graph *capturing; /* the one open capture: the device allows more, nobody here needs them */
 
-void host_record(host_graph *graph, host_task *task) {
-  *graph->end = task;
-  graph->end = &task->next;
-}
+void host_record(host_graph *graph, host_task *task) { host_append(&graph->tasks, task); }
 
 void host_invalidate(host_graph *graph, const char *why) {
   graph->spoilt = true;
@@ -39,7 +36,6 @@ aclError aclmdlRICaptureBegin(aclrtStream stream, aclmdlRICaptureMode mode) {
   if (capturing) return host_fail(ACL_ERROR_RT_STREAM_CAPTURED, "a capture is already open");
   host_graph *graph = calloc(1, sizeof *graph);
   *graph = (host_graph){.magic = MAGIC, .origin = s, .mode = mode, .open = true};
-  graph->end = &graph->first;
   capturing = graph;
   host_set_stream_graph(s, graph);
   return 0;
@@ -94,7 +90,7 @@ aclError aclmdlRIExecuteAsync(aclmdlRI model, aclrtStream stream) {
   host_stream *s = host_stream_of(stream);
   if (!graph || !s) return ACL_ERROR_RT_PARAM_INVALID;
   int code = 0;
-  for (host_task *task = graph->first; task && !code; task = task->next) {
+  for (host_task *task = graph->tasks.first; task && !code; task = task->next) {
     host_task *copy = memcpy(malloc(task->size), task, task->size);
     copy->next = NULL;
     copy->drop = NULL; /* what the task owns belongs to the graph */
@@ -108,12 +104,7 @@ aclError aclmdlRIDestroy(aclmdlRI model) {
   host_graph *graph = graph_of(model);
   if (!graph) return ACL_ERROR_RT_PARAM_INVALID;
   host_drain_all(); /* replays under way use what the graph owns */
-  for (host_task *task = graph->first, *next; task; task = next) {
-    next = task->next;
-    if (task->drop) task->drop(task);
-    free(task);
-  }
-  graph->first = NULL;
+  host_drop_all(&graph->tasks);
   graph->magic = 0;
   return 0;
 }

@@ -1,4 +1,5 @@
-/* Events: a place in a stream. Waiting for one runs that stream up to the place, and no further. */
+/* Events: a place in a stream. Waiting for one runs that stream up to the place, and no further. An external event is
+ * waited for and reset by a graph, at each replay, and recorded by another stream. */
 #include "host.h"
 #include <stdlib.h>
 #include <time.h>
@@ -6,7 +7,7 @@
 enum { MAGIC = 0x45564e54 };
 typedef struct {
   int magic;
-  bool recorded;
+  bool recorded, external, happened; /* happened: on the device, of an external event, since its last reset */
   host_stream *stream;
   uint64_t place;
   host_graph *graph; /* recorded in a capture: whoever waits for it joins the capture */
@@ -34,14 +35,37 @@ static int run_wait(host_task *task) {
   return host_drain(w->stream, w->place);
 }
 
-static int create(aclrtEvent *out) {
+static int run_external_mark(host_task *task) {
+  ((mark_task *)task)->event->happened = true;
+  return 0;
+}
+
+static int run_external_wait(host_task *task) {
+  event *e = ((mark_task *)task)->event;
+  int code = e->happened || !e->recorded ? 0 : host_drain(e->stream, e->place);
+  if (code || e->happened) return code;
+  return host_fail(ACL_ERROR_RT_EVENT_NOT_COMPLETE, "a graph waits for an external event that nobody has recorded: the device would wait for ever");
+}
+
+static int run_reset(host_task *task) {
+  ((mark_task *)task)->event->happened = false;
+  return 0;
+}
+
+static int submit_of(event *e, host_stream *s, int (*run)(host_task *)) {
+  mark_task *mark = host_new_task(sizeof *mark, run);
+  mark->event = e;
+  return host_submit(s, &mark->task);
+}
+
+static int create(aclrtEvent *out, uint32_t flag) {
   event *e = calloc(1, sizeof *e);
-  e->magic = MAGIC;
+  *e = (event){.magic = MAGIC, .external = flag & ACL_EVENT_EXTERNAL};
   *out = e;
   return 0;
 }
-aclError aclrtCreateEventExWithFlag(aclrtEvent *out, uint32_t flag) { (void)flag; return create(out); }
-aclError aclrtCreateEventWithFlag(aclrtEvent *out, uint32_t flag) { (void)flag; return create(out); }
+aclError aclrtCreateEventExWithFlag(aclrtEvent *out, uint32_t flag) { return create(out, flag); }
+aclError aclrtCreateEventWithFlag(aclrtEvent *out, uint32_t flag) { return create(out, flag); }
 
 aclError aclrtDestroyEvent(aclrtEvent handle) {
   event *e = event_of(handle);
@@ -58,10 +82,9 @@ aclError aclrtRecordEvent(aclrtEvent handle, aclrtStream stream) {
   e->recorded = true;
   e->stream = s;
   e->graph = host_stream_graph(s);
+  if (e->graph && e->external) return host_fail(ACL_ERROR_RT_FEATURE_NOT_SUPPORT, "a graph that records an external event is not implemented");
   if (e->graph) return 0; /* a capture is one list in submission order, which keeps every dependency */
-  mark_task *mark = host_new_task(sizeof *mark, run_mark);
-  mark->event = e;
-  int code = host_submit(s, &mark->task);
+  int code = submit_of(e, s, e->external ? run_external_mark : run_mark);
   e->place = host_submitted(s);
   return code;
 }
@@ -71,6 +94,7 @@ aclError aclrtStreamWaitEvent(aclrtStream stream, aclrtEvent handle) {
   event *e = event_of(handle);
   host_stream *s = host_stream_of(stream);
   if (!e || !s) return ACL_ERROR_RT_PARAM_INVALID;
+  if (e->external) return submit_of(e, s, run_external_wait);
   if (!e->recorded) return 0;
   if (e->graph) {
     host_set_stream_graph(s, e->graph);
@@ -84,9 +108,9 @@ aclError aclrtStreamWaitEvent(aclrtStream stream, aclrtEvent handle) {
 }
 
 aclError aclrtResetEvent(aclrtEvent handle, aclrtStream stream) {
-  (void)stream;
   event *e = event_of(handle);
   if (!e) return ACL_ERROR_RT_PARAM_INVALID;
+  if (e->external) return submit_of(e, host_stream_of(stream), run_reset);
   return 0; /* the next record overwrites the place; waits already submitted keep theirs */
 }
 

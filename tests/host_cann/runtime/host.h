@@ -29,6 +29,10 @@ const host_allocation *host_find(const void *address);
 int host_check_range(const char *what, const void *address, size_t size, bool must_be_device);
 int host_check_canaries(const char *after);
 host_text host_describe(const void *address);
+int host_count_device_bytes(long more);
+int host_reserve(void **out, size_t size);
+int host_release_range(void *address);
+int host_back_range(void *address, size_t size, int file);
 
 /* --- streams.c: a stream is a queue of tasks that runs when somebody waits for it --- */
 typedef struct host_stream host_stream;
@@ -40,6 +44,7 @@ struct host_task {
   host_task *next;
   size_t size; /* of the whole object, so that a graph can copy a task */
 };
+typedef struct { host_task *first, **end; } host_tasks;
 host_stream *host_stream_of(aclrtStream handle);
 void *host_new_task(size_t size, int (*run)(host_task *));
 int host_submit(host_stream *stream, host_task *task);
@@ -50,8 +55,14 @@ uint64_t host_done(const host_stream *stream);
 host_graph *host_stream_graph(const host_stream *stream);
 void host_set_stream_graph(host_stream *stream, host_graph *graph);
 void host_leave_graph(const host_graph *graph);
+host_tasks *host_stream_aside(const host_stream *stream);
+void host_set_stream_aside(host_stream *stream, host_tasks *tasks);
 int host_device_fault(void);
 void host_set_device_fault(int code);
+
+/* --- tasks.c --- */
+void host_append(host_tasks *tasks, host_task *task);
+void host_drop_all(host_tasks *tasks);
 
 /* --- launches.c --- */
 void host_note_launch(const char *key, const int32_t grid[3]);

@@ -14,7 +14,12 @@ enum { ALIGN = 512, PAGE = 4096, CANARY = 0xA5 };
 static const size_t GUARD = 8ull << 30;
 static const size_t QUARANTINE = 1024; /* freed allocations remembered */
 
-typedef struct { host_allocation seen; char *mapping; size_t mapped; } record;
+typedef struct {
+  host_allocation seen;
+  char *mapping;
+  size_t mapped;
+  bool range; /* addresses that mapping.c maps memory to: live while it does */
+} record;
 static record *records;
 static size_t count, capacity, device_bytes, dead;
 
@@ -35,7 +40,7 @@ static void draw_pattern(const record *r) {
 
 static void forget_oldest_dead(void) {
   for (size_t i = 0; i < count; i++)
-    if (!records[i].seen.live) {
+    if (!records[i].seen.live && !records[i].range) {
       munmap(records[i].mapping, records[i].mapped);
       memmove(records + i, records + i + 1, (--count - i) * sizeof *records);
       dead--;
@@ -43,22 +48,36 @@ static void forget_oldest_dead(void) {
     }
 }
 
+/* A new record of ``body`` bytes, whole pages that nobody may touch yet, between guards; NULL if the host has no room. */
+static record *place(size_t body) {
+  size_t mapped = body + 2 * GUARD;
+  char *mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) return NULL;
+  if (count == capacity) records = realloc(records, (capacity = capacity * 2 + 64) * sizeof *records);
+  record *r = &records[count++];
+  *r = (record){.mapping = mapping, .mapped = mapped};
+  return r;
+}
+
+int host_count_device_bytes(long more) {
+  if (more > 0 && device_bytes + (size_t)more > (size_t)host_current_chip()->hbm_gib << 30)
+    return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "out of device memory: %zu bytes in use, %ld wanted", device_bytes, more);
+  device_bytes += (size_t)more;
+  return 0;
+}
+
 static int allocate(void **out, size_t size, bool device) {
   HOST_LOCKED;
   if (!size) return host_fail(ACL_ERROR_RT_PARAM_INVALID, "allocation of 0 bytes");
-  if (device && device_bytes + size > (size_t)host_current_chip()->hbm_gib << 30)
-    return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "out of device memory: %zu bytes in use, %zu wanted", device_bytes,
-                     size);
-  size_t body = up(up(size, ALIGN), PAGE), mapped = body + 2 * GUARD;
-  char *mapping = mmap(NULL, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapping == MAP_FAILED || mprotect(mapping + GUARD, body, PROT_READ | PROT_WRITE))
+  int full = host_count_device_bytes(device ? (long)size : 0);
+  if (full) return full;
+  size_t body = up(up(size, ALIGN), PAGE);
+  record *r = place(body);
+  if (!r || mprotect(r->mapping + GUARD, body, PROT_READ | PROT_WRITE))
     return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "the host has no %zu bytes left", size);
-  if (count == capacity) records = realloc(records, (capacity = capacity * 2 + 64) * sizeof *records);
-  record *r = &records[count++];
   /* The end, not the start, touches the guard: running past it is the common mistake. */
-  *r = (record){{mapping + GUARD + body - up(size, ALIGN), size, true, device}, mapping, mapped};
+  r->seen = (host_allocation){r->mapping + GUARD + body - up(size, ALIGN), size, true, device};
   draw_pattern(r);
-  device_bytes += device ? size : 0;
   *out = r->seen.base;
   return 0;
 }
@@ -70,21 +89,67 @@ static record *find(const void *address) {
   return NULL;
 }
 
+static void bury(record *r) {
+  r->seen.live = false;
+  if (++dead > QUARANTINE) forget_oldest_dead();
+}
+
 static int release(void *address, bool device) {
   int fault = host_drain_all(); /* as the device does: work that still uses the memory comes first */
   HOST_LOCKED;
   record *r = find(address);
-  if (!r || r->seen.base != address || r->seen.device != device)
+  if (!r || r->range || r->seen.base != address || r->seen.device != device)
     return host_fail(ACL_ERROR_RT_MEMORY_FREE, "free of %p, which is %s", address, host_describe(address).text);
   if (!r->seen.live)
     return host_fail(ACL_ERROR_RT_MEMORY_FREE, "double free of %p (%zu bytes)", address, r->seen.size);
   int overrun = host_check_canaries("before it was freed");
   mprotect(r->mapping, r->mapped, PROT_NONE);
   madvise(r->mapping, r->mapped, MADV_DONTNEED);
-  r->seen.live = false;
   device_bytes -= device ? r->seen.size : 0;
-  if (++dead > QUARANTINE) forget_oldest_dead();
+  bury(r);
   return fault ? fault : overrun;
+}
+
+int host_reserve(void **out, size_t size) {
+  HOST_LOCKED;
+  record *r = place(size);
+  if (!r) return host_fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "the host has no addresses for %zu bytes left", size);
+  r->seen = (host_allocation){r->mapping + GUARD, size, false, true};
+  r->range = true;
+  *out = r->seen.base;
+  return 0;
+}
+
+static record *range_at(void *address) {
+  record *r = find(address);
+  if (r && r->range && r->seen.base == address) return r;
+  host_fail(ACL_ERROR_RT_PARAM_INVALID, "%p is no reserved range, but %s", address, host_describe(address).text);
+  return NULL;
+}
+
+int host_release_range(void *address) {
+  HOST_LOCKED;
+  record *r = range_at(address);
+  if (!r) return ACL_ERROR_RT_PARAM_INVALID;
+  if (r->seen.live) return host_fail(ACL_ERROR_RT_PARAM_INVALID, "memory is still mapped to the range that is released");
+  r->range = false;
+  bury(r);
+  return 0;
+}
+
+/* Memory of ``file`` at a range of ``size`` bytes, or none any more if ``file`` is negative. */
+int host_back_range(void *address, size_t size, int file) {
+  HOST_LOCKED;
+  record *r = range_at(address);
+  if (!r) return ACL_ERROR_RT_PARAM_INVALID;
+  bool maps = file >= 0;
+  if (r->seen.live == maps || (maps && size != r->seen.size))
+    return host_fail(ACL_ERROR_RT_PARAM_INVALID, "%s a range of %zu bytes to which %s mapped", maps ? "mapping to" : "unmapping", r->seen.size,
+                     r->seen.live ? "memory is" : "nothing is");
+  int kind = maps ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  mmap(address, r->seen.size, maps ? PROT_READ | PROT_WRITE : PROT_NONE, kind | MAP_FIXED, file, 0);
+  r->seen.live = maps;
+  return 0;
 }
 
 const host_allocation *host_find(const void *address) {
@@ -99,7 +164,7 @@ host_text host_describe(const void *address) {
     snprintf(text.text, sizeof text.text, "in no allocation");
     return text;
   }
-  const char *kind = r->seen.live ? "an allocation" : "a freed allocation";
+  const char *kind = r->seen.live ? "an allocation" : r->range ? "a range without memory" : "a freed allocation";
   long before = r->seen.base - (char *)address, past = (char *)address - (r->seen.base + r->seen.size);
   if (before > 0) snprintf(text.text, sizeof text.text, "%ld bytes before %s of %zu bytes", before, kind, r->seen.size);
   else if (past >= 0) snprintf(text.text, sizeof text.text, "%ld bytes past %s of %zu bytes", past, kind, r->seen.size);

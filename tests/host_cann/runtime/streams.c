@@ -12,6 +12,7 @@ struct host_stream {
   host_task *first, **end;
   uint64_t submitted, done;
   host_graph *graph; /* where tasks go while the stream is captured */
+  host_tasks *aside; /* where they go, before that, in a task group and in its update */
   host_stream *next;
 };
 static host_stream default_stream = {.magic = MAGIC, .end = &default_stream.first};
@@ -24,6 +25,8 @@ uint64_t host_submitted(const host_stream *s) { return s->submitted; }
 uint64_t host_done(const host_stream *s) { return s->done; }
 host_graph *host_stream_graph(const host_stream *s) { return s->graph; }
 void host_set_stream_graph(host_stream *s, host_graph *graph) { s->graph = graph; }
+host_tasks *host_stream_aside(const host_stream *s) { return s->aside; }
+void host_set_stream_aside(host_stream *s, host_tasks *tasks) { s->aside = tasks; }
 void host_leave_graph(const host_graph *graph) {
   for (host_stream *s = streams; s; s = s->next)
     if (s->graph == graph) s->graph = NULL;
@@ -54,6 +57,10 @@ int host_submit(host_stream *s, host_task *task) {
   if (!s || device_fault) {
     drop(task);
     return s ? device_fault : ACL_ERROR_RT_PARAM_INVALID;
+  }
+  if (s->aside) {
+    host_append(s->aside, task);
+    return 0;
   }
   if (s->graph) {
     host_record(s->graph, task);
