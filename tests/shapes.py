@@ -12,6 +12,7 @@ class Shape(NamedTuple):
     num_heads: int
     num_kv_heads: int
     is_neox_style: bool = True
+    order: tuple[str, int, int] | None = None  # of three positions a token: its name, pairs of lanes of h and of w
 
 
 SHAPES = (
@@ -40,7 +41,7 @@ SHAPES = (
     Shape("MiMo-V2", 192, 64, 64, 4),
 )
 
-# Heads that only the compilers are tested with (scripts/census). MRoPE rotates the same lanes of the same heads.
+# Heads that only the compilers are tested with (scripts/census).
 # GLM-4.5, GLM-OCR and PaddleOCR-VL are transformers' default configurations; the others' head counts were not looked
 # up.
 MORE_SHAPES = (
@@ -52,4 +53,11 @@ MORE_SHAPES = (
     Shape("Qwen3.5-27B", 256, 64, 24, 4),
     Shape("GLM-OCR", 128, 128, 16, 8, False),
     Shape("PaddleOCR-VL", 128, 128, 16, 2),
+    # Three positions a token: every order, NeoX and GPT-J, full and partial.
+    Shape("GLM-4.1V-9B", 128, 64, 32, 2, False, ("chunked", 12, 12)),
+    Shape("GLM-4.5V tp8", 128, 64, 12, 1, True, ("chunked", 12, 12)),
+    Shape("Qwen2.5-VL-7B", 128, 128, 28, 4, True, ("chunked", 24, 24)),
+    Shape("Qwen3-VL-8B", 128, 128, 32, 8, True, ("interleaved", 20, 20)),
+    Shape("Qwen3.5", 256, 64, 16, 2, True, ("interleaved", 11, 10)),
+    Shape("ERNIE-4.5-VL", 128, 128, 20, 4, False, ("alternating", 22, 22)),
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rope_patch.kernels import buffer_ascend, rope, transposed
+from rope_patch.kernels.axes import lanes
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.plan import Shape as PlanShape
@@ -26,6 +27,8 @@ class Kernel(NamedTuple):
         values = dict(self.values)
         function = getattr(transposed if self.name == "rotary_kernel_transposed" else rope, self.name)
         signature = {name: self._kind(name) for name in front_end.arguments(function, values)}
+        if "ORDER" in values:
+            signature["axis_stride"] = "i32"
         return front_end.linalg(function, signature, values, **options)
 
     def _kind(self, name: str) -> str:
@@ -82,6 +85,7 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
         cache_itemsize=DTYPES[dtype],
         fresh=fresh,
         words="" if shape.is_neox_style or DTYPES[dtype] == 4 else f"{dtype} words",
+        axes=lanes(shape.order[0], shape.rotary_dim // 2, *shape.order[1:]) if shape.order else "",
     )
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}
