@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """The heads of a model that has this shape."""
 
     model: str
@@ -14,50 +14,59 @@ class Shape(NamedTuple):
     is_neox_style: bool = True
     order: tuple[str, int, int] | None = None  # of three positions a token: its name, pairs of lanes of h and of w
 
+    @property
+    def axes(self) -> str:
+        """Which of three positions each pair of lanes turns by (``kernels/axes.py``); "" for one position."""
+        if self.order is None:
+            return ""
+        from rope_patch.kernels.axes import lanes  # which needs Triton
+
+        return lanes(self.order[0], self.rotary_dim // 2, *self.order[1:])
+
 
 SHAPES = (
-    Shape("GLM-4-9B", 128, 64, 32, 2, False),
-    Shape("GLM-4.5 tp8", 128, 64, 12, 1),
-    Shape("GLM-5.2 draft", 192, 192, 64, 64),
-    Shape("Qwen3-32B", 128, 128, 64, 8),
-    Shape("Qwen2.5-7B", 128, 128, 28, 4),
-    Shape("Qwen3-Next", 256, 64, 16, 2),
-    Shape("Llama-3.1-8B", 128, 128, 32, 8),
-    Shape("Llama-3.2-1B", 64, 64, 32, 8),
-    Shape("gpt-oss", 64, 64, 64, 8),
-    Shape("Phi-3-mini", 96, 96, 32, 32),
-    Shape("Phi-4-mini", 128, 96, 24, 8),
-    Shape("Phi-2", 80, 32, 32, 32),
-    Shape("Gemma-2", 256, 256, 16, 8),
-    Shape("Gemma-4", 512, 512, 16, 8),
-    Shape("ERNIE-4.5", 128, 128, 20, 4, False),
-    Shape("DeepSeek MLA", 64, 64, 128, 1, False),
-    Shape("StableLM-3B", 80, 20, 32, 32),
-    Shape("StableLM-2-12B", 160, 40, 32, 8),
-    Shape("GPT-J", 256, 64, 16, 16, False),
-    Shape("GPT-NeoX-20B", 96, 24, 64, 64),
-    Shape("Nemotron-340B", 192, 96, 96, 8),
-    Shape("StarCoder2", 128, 128, 48, 4),
-    Shape("MiMo-V2", 192, 64, 64, 4),
+    ModelShape("GLM-4-9B", 128, 64, 32, 2, False),
+    ModelShape("GLM-4.5 tp8", 128, 64, 12, 1),
+    ModelShape("GLM-5.2 draft", 192, 192, 64, 64),
+    ModelShape("Qwen3-32B", 128, 128, 64, 8),
+    ModelShape("Qwen2.5-7B", 128, 128, 28, 4),
+    ModelShape("Qwen3-Next", 256, 64, 16, 2),
+    ModelShape("Llama-3.1-8B", 128, 128, 32, 8),
+    ModelShape("Llama-3.2-1B", 64, 64, 32, 8),
+    ModelShape("gpt-oss", 64, 64, 64, 8),
+    ModelShape("Phi-3-mini", 96, 96, 32, 32),
+    ModelShape("Phi-4-mini", 128, 96, 24, 8),
+    ModelShape("Phi-2", 80, 32, 32, 32),
+    ModelShape("Gemma-2", 256, 256, 16, 8),
+    ModelShape("Gemma-4", 512, 512, 16, 8),
+    ModelShape("ERNIE-4.5", 128, 128, 20, 4, False),
+    ModelShape("DeepSeek MLA", 64, 64, 128, 1, False),
+    ModelShape("StableLM-3B", 80, 20, 32, 32),
+    ModelShape("StableLM-2-12B", 160, 40, 32, 8),
+    ModelShape("GPT-J", 256, 64, 16, 16, False),
+    ModelShape("GPT-NeoX-20B", 96, 24, 64, 64),
+    ModelShape("Nemotron-340B", 192, 96, 96, 8),
+    ModelShape("StarCoder2", 128, 128, 48, 4),
+    ModelShape("MiMo-V2", 192, 64, 64, 4),
 )
 
 # Heads that only the compilers are tested with (scripts/census).
 # GLM-4.5, GLM-OCR and PaddleOCR-VL are transformers' default configurations; the others' head counts were not looked
 # up.
 MORE_SHAPES = (
-    Shape("GLM-4.5", 128, 64, 96, 8),
-    Shape("MiniMax", 128, 64, 64, 8),
-    Shape("ERNIE-4.5-300B", 128, 128, 64, 8, False),
-    Shape("Qwen2-VL-2B", 128, 128, 12, 2),
-    Shape("Qwen3-VL-4B tp2", 128, 128, 16, 4),
-    Shape("Qwen3.5-27B", 256, 64, 24, 4),
-    Shape("GLM-OCR", 128, 128, 16, 8, False),
-    Shape("PaddleOCR-VL", 128, 128, 16, 2),
+    ModelShape("GLM-4.5", 128, 64, 96, 8),
+    ModelShape("MiniMax", 128, 64, 64, 8),
+    ModelShape("ERNIE-4.5-300B", 128, 128, 64, 8, False),
+    ModelShape("Qwen2-VL-2B", 128, 128, 12, 2),
+    ModelShape("Qwen3-VL-4B tp2", 128, 128, 16, 4),
+    ModelShape("Qwen3.5-27B", 256, 64, 24, 4),
+    ModelShape("GLM-OCR", 128, 128, 16, 8, False),
+    ModelShape("PaddleOCR-VL", 128, 128, 16, 2),
     # Three positions a token: every order, NeoX and GPT-J, full and partial.
-    Shape("GLM-4.1V-9B", 128, 64, 32, 2, False, ("chunked", 12, 12)),
-    Shape("GLM-4.5V tp8", 128, 64, 12, 1, True, ("chunked", 12, 12)),
-    Shape("Qwen2.5-VL-7B", 128, 128, 28, 4, True, ("chunked", 24, 24)),
-    Shape("Qwen3-VL-8B", 128, 128, 32, 8, True, ("interleaved", 20, 20)),
-    Shape("Qwen3.5", 256, 64, 16, 2, True, ("interleaved", 11, 10)),
-    Shape("ERNIE-4.5-VL", 128, 128, 20, 4, False, ("alternating", 22, 22)),
+    ModelShape("GLM-4.1V-9B", 128, 64, 32, 2, False, ("chunked", 12, 12)),
+    ModelShape("GLM-4.5V tp8", 128, 64, 12, 1, True, ("chunked", 12, 12)),
+    ModelShape("Qwen2.5-VL-7B", 128, 128, 28, 4, True, ("chunked", 24, 24)),
+    ModelShape("Qwen3-VL-8B", 128, 128, 32, 8, True, ("interleaved", 20, 20)),
+    ModelShape("Qwen3.5", 256, 64, 16, 2, True, ("interleaved", 11, 10)),
+    ModelShape("ERNIE-4.5-VL", 128, 128, 20, 4, False, ("alternating", 22, 22)),
 )

@@ -55,7 +55,9 @@ def _tile(plan: Plan, shape: Shape, device: Device) -> tuple[float, float]:
     """Cycles for a tile, or on average for an item, and the bytes that memory moves for it each way."""
     if plan.lanes:
         size = shape.head_size * shape.itemsize
-        traffic = sum(_traffic(heads * size, heads * size) for heads in (shape.num_heads, shape.num_kv_heads) if heads)
+        traffic = sum(
+            memory_traffic(heads * size, heads * size) for heads in (shape.num_heads, shape.num_kv_heads) if heads
+        )
         return TRANSPOSED + TRANSPOSED_LANES * plan.lanes / 16, traffic
     kinds = [(shape.num_heads, plan.block_heads)]
     if shape.num_kv_heads:
@@ -94,7 +96,7 @@ def _block(plan: Plan, shape: Shape, heads: int) -> tuple[float, ...]:
         moved = moved_bytes(shape)
         bursts, times = ([moved], heads) if moved < size else ([heads * size], 1)
     count = len(bursts) * times * plan.block_tokens
-    traffic = sum(_traffic(burst, size) for burst in bursts) * times * plan.block_tokens
+    traffic = sum(memory_traffic(burst, size) for burst in bursts) * times * plan.block_tokens
     load = 15 * len(bursts) + 1.5 * count + traffic / 46
     store = 12 * len(bursts) + 1.5 * count + traffic / 64
     # Products with cosines and sines that are not there for each head take an instruction for each token.
@@ -123,7 +125,7 @@ def _vector(plan: Plan, shape: Shape, rows: int) -> float:
 
 
 @functools.lru_cache(maxsize=1 << 14)
-def _traffic(burst: int, size: int) -> float:
+def memory_traffic(burst: int, size: int) -> float:
     """Bytes that memory moves for a burst, over the places in a line where heads of ``size`` bytes begin."""
     starts = [n * size % LINE for n in range(16)]
     return sum(_asked(start, burst) for start in starts) / len(starts)

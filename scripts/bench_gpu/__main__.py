@@ -21,27 +21,28 @@ from rope_patch.kernels.planning import make_plan
 from rope_patch.rotation import dispatch, ops, rotary
 from rope_patch.rotation.arguments import parse
 from scripts.bench_gpu import peers, report, timing
-from scripts.bench_gpu.measuring import Shape, case, measure, ours
+from scripts.bench_gpu.measuring import case, measure, ours
+from tests.shapes import ModelShape
 
-SHAPES = {
-    "Llama-3-8B": Shape(32, 8, 128, 128, True),
-    "GLM-4.5 tp8": Shape(12, 1, 128, 64, True),
-    "GLM-4-9B (GPT-J)": Shape(32, 2, 128, 64, False),
-    "Qwen3-Next": Shape(16, 2, 256, 64, True),
-    "GLM-5.2 draft": Shape(64, 64, 192, 192, True),
-    "Phi-3-mini": Shape(32, 32, 96, 96, True),
-}
+SHAPES = (
+    ModelShape("Llama-3-8B", 128, 128, 32, 8),
+    ModelShape("GLM-4.5 tp8", 128, 64, 12, 1),
+    ModelShape("GLM-4-9B (GPT-J)", 128, 64, 32, 2, False),
+    ModelShape("Qwen3-Next", 256, 64, 16, 2),
+    ModelShape("GLM-5.2 draft", 192, 192, 64, 64),
+    ModelShape("Phi-3-mini", 96, 96, 32, 32),
+)
 TOKENS = (1, 8, 32, 128, 512, 2048, 8192, 65536)
 IN_PLACE = ("rope_patch, in place", "flashinfer")
 
 
 def host_costs() -> dict[str, float]:
     """Microseconds of host time of one call on one token, which the device needs less for."""
-    c = case(SHAPES["Llama-3-8B"], 1, torch.bfloat16)
+    c = case(SHAPES[0], 1, torch.bfloat16)
     call = parse(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
     device = device_facts(c.query.device)
     outputs = torch.empty_like(c.query), torch.empty_like(c.key)
-    two = case(SHAPES["Llama-3-8B"], 2, torch.bfloat16)
+    two = case(SHAPES[0], 2, torch.bfloat16)
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
     strided = two.positions, two.query, two.key, two.cos_sin_cache, two.head_size, two.rotary_dim, True
     in_place, fresh = (
@@ -60,7 +61,7 @@ def host_costs() -> dict[str, float]:
 
 def first_use_ms() -> float:
     """Milliseconds of host time of a call that is a signature's first, its kernels compiled before; median of five."""
-    c = case(SHAPES["Llama-3-8B"], 2, torch.bfloat16)
+    c = case(SHAPES[0], 2, torch.bfloat16)
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
     times = []
     for _ in range(6):
@@ -88,15 +89,11 @@ def main() -> None:
             "vLLM native": peers.vllm_native(compiled=False),
             "torch.compile": peers.vllm_native(compiled=True),
         }
-        rows = [
-            row
-            for name, shape in SHAPES.items()
-            for row in measure(name, shape, torch.bfloat16, TOKENS, contenders, IN_PLACE)
-        ]
+        rows = [row for shape in SHAPES for row in measure(shape, torch.bfloat16, TOKENS, contenders, IN_PLACE)]
         for dtype in (torch.float16, torch.float32):
             few = {peer: make for peer, make in contenders.items() if "compile" not in peer}
-            for name, shape in SHAPES.items():
-                rows += measure(name, shape, dtype, (1, 8192), few, IN_PLACE)
+            for shape in SHAPES:
+                rows += measure(shape, dtype, (1, 8192), few, IN_PLACE)
         host, check = host_costs(), first_use_ms()
     results = {
         "date": datetime.date.today().isoformat(),

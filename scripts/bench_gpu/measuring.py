@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -12,23 +12,12 @@ from rope_patch.rotation.arguments import parse
 from rope_patch.trust import reference
 from scripts.bench_gpu import timing
 from tests.rotations import launch
+from tests.shapes import ModelShape
 
 COMPILED_TOKENS = (1, 512, 8192, 65536)  # torch.compile: seconds each
 MAX_POSITION = 131072
 
 Work = Callable[[], tuple[torch.Tensor, torch.Tensor]]
-
-
-class Shape(NamedTuple):
-    """As one tensor-parallel rank sees it. Three positions a token if there is a section: pairs of t, h and w."""
-
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    rotary_dim: int
-    is_neox_style: bool
-    section: tuple[int, int, int] | None = None
-    axes: str = ""
 
 
 @dataclass
@@ -39,7 +28,7 @@ class Case:
     query: torch.Tensor
     key: torch.Tensor
     cos_sin_cache: torch.Tensor
-    shape: Shape
+    shape: ModelShape
 
     @property
     def head_size(self) -> int:
@@ -61,8 +50,8 @@ class Case:
         return tensor.unflatten(-1, (-1, self.head_size))
 
 
-def case(shape: Shape, num_tokens: int, dtype: torch.dtype) -> Case:
-    heads, kv_heads, head_size, rotary_dim = shape[:4]
+def case(shape: ModelShape, num_tokens: int, dtype: torch.dtype) -> Case:
+    heads, kv_heads, head_size, rotary_dim = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim
     generator = torch.Generator("cuda").manual_seed(num_tokens)
     row = (heads + 2 * kv_heads) * head_size
     qkv = torch.randn(num_tokens, row, generator=generator, device="cuda").to(dtype)
@@ -114,8 +103,7 @@ def bytes_moved(c: Case, fresh: bool) -> int:
 
 
 def measure(
-    name: str,
-    shape: Shape,
+    shape: ModelShape,
     dtype: torch.dtype,
     tokens: tuple[int, ...],
     contenders: Mapping[str, Callable[[Case], Work | None]],
@@ -134,13 +122,15 @@ def measure(
             saved = c.query.clone(), c.key.clone()
             relative, multiple = errors(c, work)
             if peer.startswith("rope_patch") and multiple > 1:
-                raise SystemExit(f"wrong: {peer}, {name}, {dtype}, {num_tokens} tokens: {multiple} of what is allowed")
+                raise SystemExit(
+                    f"wrong: {peer}, {shape.model}, {dtype}, {num_tokens} tokens: {multiple} of what is allowed"
+                )
             median, spread = timing.device_us(work, 50 if num_tokens <= 512 else 10 if num_tokens <= 8192 else 3)
             c.query.copy_(saved[0])  # some peers rotate in place where a tensor is contiguous, over and over
             c.key.copy_(saved[1])
             del saved
             moved = bytes_moved(c, fresh=peer not in in_place)
-            row = {"shape": name, "dtype": str(dtype)[6:], "tokens": num_tokens, "peer": peer, "us": median,
+            row = {"shape": shape.model, "dtype": str(dtype)[6:], "tokens": num_tokens, "peer": peer, "us": median,
                    "spread_us": spread, "bytes": moved, "relative_error": relative}  # fmt: skip
             print(json.dumps(row), file=sys.stderr, flush=True)
             rows.append(row)

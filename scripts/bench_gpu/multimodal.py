@@ -13,12 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-MODELS = {  # q and kv heads, head_size, rotary_dim, NeoX; pairs of t, h and w, and their order
-    "Qwen2.5-VL-7B": ((28, 4, 128, 128, True), (16, 24, 24), "chunked"),
-    "GLM-4.1V-9B (GPT-J)": ((32, 2, 128, 64, False), (8, 12, 12), "chunked"),
-    "Qwen3-VL-8B": ((32, 8, 128, 128, True), (24, 20, 20), "interleaved"),
-    "Qwen3.5": ((16, 2, 256, 64, True), (11, 11, 10), "interleaved"),
-}
+from tests.shapes import ModelShape
+
+MODELS = (
+    ModelShape("Qwen2.5-VL-7B", 128, 128, 28, 4, True, ("chunked", 24, 24)),
+    ModelShape("GLM-4.1V-9B (GPT-J)", 128, 64, 32, 2, False, ("chunked", 12, 12)),
+    ModelShape("Qwen3-VL-8B", 128, 128, 32, 8, True, ("interleaved", 20, 20)),
+    ModelShape("Qwen3.5", 256, 64, 16, 2, True, ("interleaved", 11, 10)),
+)
 TOKENS = (1, 8, 32, 128, 512, 2048, 8192, 65536)
 OURS = ("rope_patch, in place", "rope_patch, fresh")
 PEERS = ("vLLM's triton_mrope", "Liger")
@@ -29,9 +31,8 @@ def measured() -> dict[str, Any]:
     import torch
     import triton
 
-    from rope_patch.rotation.axes import axes_of
     from scripts.bench_gpu import peers, timing
-    from scripts.bench_gpu.measuring import Shape, measure, ours
+    from scripts.bench_gpu.measuring import measure, ours
 
     contenders = {
         OURS[0]: ours(fresh=False),
@@ -43,13 +44,11 @@ def measured() -> dict[str, Any]:
     rows = []
     with torch.inference_mode():
         bandwidth = timing.copy_bandwidth()
-        for name, (numbers, section, order) in MODELS.items():
-            plain = Shape(*numbers)
-            shape = plain._replace(section=section, axes=axes_of(section, order, plain.rotary_dim))
+        for shape in MODELS:
             for dtype in (torch.bfloat16, torch.float16, torch.float32):
                 tokens = TOKENS if dtype == torch.bfloat16 else (1, 8192)
-                rows += measure(name, shape, dtype, tokens, contenders, in_place)
-                rows += measure(name, plain, dtype, tokens, {PLAIN: ours(fresh=False)}, in_place)
+                rows += measure(shape, dtype, tokens, contenders, in_place)
+                rows += measure(shape._replace(order=None), dtype, tokens, {PLAIN: ours(fresh=False)}, in_place)
     return {
         "date": datetime.date.today().isoformat(),
         "gpu": torch.cuda.get_device_name(),
@@ -66,7 +65,7 @@ def table(results: dict[str, Any]) -> list[str]:
     rows = {(r["shape"], r["tokens"], r["peer"]): r for r in results["rows"] if r["dtype"] == "bfloat16"}
     names = (OURS[0], "vLLM's triton_mrope", PLAIN, OURS[1], "Liger")
     lines = [f"| model | tokens | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    for model in MODELS:
+    for model in (shape.model for shape in MODELS):
         for tokens in (1, 512, 8192, 65536):
             found = [rows.get((model, tokens, name)) for name in names]
             cells = ("–" if row is None else f"{row['us']:.3g}" for row in found)  # noqa: RUF001

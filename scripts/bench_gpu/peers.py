@@ -82,7 +82,7 @@ def liger_multimodal() -> Callable[[Case], Work | None]:
 
         def work() -> tuple[torch.Tensor, torch.Tensor]:
             q, k = (case.heads(t)[None].transpose(1, 2) for t in (case.query, case.key))
-            q, k, _, _ = module.qwen2vl_mrope_forward(q, k, cos, sin, case.shape.section)
+            q, k, _, _ = module.qwen2vl_mrope_forward(q, k, cos, sin, [case.shape.axes.count(axis) for axis in "thw"])
             return tuple(t.transpose(1, 2)[0].flatten(-2) for t in (q, k))
 
         return work
@@ -106,10 +106,10 @@ def vllm_multimodal() -> Callable[[Case], Work | None]:
 
     def peer(case: Case) -> Work | None:
         interleaved = case.shape.axes[:3] == "thw"
-        assert case.shape.section
+        section = [case.shape.axes.count(axis) for axis in "thw"]
 
         def work() -> tuple[torch.Tensor, torch.Tensor]:
-            numbers = case.head_size, case.rotary_dim, *case.shape.section, interleaved, case.is_neox_style
+            numbers = case.head_size, case.rotary_dim, *section, interleaved, case.is_neox_style
             module._mrope_apply(case.positions, case.query, case.key, case.cos_sin_cache, *numbers)
             return case.query, case.key
 

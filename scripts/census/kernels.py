@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rope_patch.kernels import buffer_ascend, rope, transposed
-from rope_patch.kernels.axes import lanes
 from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
-from rope_patch.kernels.plan import Device
-from rope_patch.kernels.plan import Shape as PlanShape
+from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import plans_of
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
-from tests.shapes import MORE_SHAPES, SHAPES, Shape
+from tests.shapes import MORE_SHAPES, SHAPES, ModelShape
 
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
@@ -66,7 +64,7 @@ def cases(chip: Chip) -> Iterator[Case]:
                         yield Case(shape.model, shape.is_neox_style, dtype, fresh, key, step, kernel, predicted)
 
 
-def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[tuple[Kernel, int]]:
+def kernels(shape: ModelShape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[tuple[Kernel, int]]:
     """One for each plan, with the bytes of the unified buffer that are predicted for it.
 
     Planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv; tensors rotated
@@ -74,7 +72,7 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
     """
     device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False)
     rows = [shape.num_heads, shape.num_kv_heads, shape.num_heads + 2 * shape.num_kv_heads]
-    planned = PlanShape(
+    planned = Shape(
         num_heads=shape.num_heads,
         num_kv_heads=shape.num_kv_heads if key else 0,
         head_size=shape.head_size,
@@ -85,7 +83,7 @@ def kernels(shape: Shape, dtype: str, fresh: bool, key: bool, chip: Chip) -> lis
         cache_itemsize=DTYPES[dtype],
         fresh=fresh,
         words="" if shape.is_neox_style or DTYPES[dtype] == 4 else f"{dtype} words",
-        axes=lanes(shape.order[0], shape.rotary_dim // 2, *shape.order[1:]) if shape.order else "",
+        axes=shape.axes,
     )
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rope_patch.kernels.launch import constants, kernel_of
-from rope_patch.kernels.plan import Device
-from rope_patch.kernels.plan import Shape as PlanShape
+from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import make_plan
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
@@ -116,9 +115,9 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     return Launch(case, num_tokens, kernel, alike, tokens, 1e-5, arguments, fresh)
 
 
-def shape_of(case: Case, fresh: bool) -> PlanShape:
+def shape_of(case: Case, fresh: bool) -> Shape:
     """What of the case its plan follows from."""
-    return PlanShape(
+    return Shape(
         *(case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style),
         token_stride=max(_rows(case)),
         itemsize=ITEM,

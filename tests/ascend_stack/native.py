@@ -12,12 +12,12 @@ import sys
 from rope_patch.trust import reference
 from tests import rotations
 from tests.ascend_stack import graphs, harness
-from tests.shapes import SHAPES, Shape
+from tests.shapes import SHAPES, ModelShape
 
 DTYPES = ("bfloat16", "float16")
 
 
-def error(stack: harness.Stack, shape: Shape, dtype: str) -> float | str:
+def error(stack: harness.Stack, shape: ModelShape, dtype: str) -> float | str:
     torch_dtype = getattr(stack.torch, dtype)
     dims = {"head_size": shape.head_size, "rotary_dim": shape.rotary_dim, "is_neox_style": shape.is_neox_style}
     embedding = stack.build(**dims, dtype=torch_dtype)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
 from tests.ascend_stack.models import LLAMA3, YARN
-from tests.shapes import SHAPES, Shape
+from tests.shapes import SHAPES, ModelShape
 
 pytestmark = needs_stack
 
@@ -30,7 +30,7 @@ def fresh_counts() -> None:
     ledger.reset()
 
 
-def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: Any) -> tuple[int, int]:
+def rotate(stack: Stack, embedding: Any, shape: ModelShape, dtype: Any, **context: Any) -> tuple[int, int]:
     """Rotate strided views and check the result; return (calls that the kernel served, calls handed back)."""
     from rope_patch.reporting import ledger
     from rope_patch.trust.reference import rotate as reference
@@ -52,20 +52,20 @@ def rotate(stack: Stack, embedding: Any, shape: Shape, dtype: Any, **context: An
     return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
 
-def served(stack: Stack, shape: Shape) -> tuple[int, int]:
+def served(stack: Stack, shape: ModelShape) -> tuple[int, int]:
     """Expected (calls served, calls handed back): the kernel serves all on newer stacks, partial rotary on older."""
     return (1, 0) if stack.has_triton_path or shape.rotary_dim < shape.head_size else (0, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=[shape.model for shape in SHAPES])
-def test_the_base_class_is_right_for_every_shape_and_the_counts_say_who_served(stack: Stack, shape: Shape) -> None:
+def test_the_base_class_is_right_for_every_shape_and_the_counts_say_who_served(stack: Stack, shape: ModelShape) -> None:
     embedding = stack.build("default", shape.head_size, shape.rotary_dim, is_neox_style=shape.is_neox_style)
     assert type(embedding).__name__ == "AscendRotaryEmbedding"
     assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
 
 
-@pytest.mark.parametrize("shape", [Shape("partial", 128, 64, 8, 2), Shape("full", 96, 96, 8, 2)], ids=str)
-def test_float16_too(stack: Stack, shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [ModelShape("partial", 128, 64, 8, 2), ModelShape("full", 96, 96, 8, 2)], ids=str)
+def test_float16_too(stack: Stack, shape: ModelShape) -> None:
     """0.11 and 0.13 use an operator of their own for it."""
     dtype = stack.torch.float16
     embedding = stack.build("default", shape.head_size, shape.rotary_dim, dtype=dtype)
@@ -77,32 +77,32 @@ def test_the_kernel_serves_classes_that_vllm_ascend_does_not_register(stack: Sta
     parameters = LLAMA3 if kind == "llama3" else {"factor": 2.0}
     embedding = stack.build(kind, 128, dtype=stack.torch.bfloat16, **parameters)
     assert not type(embedding).__name__.startswith("Ascend")
-    assert rotate(stack, embedding, Shape("Llama-3.1-8B", 128, 128, 32, 8), stack.torch.bfloat16) == (1, 0)
+    assert rotate(stack, embedding, ModelShape("Llama-3.1-8B", 128, 128, 32, 8), stack.torch.bfloat16) == (1, 0)
 
 
 def test_yarn_is_served_like_the_base_class(stack: Stack) -> None:
-    shape = Shape("gpt-oss", 64, 64, 64, 8)
+    shape = ModelShape("gpt-oss", 64, 64, 64, 8)
     embedding = stack.build("yarn", 64, dtype=stack.torch.bfloat16, **YARN)
     assert type(embedding).__name__ == "AscendYaRNRotaryEmbedding"
     assert rotate(stack, embedding, shape, stack.torch.bfloat16) == served(stack, shape)
 
 
 def test_the_style_may_change_after_construction(stack: Stack) -> None:
-    shape = Shape("GLM-4-9B", 128, 64, 32, 2)
+    shape = ModelShape("GLM-4-9B", 128, 64, 32, 2)
     embedding = stack.build("default", 128, 64, is_neox_style=True)
     embedding.is_neox_style = False
     assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (1, 0)
 
 
 def test_two_models_of_one_process_each_use_their_own_cache(stack: Stack) -> None:
-    shape = Shape("partial", 128, 64, 8, 2)
+    shape = ModelShape("partial", 128, 64, 8, 2)
     target, draft = (stack.build("default", 128, 64, base=base) for base in (10000.0, 500000.0))
     for embedding in (target, draft, target):
         rotate(stack, embedding, shape, stack.torch.bfloat16)
 
 
 def test_a_cache_that_was_replaced_is_the_one_that_is_read(stack: Stack) -> None:
-    shape = Shape("partial", 128, 64, 8, 2)
+    shape = ModelShape("partial", 128, 64, 8, 2)
     embedding = stack.build("default", 128, 64)
     rotate(stack, embedding, shape, stack.torch.bfloat16)
     embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().flip(0).npu()
@@ -121,7 +121,7 @@ def test_disable_brings_the_identical_originals_back_and_enable_ours(stack: Stac
         return [is_ours(place) for place in places if place is not None]
 
     embedding = stack.build("llama3", 128, **LLAMA3)
-    shape = Shape("Llama-3.1-8B", 128, 128, 32, 8)
+    shape = ModelShape("Llama-3.1-8B", 128, 128, 32, 8)
     assert sum(ours()) == 2, "one of vllm-ascend's call sites, and the base class"
     for _ in range(2):
         rope_patch.disable()
@@ -156,7 +156,7 @@ def test_with_the_parameters_of_september_2026_upstreams_function_serves_where_t
     undo = ascend_rope_kernel.install(module, parse({}))
     try:
         embedding = stack.build("default", 128, 64)
-        assert rotate(stack, embedding, Shape("partial", 128, 64, 8, 2), stack.torch.bfloat16) == (1, 0)
+        assert rotate(stack, embedding, ModelShape("partial", 128, 64, 8, 2), stack.torch.bfloat16) == (1, 0)
         q = stack.torch.randn(3, 8, 128).bfloat16().npu()
         given = {"cos_sin_cache": embedding.cos_sin_cache, "positions": stack.torch.arange(3).npu(), "rope_dim": 64}
         assert module.rope_forward_triton(q, q, **given, out_dtype="fp8", k_out="there") == ("fp8", None, "there")

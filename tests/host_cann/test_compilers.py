@@ -8,7 +8,7 @@ import pytest
 
 from rope_patch.rotation.axes import axes_of
 from tests.host_cann.fixture import needs_build
-from tests.shapes import SHAPES, Shape
+from tests.shapes import SHAPES, ModelShape
 
 bishengir = pytest.importorskip("tests.host_cann.bishengir")
 pytestmark = [needs_build, pytest.mark.skipif(not bishengir.installed(), reason=bishengir.MISSING)]
@@ -86,9 +86,9 @@ def test_exact_in_bf16(npu, compiler, model, num_tokens, fresh):
 
 # Three positions a token: the heads of these models, and which pair turns by which.
 MULTIMODAL = {
-    "GLM-4.1V": (Shape("", 128, 64, 8, 2, False), "chunked", (8, 12, 12)),
-    "Qwen3-VL": (Shape("", 128, 128, 8, 2), "interleaved", (24, 20, 20)),
-    "ERNIE-4.5-VL": (Shape("", 128, 128, 5, 1, False), "alternating", (20, 22, 22)),
+    "GLM-4.1V": (ModelShape("", 128, 64, 8, 2, False), "chunked", (8, 12, 12)),
+    "Qwen3-VL": (ModelShape("", 128, 128, 8, 2), "interleaved", (24, 20, 20)),
+    "ERNIE-4.5-VL": (ModelShape("", 128, 128, 5, 1, False), "alternating", (20, 22, 22)),
 }
 
 

@@ -212,7 +212,7 @@ def test_on_ascend_a_prefill_moves_whole_requests(model: str) -> None:
     plan = make_plan(shape, 8192, ASCEND_910B3)
     bursts = [plan.block_heads * shape.head_size * 2] if plan.whole else cost_ascend.parts(shape)
     size = shape.head_size * 2 * (plan.block_heads if plan.whole else 1)
-    assert sum(cost_ascend._traffic(burst, size) for burst in bursts) <= 1.1 * sum(bursts), plan
+    assert sum(cost_ascend.memory_traffic(burst, size) for burst in bursts) <= 1.1 * sum(bursts), plan
 
 
 def test_few_tokens_are_spread_over_cores_by_heads_and_more_are_balanced() -> None:
