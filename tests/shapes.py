@@ -62,7 +62,10 @@ MORE_SHAPES = (
     ModelShape("Qwen3.5-27B", 256, 64, 24, 4),
     ModelShape("GLM-OCR", 128, 128, 16, 8, False),
     ModelShape("PaddleOCR-VL", 128, 128, 16, 2),
-    # Three positions a token: every order, NeoX and GPT-J, full and partial.
+)
+
+# Three positions a token: every order, NeoX and GPT-J, full and partial.
+THREE_POSITIONS = (
     ModelShape("GLM-4.1V-9B", 128, 64, 32, 2, False, ("chunked", 12, 12)),
     ModelShape("GLM-4.5V tp8", 128, 64, 12, 1, True, ("chunked", 12, 12)),
     ModelShape("Qwen2.5-VL-7B", 128, 128, 28, 4, True, ("chunked", 24, 24)),

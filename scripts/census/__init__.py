@@ -2,12 +2,14 @@
 
     python -m scripts.census                       the shapes of models, the ways of calling, the plans; tables
     python -m scripts.census --json FILE           and a file with a record for each kernel
+    python -m scripts.census --positions 3         those of vision-language models, with three positions a token
     python -m scripts.census --quick               every twentieth kernel
     python -m scripts.census --compiler 1.2.0 --chip 910B3
     python -m scripts.census --reports             six reports of users about vllm-ascend's kernel, instead
 
 It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how they are found), no NPU and no CANN.
-``results.json`` is the last whole run; a test fails when kernels or plans have changed since.
+``results.json`` and ``three_positions.json`` are the last whole runs; a test fails when kernels or plans have changed
+since.
 
 Kernels that are the same are asked about once. So are chips whose description in the compiler's program is the same
 but for the number of cores: one chip of such a group is asked about every kernel, the others about every twentieth. If

@@ -26,6 +26,7 @@ CHIPS = {name: chip for name, chip in chips.CHIPS.items() if chip.triton} | {"95
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m scripts.census", description="Do the compilers take our kernels?")
     parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--positions", type=int, choices=kernels.MODELS, default=1, help="a token has")
     parser.add_argument("--quick", action="store_true", help="every twentieth kernel")
     parser.add_argument("--reports", action="store_true", help="users' reports on vllm-ascend's kernel, instead")
     parser.add_argument("--compiler", nargs="+", metavar="V", help="versions of ascendnpu-ir; all that are installed")
@@ -39,7 +40,7 @@ def main() -> int:
     if chosen.reports:
         print(reports.table(compilers))
         return 0
-    census = Census(chosen.quick)
+    census = Census(chosen.positions, chosen.quick)
     census.take([CHIPS[name] for name in chosen.chip if name != CHIP_950.name], compilers)
     if CHIP_950.name in chosen.chip:
         versions = {compiler.version for compiler in compilers}
@@ -55,8 +56,8 @@ def main() -> int:
 class Census:
     """The answers so far, and how they were come by."""
 
-    def __init__(self, quick: bool) -> None:
-        self.quick = quick
+    def __init__(self, positions: int, quick: bool) -> None:
+        self.positions, self.quick = positions, quick
         self.began = time.monotonic()
         self.answered: dict[Case, Answers] = {}
         self.groups: dict[str, list[list[str]]] = {}
@@ -66,7 +67,7 @@ class Census:
         """Ask ``compilers``, all for the 950 or all not, about their kernels on ``some`` chips."""
         if not some or not compilers:
             return
-        cases = list(dict.fromkeys(case for chip in some for case in kernels.cases(chip)))
+        cases = list(dict.fromkeys(case for chip in some for case in kernels.cases(chip, self.positions)))
         if some == [CHIP_950]:
             cases = [case for case in cases if case.dtype == "bf16" and case.key]
         if self.quick:

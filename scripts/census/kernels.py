@@ -9,7 +9,7 @@ from rope_patch.kernels.plan import Device, Shape
 from rope_patch.kernels.planning import plans_of
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
-from tests.shapes import MORE_SHAPES, SHAPES, ModelShape
+from tests.shapes import MORE_SHAPES, SHAPES, THREE_POSITIONS, ModelShape
 
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
@@ -54,9 +54,12 @@ class Case(NamedTuple):
         return "NeoX" if self.is_neox_style else "GPT-J"
 
 
-def cases(chip: Chip) -> Iterator[Case]:
-    """All cases on one chip, in a fixed order."""
-    for shape in (*SHAPES, *MORE_SHAPES):
+MODELS = {1: (*SHAPES, *MORE_SHAPES), 3: THREE_POSITIONS}  # by positions a token
+
+
+def cases(chip: Chip, positions: int) -> Iterator[Case]:
+    """All cases on one chip of so many positions a token, in a fixed order."""
+    for shape in MODELS[positions]:
         for dtype in DTYPES:
             for fresh in (False, True):
                 for key in (True, False):

@@ -80,19 +80,24 @@ def test_the_compiler_overflows_as_a_user_reported():
     assert answer.required_bits == 1581056 if COMPILERS[-1].version < "1.2.0" else answer.error is None
 
 
-KEPT = json.loads((ROOT / "scripts" / "census" / "results.json").read_text())["kernels"]
+FILES = {1: "results.json", 3: "three_positions.json"}  # by positions a token
+KEPT = {n: json.loads((ROOT / "scripts" / "census" / file).read_text())["kernels"] for n, file in FILES.items()}
 
 
-def test_what_is_kept_is_of_the_kernels_as_they_are():
-    """Else: ``python -m scripts.census --json scripts/census/results.json``, and look at what it says."""
-    kept = {json.dumps(entry | {"answers": {}}) for entry in KEPT}
-    assert [case for case in cases(CHIP) if json.dumps(report.record(case, {}, {})) not in kept] == []
+@pytest.mark.parametrize("positions", FILES)
+def test_what_is_kept_is_of_the_kernels_as_they_are(positions):
+    """Else: ``python -m scripts.census --positions N --json scripts/census/FILE``, and look at what it says."""
+    kept = {json.dumps(entry | {"answers": {}}) for entry in KEPT[positions]}
+    assert [case for case in cases(CHIP, positions) if json.dumps(report.record(case, {}, {})) not in kept] == []
 
 
+@pytest.mark.parametrize("positions", FILES)
 @pytest.mark.parametrize("who", ["1.0.0", "1.1.0", "1.2.0"])
-def test_what_is_kept_says_that_all_are_taken_without_a_note_in_the_bytes_that_were_predicted(who):
+def test_what_is_kept_says_that_all_are_taken_without_a_note_in_the_bytes_that_were_predicted(who, positions):
     """A number of bytes stands for a kernel that was taken without a note."""
-    of_others = [entry for entry in KEPT if not all("-a5" in name for name in entry["answers"])]  # than the 950
+    of_others = [
+        entry for entry in KEPT[positions] if not all("-a5" in name for name in entry["answers"])
+    ]  # than the 950
     used = [next(found for name, found in entry["answers"].items() if name.split()[0] == who) for entry in of_others]
     assert [entry for entry, found in zip(of_others, used, strict=True) if not isinstance(found, int)] == []
     over = [entry["predicted"] / found for entry, found in zip(of_others, used, strict=True)]
