@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from tests.ascend_stack import generate, tiny
+from tests.ascend_stack import engine, generate, tiny
 from tests.ascend_stack.engine_process import VERSION, needs_engine
 from tests.ascend_stack.processes import table
+from tests.conftest import ROOT
 
 pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
 
@@ -100,6 +101,13 @@ def test_the_target_is_the_one_that_the_release_calls(float32: dict[str, Found],
     assert {"rotary_embedding", of_the_base_class} <= applied
     expected = ["Llama3RotaryEmbedding"] if model == "Llama-3" else ["AscendRotaryEmbedding"]
     assert worker["classes"] == expected, "which of the two takes its calls"
+
+
+@pytest.mark.skipif(engine.RELEASES[0] != VERSION, reason="the README's table is of the newest release")
+def test_the_readme_has_the_table_that_the_command_prints(float32: dict[str, Found]) -> None:
+    assert engine.as_promised(float32)
+    rows = [engine.row(model, ways) for model, ways in float32.items()]
+    assert "\n".join((*engine.HEAD, *rows)) in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE"])
