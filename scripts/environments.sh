@@ -106,7 +106,8 @@ vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi
 # Without their dependencies: those that ask for mainline triton or another torch, and what vLLM's engine and server import
 # beyond its platform and layers.
 vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict loguru xgrammar
-  uvicorn click scipy numba llvmlite lm-format-enforcer interegular)
+  uvicorn click scipy numba llvmlite lm-format-enforcer interegular
+  watchfiles jmespath 'model-hosting-container-standards<1' prometheus-fastapi-instrumentator)
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.

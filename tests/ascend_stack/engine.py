@@ -112,14 +112,14 @@ def as_promised(results: dict[str, Ways]) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = f"of {', '.join(tiny.MODELS)}, or all; default GLM-4 Phi-3"
+    names = f"of {', '.join(tiny.NAMES)}, or all; default GLM-4 Phi-3"
     parser.add_argument("models", nargs="*", metavar="MODEL", help=names)
     parser.add_argument("--release", choices=RELEASES, default=RELEASES[0], help="of vllm-ascend; default %(default)s")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
-    models = list(tiny.MODELS) if options.models == ["all"] else options.models or ["GLM-4", "Phi-3"]
-    if unknown := set(models) - set(tiny.MODELS):
-        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(tiny.MODELS)}")
+    models = tiny.NAMES if options.models == ["all"] else options.models or ["GLM-4", "Phi-3"]
+    if unknown := set(models) - set(tiny.NAMES):
+        parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(tiny.NAMES)}")
     print(f"vllm-ascend {options.release}, {options.dtype}; takes a few minutes", file=sys.stderr)
     results = generated(options.release, models, options.dtype)
     for model, ways in results.items():

@@ -10,8 +10,9 @@ from tests.ascend_stack import harness
 from tests.host_cann import fixture
 
 RELEASES = ("0.13.0", "0.18.0", "0.23.0")
-# Packages that vLLM requires and its engine imports, beyond those of its platform and its layers.
+# Packages that vLLM requires and its engine and server import, beyond those of its platform and its layers.
 NEEDED = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn")
+NEEDED += ("jmespath", "model_hosting_container_standards", "prometheus_fastapi_instrumentator", "watchfiles")
 VERSION = importlib.metadata.version("vllm-ascend") if importlib.util.find_spec("vllm_ascend") else ""
 
 

@@ -4,8 +4,6 @@ Operators are ``tests/host_cann``'s. Here, each with its limit:
 
 * ``acl``: CANN's own Python binding. vllm-ascend imports ``acl.rt.memcpy`` for its sleep mode: here ``ctypes.memmove``.
 * ``torchvision``: ``doubles.py``'s. Videos are not looked at here; images need none of it (``vision.py``).
-* ``communicator``: a mixture of experts asks HCCL for the name of its group of devices. Here there is one device, and
-  a name.
 * ``in_fork``: vLLM starts a Python of its own to look at a model's class, 10 seconds each; here a fork looks.
 """
 
@@ -42,12 +40,6 @@ def python_binding() -> None:
         module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None, is_package=module is acl)
         sys.modules[module.__name__] = module
     acl.rt, runtime.memcpy = runtime, memcpy  # type: ignore[attr-defined]
-
-
-def communicator() -> None:
-    from torch_npu._C._distributed_c10d import ProcessGroupHCCL
-
-    ProcessGroupHCCL.get_hccl_comm_name = lambda group, rank, *more, **named: "host CANN"
 
 
 def in_fork(work: Callable[[], Any]) -> Any:
@@ -88,7 +80,9 @@ def prepare() -> bool:
     """Prepare this process for vllm-ascend's engine. Returns whether ``vllm_ascend_C`` is loaded."""
     python_binding()
     fixture.register()
-    communicator()
+    from tests.host_cann import hccl  # it imports torch
+
+    hccl.use()
     _lasting.enter_context(doubles.torchvision())
     loaded = extension.load()
     from vllm.model_executor.models import registry

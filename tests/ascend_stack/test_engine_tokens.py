@@ -10,14 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from tests.ascend_stack import generate, tiny, vision
+from tests.ascend_stack import engine, generate, tiny, vision
 from tests.ascend_stack.engine_process import VERSION, needs_engine
 from tests.ascend_stack.processes import table
+from tests.conftest import ROOT
 
 pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
 
 # All on the newest release; on the others those that other code of theirs rotates, and the seed's two.
-MODELS = {"0.23.0": [*tiny.MODELS], "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
+MODELS = {"0.23.0": tiny.NAMES, "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
     VERSION, ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3"]
 )
 LAYERS, STEPS = 2, generate.NEW_TOKENS
@@ -31,7 +32,6 @@ LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3"}
 # vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention enlarge the difference.
 # Halved positions change log-probabilities by more than 3.
 TOLERANCE = 0.25
-MODELS = tiny.NAMES if VERSION == "0.23.0" else list(tiny.MODELS)
 
 Found = dict[str, dict[str, Any]]
 
@@ -128,6 +128,13 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
     """The largest difference between the log-probabilities of a prompt's tokens, for each prompt."""
     pairs = zip(one["prompt_logprobs"], other["prompt_logprobs"], strict=True)
     return [max(abs(a - b) for a, b in zip(*pair, strict=True)) for pair in pairs]
+
+
+@pytest.mark.skipif(engine.RELEASES[0] != VERSION, reason="the README's table is of the newest release")
+def test_the_readme_has_the_table_that_the_command_prints(float32: dict[str, Found]) -> None:
+    assert engine.as_promised(float32)
+    rows = [engine.row(model, ways) for model, ways in float32.items()]
+    assert "\n".join((*engine.HEAD, *rows)) in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE", "GLM-4.1V"])

@@ -71,18 +71,18 @@ def make(name: str, folder: Path) -> Path:
         torch.manual_seed(0)
         model = transformers.AutoModelForCausalLM.from_config(_config(name), dtype=torch.float32)
         model.save_pretrained(path)
-        _tokenizer().save_pretrained(path)
+        tokenizer().save_pretrained(path)
     return path
 
 
-def _tokenizer() -> Any:
+def tokenizer() -> Any:
     """A tokenizer with a word for every token, since a server needs one."""
     import tokenizers
     import transformers
 
     words = {f"t{number}": number for number in range(VOCABULARY)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t3"))
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="t3"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="t0", eos_token="t1", pad_token="t2", unk_token="t3"
+        tokenizer_object=made, bos_token="t0", eos_token="t1", pad_token="t2", unk_token="t3"
     )

@@ -13,9 +13,8 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -24,7 +23,7 @@ pytest.importorskip("vllm", reason="needs the real vLLM")
 from rope_patch.cli import main
 from rope_patch.reporting import report_folder
 from tests.engine import models
-from tests.engine.server import NEW_TOKENS, Server, serving
+from tests.engine.server import NEW_TOKENS, Server, reported, serving, settled
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
@@ -44,32 +43,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Path:
     return models.make("llama3", folder)
-
-
-def reported(server: Server, condition: Callable[[list[Any]], object]) -> list[Any]:
-    """Waits, while the server runs, until the reports of its live workers fulfil the condition, and returns them."""
-    while True:
-        found, _ = report_folder.read(str(server.reports)) if server.reports.is_dir() else ([], [])
-        workers = [one for one in found if one["process"]["rank"] is not None and report_folder.is_live(one)]
-        if workers and condition(workers):
-            return workers
-        assert server.process.poll() is None, found
-        time.sleep(0.2)
-
-
-def settled(server: Server) -> list[Any]:
-    """The reports of the server's live workers after its last request.
-
-    Waits until each worker has touched its file twice more: the second of these reports was begun after the request.
-    """
-    seen: dict[int, set[float]] = {}
-
-    def looked_twice(workers: list[Any]) -> bool:
-        for one in workers:
-            seen.setdefault(one["process"]["pid"], set()).add(one["heartbeat"])
-        return all(len(seen[one["process"]["pid"]]) > 2 for one in workers)
-
-    return reported(server, looked_twice)
 
 
 def announced(server: Server) -> Counter[int]:

@@ -14,6 +14,7 @@ environment was released with), and vLLM with vllm-ascend above them. Replaced i
 ``doubles.py``      the vendors' rotary operators, over the fp32 formula; beside them those of an engine's layers:
                     ``layers.py``, ``attention.py``, ``experts.py``
 ``extension.py``    vllm-ascend's compiled extension, loaded over stubs, its operators those doubles
+``hccl.py``         torch's backend ``hccl`` between processes, by gloo; ``HOST_CANN_DEVICES`` gives each a device
 ==================  ====================================================================================================
 
 Running one kernel on "an Ascend" on a laptop

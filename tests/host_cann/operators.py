@@ -37,8 +37,8 @@ COMPUTED_NAMES = """
     mul.Scalar mul_.Tensor mul_.Scalar div.Tensor div.Scalar div_.Tensor div_.Scalar div.Tensor_mode floor_divide
     floor_divide.Scalar remainder.Scalar remainder.Tensor neg neg_ abs reciprocal sqrt rsqrt exp pow.Scalar
     pow.Tensor_Scalar pow.Tensor_Tensor cos sin clamp clamp_ minimum maximum round floor cat stack index_select
-    index.Tensor gather embedding index_put_ _index_put_impl_ index_copy_ index_copy scatter.src where.self
-    masked_fill.Scalar masked_fill_.Scalar masked_fill.Tensor repeat repeat_interleave.Tensor
+    index.Tensor gather embedding index_put_ _index_put_impl_ index_copy_ index_copy scatter.src scatter_.src
+    where.self masked_fill.Scalar masked_fill_.Scalar masked_fill.Tensor repeat repeat_interleave.Tensor
     repeat_interleave.self_int roll flip eq.Tensor eq.Scalar ne.Tensor ne.Scalar lt.Tensor lt.Scalar le.Tensor
     le.Scalar gt.Tensor gt.Scalar ge.Tensor ge.Scalar equal isclose all all.dim any any.dim isnan isfinite
     logical_and logical_or logical_not bitwise_and.Tensor bitwise_or.Tensor bitwise_not max min max.dim min.dim sum

@@ -1,18 +1,33 @@
-/* The calls around the work: initialisation, the one device and its context, versions, options, profiling. */
+/* The calls around the work: initialisation, devices and their contexts, versions, options, profiling.
+ *
+ * There is one device, or as many as HOST_CANN_DEVICES says: then each is for a process of its own, since what a process
+ * submits to one of its devices runs on the same queues and memory as what it submits to another. */
 #include "host.h"
 #include <runtime/runtime/rt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+enum { MOST = 16 };
 static __thread int current = -1;
-static char context;
+static char contexts[MOST]; /* their addresses are the contexts */
 
 aclError aclInit(const char *config) { (void)config; return 0; }
 aclError aclFinalize(void) { return host_drain_all(); }
-aclError aclrtGetDeviceCount(uint32_t *count) { *count = 1; return 0; }
+aclError aclrtGetDeviceCount(uint32_t *count) {
+  const char *wanted = getenv("HOST_CANN_DEVICES");
+  int number = wanted ? atoi(wanted) : 1;
+  if (number < 1 || number > MOST) return host_fail(ACL_ERROR_RT_PARAM_INVALID, "HOST_CANN_DEVICES=%s: 1 to %d", wanted, MOST);
+  *count = number;
+  return 0;
+}
 
 aclError aclrtSetDevice(int32_t device) {
-  if (device != 0) return host_fail(ACL_ERROR_RT_PARAM_INVALID, "device %d: there is one, number 0", device);
+  uint32_t count;
+  aclError code = aclrtGetDeviceCount(&count);
+  if (code) return code;
+  if (device < 0 || device >= (int32_t)count)
+    return host_fail(ACL_ERROR_RT_PARAM_INVALID, "device %d: there are %u, the first is number 0", device, count);
   current = device;
   return 0;
 }
@@ -31,16 +46,15 @@ aclError aclrtResetDevice(int32_t device) {
   return 0;
 }
 
-aclError aclrtGetCurrentContext(aclrtContext *c) { *c = &context; return 0; }
+aclError aclrtGetCurrentContext(aclrtContext *c) { *c = &contexts[current < 0 ? 0 : current]; return 0; }
 aclError aclrtSetCurrentContext(aclrtContext c) {
-  if (c != &context) return host_fail(ACL_ERROR_RT_CONTEXT_NULL, "%p is no context", c);
-  current = 0;
+  if ((char *)c < contexts || (char *)c >= contexts + MOST) return host_fail(ACL_ERROR_RT_CONTEXT_NULL, "%p is no context", c);
+  current = (char *)c - contexts;
   return 0;
 }
 aclError aclrtGetPrimaryCtxState(int32_t device, uint32_t *flags, int32_t *active) {
-  (void)device;
   *flags = 0;
-  *active = current >= 0;
+  *active = current == device;
   return 0;
 }
 
