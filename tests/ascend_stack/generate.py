@@ -13,11 +13,17 @@ loading of vLLM, each model in forks of its own:
 ``unpatched``    rope_patch is not among vLLM's plugins, and never imported
 ===============  ==================================================================================================
 
+With graphs, their mode precedes the way: ``piecewise patched``. The first patched engine with full graphs captures
+them anew three times: ``disabled``; ``unseen``, when the kernel is on again and meets its calls in a capture first;
+and ``seen``. It then sleeps, and is ``woken`` with these graphs.
+
 An engine that ends without us is a result too: ``raised`` says with what.
 """
 
 import argparse
+import functools
 import importlib.metadata
+import itertools
 import json
 import os
 import sys
@@ -25,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import in_worker, machine, tiny, vision
+from tests.ascend_stack import in_worker, machine, sleeping, tiny, vision
 from tests.host_cann import host_functions
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +47,11 @@ FIXED = {
 }
 WAYS = ("patched", "off", "unpatched")
 WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
-
+AGAIN = {
+    "disabled": (False, False),
+    "unseen": (True, True),
+    "seen": (True, False),
+}  # in_worker.capture_again's arguments
 
 SIZES = [1, 2, 4]  # the numbers of tokens that are captured
 MODES: dict[str, dict[str, Any]] = {
@@ -52,11 +62,14 @@ MODES: dict[str, dict[str, Any]] = {
 }
 CAPTURING = {
     "TASK_QUEUE_ENABLE": "0",  # see host_functions.py
-    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",  # torch 2.13 cannot store vllm-ascend's compiled functions
+    # torch 2.13 cannot store vllm-ascend's compiled functions, and vLLM would store graphs without them, which fail
+    # when they are loaded. With torch 2.10, which vllm-ascend is released for, it does not store such graphs.
+    "TORCHINDUCTOR_AUTOGRAD_CACHE": "0",
+    "VLLM_USE_MEGA_AOT_ARTIFACT": "0",
 }
 
 
-def engine(name: str, dtype: str, mode: str) -> Any:
+def engine(name: str, dtype: str, mode: str, **more: Any) -> Any:
     from vllm import LLM
 
     sees = name in vision.MODELS
@@ -75,6 +88,7 @@ def engine(name: str, dtype: str, mode: str) -> Any:
         disable_log_stats=True,
         limit_mm_per_prompt={"image": 1, "video": 0},
         **(MODES[mode] if mode == "eager" else {"compilation_config": MODES[mode]}),
+        **more,
     )
 
 
@@ -101,13 +115,13 @@ def plugins_without_us() -> str:
     return ",".join(sorted({point.name for group in groups for point in group} - {"rope_patch"}))
 
 
-def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
-    """Run one engine in this process; return what came out, by way."""
+def run(name: str, dtype: str, way: str, mode: str, again: bool) -> dict[str, Any]:
+    """Run one engine in this process, and ``again`` what captures its graphs anew; return what came out, by way."""
     began = time.process_time()
     os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0" if way == "off" else "1"
     if way == "unpatched":
         os.environ["VLLM_PLUGINS"] = plugins_without_us()
-    llm = engine(name, dtype, mode)
+    llm = engine(name, dtype, mode, **(sleeping.MODE if mode == "full" else {}))
     prompts, within_it = PROMPTS, WITHIN
     if name in vision.MODELS:
         prompts, within_it = vision.prompts(tiny.VOCABULARY), (*WITHIN, "flatly")
@@ -117,19 +131,30 @@ def run(name: str, dtype: str, way: str, mode: str) -> dict[str, Any]:
         llm.collective_rpc(in_worker.rotate_by, args=(within,))
         found[within] = generate(llm, prompts)
         llm.collective_rpc(in_worker.rotate_by, args=("as before",))
-    print(f"{name} {dtype} {way}: {time.process_time() - began:.1f} s of processor time", file=sys.stderr, flush=True)
-    return found
+    for later, arguments in AGAIN.items() if way == "patched" and mode == "full" and again else ():
+        at_start = llm.collective_rpc(in_worker.capture_again, args=arguments)[0]
+        found[later] = generate(llm, prompts) | {"at_start": at_start}
+    if "seen" in found:
+        memory = sleeping.sleep_and_wake(llm)
+        found["woken"] = generate(llm, prompts) | {"memory": memory}
+    seconds = f"{time.process_time() - began:.1f} s of processor time"
+    print(f"{name} {dtype} {titled(mode, way)}: {seconds}", file=sys.stderr, flush=True)
+    return {titled(mode, way): answer for way, answer in found.items()}
+
+
+def titled(mode: str, way: str) -> str:
+    return way if mode == "eager" else f"{mode} {way}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", choices=tiny.NAMES)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--mode", choices=MODES, default="eager")
+    parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="eager, or some with graphs")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     options = parser.parse_args()
     os.environ.update(FIXED)
-    if options.mode != "eager":
+    if "eager" not in options.mode:
         os.environ.update(CAPTURING)
         host_functions.use()
     loaded = machine.prepare()
@@ -140,14 +165,15 @@ def main() -> None:
     )
     results: dict[str, Any] = {}
     for name in options.models:
-        results[name] = {}
-        for way in options.ways:
+        results[name] = found = {}
+        for mode, way in itertools.product(options.mode, options.ways):
+            again = titled(mode, way) not in found
             try:
-                results[name] |= machine.in_fork(lambda name=name, way=way: run(name, options.dtype, way, options.mode))
+                found |= machine.in_fork(functools.partial(run, name, options.dtype, way, mode, again))
             except RuntimeError as error:
                 if way == "patched":
                     raise
-                results[name][way] = {"raised": str(error)}
+                found[titled(mode, way)] = {"raised": str(error)}
     sys.stdout.write("\n" + json.dumps(results) + "\n")
 
 

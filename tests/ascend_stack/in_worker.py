@@ -1,5 +1,6 @@
 """Functions that tests and the demonstration run in a worker of vllm-ascend, through the engine's RPC."""
 
+import gc
 import sys
 from typing import Any
 
@@ -38,6 +39,26 @@ def switch(worker: Any, on: bool) -> None:
     import rope_patch
 
     (rope_patch.enable if on else rope_patch.disable)()
+
+
+def capture_again(worker: Any, on: bool, unseen: bool) -> dict[str, Any]:
+    """Switch, and capture all graphs anew, as vllm-ascend does when it sleeps and wakes. ``unseen``: with all checks
+    forgotten, and without the run of each size before, so that the kernel meets its calls in a capture first."""
+    import torch
+
+    from rope_patch.rotation import dispatch
+
+    switch(worker, on)
+    if unseen:
+        dispatch.forget()
+    forget_counts(worker)
+    worker.vllm_config.compilation_config.cudagraph_num_of_warmups = 0 if unseen else 1
+    graphs = worker.sleep_wakeup_manager.acl_graph
+    graphs.sleep()
+    gc.collect()
+    torch.npu.empty_cache()
+    graphs.wakeup()
+    return evidence(worker)
 
 
 def rotate_by(worker: Any, how: str) -> None:

@@ -2,8 +2,10 @@
 
 One GLM-4 in eager mode, patched; after each step the same prompts. Prints one JSON object last, of
 ``generate.generate``'s answers by step. The steps, in order: ``at first``; ``disabled`` and ``enabled`` in the worker
-through its RPC; ``reloaded``, its weights from the checkpoint after they were all set to zero (``zeroed``); ``faulty``:
-the compiler refuses what it has not compiled yet, and a form of call that is new comes; ``after``.
+through its RPC; ``reloaded``, its weights from the checkpoint after they were all set to zero (``zeroed``); ``woken``
+from sleep of level 2, which gives back the memory of weights and KV cache, and reloaded, with ``memory``: how many
+bytes were free awake, asleep and awake again, and what was lost; ``faulty``: the compiler refuses what it has not
+compiled yet, and a form of call that is new comes; ``after``.
 """
 
 import json
@@ -11,17 +13,12 @@ import os
 import sys
 from typing import Any
 
-from tests.ascend_stack import generate, in_worker, machine
+from tests.ascend_stack import generate, in_worker, machine, sleeping
 
 
 def zero(worker: Any) -> None:
     for parameter in worker.model_runner.get_model().parameters():
         parameter.data.zero_()
-
-
-def reload(worker: Any) -> None:
-    """Call the model runner's ``reload_weights``, since vllm-ascend's worker has no such method."""
-    worker.model_runner.reload_weights()
 
 
 def refuse_new_kernels(worker: Any) -> None:
@@ -45,7 +42,7 @@ def query_alone_in_place(worker: Any) -> None:
 def main() -> None:
     os.environ.update(generate.FIXED)
     machine.prepare()
-    llm = generate.engine("GLM-4", "float32", "eager")
+    llm = generate.engine("GLM-4", "float32", "eager", **sleeping.MODE)
     found = {"at first": generate.generate(llm)}
 
     def step(name: str, function: Any, *arguments: Any) -> None:
@@ -55,7 +52,9 @@ def main() -> None:
     step("disabled", in_worker.switch, False)
     step("enabled", in_worker.switch, True)
     step("zeroed", zero)
-    step("reloaded", reload)
+    step("reloaded", sleeping.reload)
+    memory = sleeping.sleep_and_wake(llm)
+    found["woken"] = generate.generate(llm) | {"memory": memory}
     llm.collective_rpc(refuse_new_kernels)
     step("faulty", query_alone_in_place)
     step("after", in_worker.rotate_by, "as before")

@@ -1,4 +1,4 @@
-"""vllm-ascend's engine with PIECEWISE graphs: its own compiler, pieces captured, decoding replayed. 0.23.0.
+"""vllm-ascend's engine with graphs: its own compiler, pieces or whole steps captured, decoding replayed. 0.23.0.
 
 Run in its environment of ``stack_environment``, on the host CANN. Tokens are compared with those of vLLM's own rotary
 code in eager mode.
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.ascend_stack import tiny
+from tests.ascend_stack import generate, tiny
 from tests.ascend_stack.engine_process import VERSION, needs_engine
 from tests.ascend_stack.processes import table
 
@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.skipif(VERSION != "0.23.0", reason="graphs were tried with 0.23.0 only"),
 ]
 LAYERS = 2
+MODES = ("piecewise", "full")
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +28,56 @@ def eager() -> Any:
 
 
 @pytest.fixture(scope="module")
-def piecewise() -> Any:
-    """Patched, switched off, and patched again; the second and third run use the compile cache of the earlier ones."""
-    ways = ("--ways", "patched", "off", "patched")
-    return table("tests.ascend_stack.generate", "1", "GLM-4", "--mode", "piecewise", *ways)["GLM-4"]
+def graphs() -> Any:
+    """By mode: patched, switched off, and patched again; the second and third run use the compile cache of the earlier
+    ones."""
+    arguments = ("--mode", *MODES, "--ways", "patched", "off", "patched")
+    return table("tests.ascend_stack.generate", "1", "GLM-4", *arguments)["GLM-4"]
 
 
 @pytest.mark.parametrize("way", ["patched", "off"])
-def test_tokens_are_those_of_vllms_own_code_in_eager_mode(eager: Any, piecewise: Any, way: str) -> None:
-    assert piecewise[way]["tokens"] == eager["vllm"]["tokens"]
+@pytest.mark.parametrize("mode", MODES)
+def test_tokens_are_those_of_vllms_own_code_in_eager_mode(eager: Any, graphs: Any, mode: str, way: str) -> None:
+    assert graphs[f"{mode} {way}"]["tokens"] == eager["vllm"]["tokens"]
 
 
 @pytest.mark.parametrize("way", ["patched", "off"])
-def test_decoding_is_replayed(piecewise: Any, way: str) -> None:
-    counts = piecewise[way]["host_functions"]
+@pytest.mark.parametrize("mode", MODES)
+def test_decoding_is_replayed(graphs: Any, mode: str, way: str) -> None:
+    counts = graphs[f"{mode} {way}"]["host_functions"]
     assert counts["replayed"] > counts["captured"] > 0
 
 
-def test_the_kernel_serves_warm_up_captures_and_prefill_and_replays_make_no_calls(piecewise: Any) -> None:
-    start, after = piecewise["patched"]["at_start"], piecewise["patched"]["worker"]
+@pytest.mark.parametrize("mode", MODES)
+def test_the_kernel_serves_warm_up_captures_and_prefill_and_replays_make_no_calls(graphs: Any, mode: str) -> None:
+    start, after = graphs[f"{mode} patched"]["at_start"], graphs[f"{mode} patched"]["worker"]
     assert sum(start["calls"].values()) > LAYERS
     assert sum(after["calls"].values()) == LAYERS
     assert (start["fallbacks"], after["fallbacks"]) == ({}, {})
 
 
-def test_patched_and_switched_off_engines_do_not_share_compiled_graphs(piecewise: Any) -> None:
-    assert piecewise["off"]["worker"]["mode"] == "off"
-    assert (piecewise["off"]["at_start"]["calls"], piecewise["off"]["worker"]["calls"]) == ({}, {})
+@pytest.mark.parametrize("mode", MODES)
+def test_patched_and_switched_off_engines_do_not_share_compiled_graphs(graphs: Any, mode: str) -> None:
+    off = graphs[f"{mode} off"]
+    assert off["worker"]["mode"] == "off"
+    assert (off["at_start"]["calls"], off["worker"]["calls"]) == ({}, {})
+
+
+@pytest.mark.parametrize("later", [*generate.AGAIN, "woken"])
+def test_graphs_that_are_captured_anew_or_kept_in_sleep_give_the_same_tokens(graphs: Any, later: str) -> None:
+    assert graphs[f"full {later}"]["tokens"] == graphs["full patched"]["tokens"]
+
+
+def test_what_is_first_seen_during_capture_is_native_there_and_trusted_afterwards(graphs: Any) -> None:
+    captured, after = graphs["full unseen"]["at_start"], graphs["full unseen"]["worker"]
+    sizes = len(generate.SIZES)
+    assert (captured["calls"], captured["fallbacks"]) == ({}, {"first seen during graph capture": LAYERS * sizes})
+    assert after["calls"] == {"eager": LAYERS}
+    assert "passed" in {signature["check"] for signature in after["signatures"].values()}
+    seen = graphs["full seen"]["at_start"]
+    assert (seen["calls"], seen["fallbacks"]) == ({"eager": 2 * LAYERS * sizes}, {}), "run and captured"
+
+
+def test_graphs_that_are_captured_while_we_are_off_make_no_calls(graphs: Any) -> None:
+    disabled = graphs["full disabled"]
+    assert (disabled["at_start"]["calls"], disabled["worker"]["calls"]) == ({}, {})

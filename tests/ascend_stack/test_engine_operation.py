@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.skipif(VERSION != "0.23.0", reason="the model runners' reloading differs"),
 ]
 CALLS = 2 * generate.NEW_TOKENS  # two layers
+KV_CACHE = 2 * 2 * generate.BLOCKS * 128 * 2 * 64 * 4  # bytes: keys and values, layers, blocks of 128 tokens, heads
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def steps() -> Any:
     return table("tests.ascend_stack.operation", "1")
 
 
-@pytest.mark.parametrize("step", ["disabled", "enabled", "reloaded", "faulty", "after"])
+@pytest.mark.parametrize("step", ["disabled", "enabled", "reloaded", "woken", "faulty", "after"])
 def test_requests_get_the_same_tokens_in_every_step(steps: Any, step: str) -> None:
     assert steps[step]["tokens"] == steps["at first"]["tokens"]
 
@@ -34,11 +35,21 @@ def test_without_weights_the_tokens_differ(steps: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "calls"), [("disabled", 0), ("enabled", CALLS), ("reloaded", CALLS), ("after", CALLS)]
+    ("step", "calls"),
+    [("disabled", 0), ("enabled", CALLS), ("reloaded", CALLS), ("woken", CALLS), ("after", CALLS)],
 )
 def test_who_serves_follows_the_switch(steps: Any, step: str, calls: int) -> None:
     assert sum(steps[step]["worker"]["calls"].values()) == calls
     assert steps[step]["worker"]["fallbacks"] == {}
+
+
+def test_sleep_gave_back_the_memory_and_kept_the_rotary_cache(steps: Any) -> None:
+    memory = steps["woken"]["memory"]
+    awake, asleep, again = memory["free bytes"]
+    assert asleep - awake > KV_CACHE
+    assert asleep - again > KV_CACHE
+    assert memory["weights lost"]
+    assert memory["buffers kept"]
 
 
 def test_a_new_layout_whose_kernel_the_compiler_refuses_is_served_natively(steps: Any) -> None:

@@ -7,7 +7,8 @@ environment was released with), and vLLM with vllm-ascend above them. Replaced i
 ==================  ====================================================================================================
 ``hivmc/``          ``hivmc``, the compiler's closed last step: the final program -> host code that executes it on a
                     vector core, instruction by instruction, order between pipes checked
-``runtime/``        ACL and the runtime, in C over host memory: allocations, streams, events, kernels, graph capture
+``runtime/``        ACL and the runtime, in C over host memory: allocations, virtual memory, streams, events, kernels,
+                    graph capture, task groups
 ``stubs.py``        every other symbol torch-npu links: fails, naming itself
 ``operators.py``    CANN's operator library: the PyTorch operators vLLM's native rotary code needs, by the CPU's; the
                     others raise, naming themselves

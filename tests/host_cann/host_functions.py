@@ -63,10 +63,11 @@ def record(function: Callable[..., Any], args: Any, kwargs: Any, updated: Any = 
         return result
 
     results = tree_map(place, function(*args, **kwargs))
+    arguments = frozenset(given)  # not the tensors, whose memory a graph gives back when it is destroyed
 
     def work() -> None:
         again = [v for v in tree_flatten(function(*args, **kwargs))[0] if isinstance(v, torch.Tensor)]
-        for to, value in zip(places, [v for v in again if id(v) not in given], strict=True):
+        for to, value in zip(places, [v for v in again if id(v) not in arguments], strict=True):
             to.copy_(value)
 
     _launch(work)
