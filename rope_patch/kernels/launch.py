@@ -111,8 +111,7 @@ def is_big(cos_sin_cache: torch.Tensor) -> bool:
     return cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET
 
 
-NUMBERS = 8  # integer arguments of every kernel, before those with defaults
-Constant = int | bool | str
+Constant = int | bool | str | None
 
 
 def kernel_of(plan: Plan) -> Any:
@@ -134,6 +133,8 @@ def constants(shape: Shape, plan: Plan, stride_unit: int = 1) -> dict[str, Const
     }
     if found := order_of(shape.axes) if shape.axes else None:
         heads |= dict(zip(("ORDER", "H_PAIRS", "W_PAIRS"), found, strict=True))
+    elif not shape.axes and not plan.lanes:
+        heads["axis_stride"] = None  # not among the numbers then
     if plan.padded:
         return heads | {
             "IS_NEOX": shape.is_neox_style,
@@ -189,8 +190,7 @@ class Launch(NamedTuple):
         arguments = memory(call, query_out, key_out)
         if "words" in str(self.constants.get("PAIRS")):
             arguments = (*(x if x is None else triton.reinterpret(x, tl.int32) for x in arguments[:4]), *arguments[4:])
-        axis_stride = dict(zip(("axis_stride",), self.numbers[NUMBERS:], strict=False))
-        return self.function[(self.programs,)](*arguments, *self.numbers[:NUMBERS], **axis_stride, **self.constants)
+        return self.function[(self.programs,)](*arguments, *self.numbers, **self.constants)
 
 
 def memory(call: Call, query_out: Any, key_out: Any) -> tuple[Any, ...]:

@@ -138,11 +138,11 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, 
                                "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                  Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
-                  IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-                  BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STRIDE_UNIT: tl.constexpr, VECTOR: tl.constexpr,
-                  ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
-                  W_PAIRS: tl.constexpr = 0, axis_stride=None):
+                  axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+                  HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
+                  BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, STRIDE_UNIT: tl.constexpr,
+                  VECTOR: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
+                  W_PAIRS: tl.constexpr = 0):
     """An output pointer of None means in place, ``K_HEADS`` 0 that there is no key; ``per_program`` is 1."""
     cache_stride *= STRIDE_UNIT
     q_token_stride *= STRIDE_UNIT

@@ -15,10 +15,12 @@ Constexpr arguments, decided by ``plan_ascend.py``:
   needs no copy in there, and lets parts move while others are at work.
 * ``WIDE_ROWS``: whole cos/sin rows are moved at once and cut, where their halves are whole blocks.
 * ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``); the
-  positions of an axis then begin ``axis_stride`` after those of the one before. By default a token has one position.
+  positions of an axis then begin ``axis_stride`` after those of the one before. By default a token has one position,
+  and ``axis_stride`` is None.
 * ``BY_HEAD``: cos and sin are copied for each head of a block (``for_heads``); q's and k's are then of equal size.
 
-An output pointer of None means in place, ``K_HEADS`` 0 that there is no key.
+An output pointer of None means in place, ``K_HEADS`` 0 that there is no key. Arguments that a launch gives at run time
+come before all others: ``runner.py`` looks for them side by side.
 """
 
 import triton
@@ -35,10 +37,11 @@ from rope_patch.kernels.heads import for_heads, rotate_block, rotate_heads
                                "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                  Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
-                  PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr, OVERLAP: tl.constexpr,
-                  BY_HEAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
-                  ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0, axis_stride=None):
+                  axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+                  HALF: tl.constexpr, PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr,
+                  OVERLAP: tl.constexpr, BY_HEAD: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr,
+                  BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
+                  W_PAIRS: tl.constexpr = 0):
     """Program p rotates tokens ``[p * per_program, (p + 1) * per_program)``, in tiles of ``BLOCK_T``.
 
     What is left for the last tile is masked; but with ``OVERLAP`` (of fresh outputs, at least ``BLOCK_T`` tokens), that
@@ -79,10 +82,10 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
                                "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
 def rotary_kernel_by_heads(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                            cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
-                           Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr,
-                           PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr,
+                           axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+                           HALF: tl.constexpr, PAIRS: tl.constexpr, WHOLE: tl.constexpr, WIDE_ROWS: tl.constexpr,
                            BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "",
-                           H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0, axis_stride=None):
+                           H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0):
     """Program p takes items ``[p * per_program, (p + 1) * per_program)``.
 
     Item ``token * UNITS + u`` is the token's u-th block of heads: those of q, then those of k.

@@ -36,6 +36,6 @@ def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16
     if plan.in_words:
         kinds |= dict.fromkeys(("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr"), "*i32")
     function = kernel_of(plan)
-    names = front_end.arguments(function, values) + ["axis_stride"] * bool(axes)
+    names = front_end.arguments(function, values)
     signature = {name: kinds.get(name, f"*{dtype}" if name.endswith("_ptr") else "i32") for name in names}
     return Kernel(plan, bytes_of(plan, described, DEVICE), front_end.linalg(function, signature, values), row)

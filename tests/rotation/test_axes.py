@@ -1,15 +1,20 @@
 """Calls with three positions a token: launches are cached by layout, checked by their signature, and traced whole."""
 
+import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
+from rope_patch.kernels import padded, rope  # noqa: E402
+from rope_patch.kernels.launch import Launch  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, rotary  # noqa: E402
 from rope_patch.rotation.axes import axes_of  # noqa: E402
+from tests import interpreted_runner  # noqa: E402
 from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
 
 SECTION = (8, 12, 12)
@@ -39,6 +44,28 @@ def test_rows_that_lie_apart_otherwise_are_another_layout() -> None:
     assert ledger.calls() == {"eager": 4}
     (name,) = ledger.signatures()
     assert "axes chunked 8 12 12" in name
+
+
+def test_from_the_second_call_on_the_kernels_own_launcher_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    interpreted_runner.install(monkeypatch)
+    launches: list[Launch] = []
+    right = Launch.on
+    monkeypatch.setattr(Launch, "on", lambda launch, *rest: (launches.append(launch), right(launch, *rest))[1])
+    for seed in range(3):
+        launches.clear()
+        case = rotation(5, 2, 1, 64, 64, axes=AXES, seed=seed)
+        query, _ = serve(case)
+        assert_rotated(case, case.query, query)
+        assert bool(launches) == (seed == 0)
+    assert ledger.calls() == {"eager": 3}
+
+
+@pytest.mark.parametrize("kernel", [padded.rotary_kernel, rope.rotary_kernel, rope.rotary_kernel_by_heads])
+def test_what_a_launch_gives_at_run_time_comes_before_constants(kernel: Any) -> None:
+    """Triton from 3.3 on hands constants to the launcher too, in their order: else no launcher would be found."""
+    constant = ["constexpr" in str(p.annotation) for p in inspect.signature(kernel.fn).parameters.values()]
+    assert constant == sorted(constant)
+    assert kernel.arg_names[constant.index(True) - 1] == "axis_stride"
 
 
 def test_an_order_of_axes_is_a_signature_of_its_own() -> None:
