@@ -47,7 +47,7 @@ def _made(stack: Stack, name: str, *arguments: Any, config: Any = None, **named:
 
 
 def called(stack: Stack, name: str) -> str:
-    """Call the class once; return "native" if its own code was reached, "fails" if it cannot be made here."""
+    """Call the class once. "native": its own code was reached, or may have been; "fails": it cannot be made."""
     torch = stack.torch
     positions, query = torch.arange(3).npu(), torch.randn(3, 4 * 128).bfloat16().npu()
     numbers = 128, 128, 128, 10000.0, True, torch.bfloat16
@@ -58,6 +58,9 @@ def called(stack: Stack, name: str) -> str:
             return "fails"
         return "made"
     arguments: tuple[Any, ...] = positions, query, query + 0
+    if name == "Phi3LongRoPEScaledRotaryEmbedding":
+        longrope(stack, SHORT)(*arguments)
+        return "native"
     if name == "FourierRotaryEmbedding":
         embedding = stack.build("default", **FOPE)
     elif name == "XDRotaryEmbedding":

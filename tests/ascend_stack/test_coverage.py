@@ -33,7 +33,6 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "MRotaryEmbeddingInterleaved": ("openpangu", {"mrope_section": [16, 24, 24], "mrope_interleaved": True}),
     "Ernie4_5_VLRotaryEmbedding": ("ernie", {"mrope_section": [22, 22, 20]}),
     "DeepseekScalingRotaryEmbedding": ("deepseek_yarn", DEEPSEEK),
-    "Phi3LongRoPEScaledRotaryEmbedding": ("longrope", {}),
 }
 
 
@@ -78,11 +77,6 @@ def path(stack: Stack, name: str, rotary: str) -> str:
     head_size = 64 if kind == "deepseek_yarn" else 128
     if kind == "ernie":  # its model makes it
         embedding = test_mrope_served.build(stack, test_mrope_served.MODELS["ERNIE-4.5-VL"])
-    elif kind == "longrope":
-        embedding = other_classes.longrope(stack, other_classes.SHORT)
-        embedding.cos_sin_cache = (
-            embedding.long_short_cos_sin_cache
-        )  # for the step's own, which the class does not read
     elif rotary == "partial":
         halved = {"mrope_section": [8, 12, 12]} if "mrope_section" in parameters else {}
         embedding = stack.build(kind, head_size, 64, **parameters | halved)
