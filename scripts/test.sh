@@ -72,7 +72,9 @@ ascend_lane() {
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   # Their kernels are read by what follows.
-  for version in 0.11.0 0.13.0 0.18.0 0.23.0; do stage "stack-$version environment" stack_environment "$version" || true; done
+  for version in 0.7.3.post1 0.9.1 0.11.0 0.13.0 0.18.0 0.23.0; do
+    stage "stack-$version environment" stack_environment "$version" || true
+  done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
   on_host_cann 910B3 ascend tests/host_cann tests/vector_core
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
@@ -82,6 +84,10 @@ ascend_lane() {
   # The real vLLM and vllm-ascend of each release that is in use.
   for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
     on_host_cann 910B3 "stack-$version" tests/ascend_stack
+  done
+  # Those before them, in which nothing is replaced: forks of one process, for which a second worker would only wait.
+  for version in 0.7.3.post1 0.9.1; do
+    on_host_cann 910B3 "stack-$version" tests/ascend_stack/test_older.py -n 0
   done
   # Those that copy to Ray workers only variables that they know.
   for version in 0.11.0 0.13.0; do

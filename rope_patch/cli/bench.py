@@ -119,6 +119,7 @@ def _text(rows: "list[Row]") -> str:
     for row in rows:
         rope = row.rope
         heads = f"{rope.num_heads}/{rope.num_kv_heads}, {rope.head_size}, {rope.rotary_dim}"
+        heads += f", {rope.sections}" if rope.sections else ""
         device = [] if all(row.device_by is None for row in _times(rows)) else _cells(row, "device")
         said = [note for note in (row.reason, *row.remarks, row.fault) if note]
         notes += [note for note in dict.fromkeys(said) if note not in notes]
@@ -126,7 +127,16 @@ def _text(rows: "list[Row]") -> str:
         serves = f"{'FAULT, ' if row.fault else ''}{row.serves}{marks}"
         cells.append((rope.name, heads, row.tokens, *device, *_cells(row, "host"), serves))
     timed = ("device: native", "patched", "ratio") if len(cells[0]) > 7 else ()
-    header = ("shape", "heads, size, rotary", "tokens", *timed, "host: native", "patched", "ratio", "setting serves")
+    header = (
+        "shape",
+        "heads, size, rotary",
+        "tokens",
+        *timed,
+        "host: native",
+        "patched",
+        "ratio",
+        "setting serves",
+    )
     return "\n".join([table(header, cells), *(f"[{n}] {note}" for n, note in enumerate(notes, 1))])
 
 
@@ -157,7 +167,7 @@ def _short(us: float) -> str:
 
 def _verdict(rows: "list[Row]", device: str, dtype: str) -> str:
     from rope_patch import settings
-    from rope_patch.patching.targets.ascend_rotary_class import LEFT_TO_VENDOR
+    from rope_patch.patching.targets import ascend_mrope, ascend_rotary_class
 
     lines = [
         f"{device}, {dtype}: microseconds a call, median ± spread between quartiles; ratio: native / patched, above 1 "
@@ -174,7 +184,8 @@ def _verdict(rows: "list[Row]", device: str, dtype: str) -> str:
         lines.append("TRITON'S INTERPRETER ran the kernel: these times say nothing of a device.")
     else:
         lines += [f"By {what} time {_faster(rows, what)}." for what in ("device", "host")]
-    left = [row for row in rows if row.reason == LEFT_TO_VENDOR]
+    left_to_vendor = (ascend_rotary_class.LEFT_TO_VENDOR, ascend_mrope.LEFT_TO_VENDOR)
+    left = [row for row in rows if row.reason in left_to_vendor]
     if left:
         lines.append(f"{settings.VARIABLE}=all would give the kernel {len(left)} of these lines that native serves now")
         lines[-1] += "." if interpreted else f": by device time {_faster(left, 'device')} there."

@@ -23,7 +23,7 @@ NATIVE_ULP = 4  # the error that vLLM's own code may have, in units in the last 
 class Case:
     """The call's tensors, and what is found out. The last four fields have the keys "native" and "patched"."""
 
-    positions: torch.Tensor
+    positions: torch.Tensor  # [num_tokens], or [3, num_tokens] with sections
     query: torch.Tensor
     key: torch.Tensor
     serves: str = "native"
@@ -34,6 +34,10 @@ class Case:
     repeated: dict[str, tuple[timing.Function, str]] = field(default_factory=dict)
     host: dict[str, list[float]] = field(default_factory=dict)  # microseconds a call, one number for each round
     device: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.positions.shape[-1]
 
 
 def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
@@ -50,7 +54,8 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
 
     def directly() -> Any:
         arguments = case.positions, case.query, case.key, module.cos_sin_cache
-        return rotary.serve(*arguments, module.head_size, module.rotary_dim, module.is_neox_style)
+        numbers = module.head_size, module.rotary_dim, module.is_neox_style
+        return rotary.serve(*arguments, *numbers, verify.axes_of(rope))
 
     rope_patch.disable()
     before = ledger.calls()
@@ -100,8 +105,7 @@ def _who_serves(case: Case, through_module: timing.Function) -> None:
 
 def _wrong(case: Case, rope: RopeConfig, module: Any, function: timing.Function, exactly: bool) -> tuple[int, int]:
     """(number of wrong lanes, number of lanes compared), for the first, the last, and some tokens in between."""
-    count = len(case.positions)
-    some = torch.linspace(0, count - 1, min(count, COMPARED)).long()
+    some = torch.linspace(0, case.num_tokens - 1, min(case.num_tokens, COMPARED)).long()
     tensors = case.query, case.key
 
     def heads(tensor: Any) -> Any:
@@ -109,7 +113,9 @@ def _wrong(case: Case, rope: RopeConfig, module: Any, function: timing.Function,
 
     before = [heads(tensor) for tensor in tensors]
     rotated: Any = function()
-    rows = module.cos_sin_cache[case.positions[some.to(case.positions.device)]]
+    positions = case.positions[..., some.to(case.positions.device)]
+    of_positions = torch.arange(positions.numel()).view(positions.shape)
+    rows = reference.rows_of(of_positions, module.cos_sin_cache[positions.flatten()].cpu(), verify.axes_of(rope))
     wrong = lanes = 0
     for was, now in zip(before, rotated, strict=True):
         found = reference.compared(was, heads(now), rows, rope.rotary_dim, module.is_neox_style)

@@ -68,7 +68,7 @@ def measure(rope: RopeConfig, tokens: Sequence[int], dtype: str, worker: Worker)
         try:
             for count in tokens:
                 rows = embedding.module.cos_sin_cache.shape[0]
-                positions = torch.randint(0, rows, (count,), generator=generator).to(worker.device)
+                positions = verify.positions_of(rope, count, rows, generator).to(worker.device)
                 cases.append(Case(positions, *verify.inputs(rope, count, True, generator, kind, worker.device)))
             for case in cases:
                 with worker.step(embedding.module, case.positions):
@@ -92,7 +92,7 @@ def _take_turns(cases: list[Case], embedding: Embedding, worker: Worker) -> None
             for case in cases:
                 if name not in case.functions:
                     continue
-                calls = effort.calls_of_many if len(case.positions) >= 512 else effort.calls
+                calls = effort.calls_of_many if case.num_tokens >= 512 else effort.calls
                 with worker.step(embedding.module, case.positions):
                     case.host.setdefault(name, []).append(timing.host_us(case.functions[name], calls, worker.device))
                     if worker.device.type == "cpu":
@@ -111,4 +111,4 @@ def _row(case: Case, rope: RopeConfig, embedding: Embedding) -> Row:
         return Times(timing.over(case.host[name]), device, case.repeated[name][1] if device else None)
 
     names = type(embedding.module).__name__, case.serves, case.reason
-    return Row(rope, len(case.positions), *names, times("native"), times("patched"), case.remarks, case.fault)
+    return Row(rope, case.num_tokens, *names, times("native"), times("patched"), case.remarks, case.fault)

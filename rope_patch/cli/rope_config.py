@@ -4,14 +4,21 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rope_patch.cli import sections
 from rope_patch.cli.answer import CannotAnswer, even, number, short, text, unexpected, whole
+from rope_patch.cli.sections import Sections
 
 Config = dict[str, Any]
 
 LARGEST = 2**20  # bytes of a config.json that is read
 # model_type of the models that pair lanes as (0, 1), (2, 3) ...; no other field of a configuration says so. These are
 # the models of vLLM 0.32 that pass is_neox_style=False to get_rope.
-GPT_J_STYLE = {"chatglm", "glm", "glm4", "gptj", "ernie4_5", "ernie4_5_moe", "cohere", "cohere2"}
+GPT_J_STYLE = {
+    *("chatglm", "glm", "glm4", "gptj", "ernie4_5", "ernie4_5_moe", "cohere", "cohere2"),
+    *("glm4v", "glm4v_text", "glm46v", "glm_ocr", "glm_ocr_text", *sections.ERNIE),
+}
+# model_type of the models that rotate half of the lanes unless their configurations say otherwise.
+HALF = {"glm4", "glm4_moe", "glm4v", "glm4v_text", "glm4v_moe", "glm4v_moe_text", "glm46v", "glm_ocr", "glm_ocr_text"}
 # Upper limits: far more than any model has, and far less than what would exhaust a machine's memory.
 MOST_HEADS, MOST_LANES, MOST_POSITIONS = 1024, 1024, 2**24
 # The names of scalings that some release of vLLM knows, in get_rope or where it reads configurations.
@@ -35,6 +42,7 @@ class RopeConfig(NamedTuple):
     max_position: int = 8192
     scaling: str = "default"
     parameters: dict[str, Any] | None = None  # the scaling's, as in the configuration
+    sections: Sections | None = None  # None: a token has one position
 
 
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -50,6 +58,8 @@ BUILT_IN = (
     RopeConfig("Gemma-2", 256, 256, 16, 8),
     RopeConfig("GLM-5.2 draft", 192, 192, 64, 64),
     RopeConfig("DeepSeek MLA", 64, 64, 128, 1, False),
+    RopeConfig("GLM-4.1V", 128, 64, 32, 2, False, sections=Sections("chunked", (8, 12, 12))),
+    RopeConfig("Qwen3-VL-8B", 128, 128, 32, 8, True, 5e6, sections=Sections("interleaved", (24, 20, 20))),
 )
 
 
@@ -77,7 +87,8 @@ def of_model(place: str, tensor_parallel_size: int = 1) -> list[RopeConfig]:
     config = _loaded(place)
     kind = _text(config, "model_type", default="model")
     # A multimodal model has its language model's fields in there.
-    config = _object(config, "text_config") or _object(config, "llm_config") or config
+    for name in ("thinker_config", "text_config", "llm_config"):
+        config = _object(config, name) or config
     return _ropes(config, kind, tensor_parallel_size)
 
 
@@ -107,7 +118,8 @@ def _ropes(config: Config, kind: str, ranks: int) -> list[RopeConfig]:
     heads = _whole(config, "num_attention_heads", "n_head", most=MOST_HEADS)
     kv_names = "num_key_value_heads", "multi_query_group_num", "num_kv_heads"
     kv_heads = _whole(config, *kv_names, most=MOST_HEADS, default=heads)
-    neox = _text(config, "model_type", default=kind) not in GPT_J_STYLE
+    model_type = _text(config, "model_type", default=kind)
+    neox = model_type not in GPT_J_STYLE
     positions = _whole(config, "max_position_embeddings", "seq_length", most=MOST_POSITIONS, default=8192)
     latent = config.get("qk_rope_head_dim") not in (None, 0)  # 0: a model that could have it, but has not
     if latent:  # multi-head latent attention rotates separate lanes, with one key head for all heads
@@ -121,10 +133,11 @@ def _ropes(config: Config, kind: str, ranks: int) -> list[RopeConfig]:
         raise CannotAnswer(f"--tensor-parallel-size is {ranks}: {kv_heads} key heads cannot be shared by {ranks} ranks")
     ropes = []
     for name, parameters in _by_layer(config).items():
+        rotary_dim = _rotary_dim({} if latent else config, parameters, head_size)
         rope = RopeConfig(
             name=f"{kind} {name}".strip(),
             head_size=head_size,
-            rotary_dim=_rotary_dim({} if latent else config, parameters, head_size),
+            rotary_dim=rotary_dim,
             num_heads=heads // ranks,
             num_kv_heads=max(1, kv_heads // ranks),
             is_neox_style=neox,
@@ -134,6 +147,7 @@ def _ropes(config: Config, kind: str, ranks: int) -> list[RopeConfig]:
             max_position=positions,
             scaling=_scaling(parameters),
             parameters=parameters,
+            sections=sections.of(config, model_type, parameters, rotary_dim),
         )
         ropes.append(rope)
     return ropes
@@ -151,7 +165,8 @@ def _rotary_dim(config: Config, parameters: Config, head_size: int) -> int:
     if parameters.get(PARTS[0]) is None and config.get("rotary_dim") is not None:
         return even("rotary_dim", config["rotary_dim"], head_size)
     name, part = _field({**config, **parameters}, *PARTS)
-    if config.get("model_type") == "chatglm":  # it rotates half of the lanes, which its configuration does not say
+    model_type = config.get("model_type")
+    if model_type == "chatglm" or (part is None and model_type in HALF):  # chatglm's configuration never says it
         part = 0.5
     part = 1.0 if part is None else number(name, part, 0, 1)
     rotary_dim = int(head_size * part)

@@ -60,19 +60,21 @@ def act(options: argparse.Namespace) -> Answer:
 
 def _data(result: Result) -> dict[str, Any]:
     fields = result._asdict()
-    return {"shape": fields.pop("rope")._asdict(), **fields, "ok": not (result.wrong or result.fault)}
+    rope = fields.pop("rope")
+    shape = {**rope._asdict(), "sections": rope.sections and rope.sections._asdict()}
+    return {"shape": shape, **fields, "ok": not (result.wrong or result.fault)}
 
 
 def _text(results: list[Result]) -> str:
-    header = ("shape", "head", "rotary", "heads", "style", "scaling", "dtype", "max error", "")
+    header = ("shape", "head", "rotary", "heads", "style", "sections", "scaling", "dtype", "max error", "")
     rows = []
     for one in results:
         rope = one.rope
         heads, style = f"{rope.num_heads}/{rope.num_kv_heads}", "neox" if rope.is_neox_style else "gpt-j"
         verdict = one.fault or (f"WRONG: {one.wrong} of {one.lanes} lanes" if one.wrong else "ok")
         error = "-" if one.fault else f"{one.max_ulp:.3f} ulp"
-        row = (rope.name, rope.head_size, rope.rotary_dim, heads, style, rope.scaling, one.dtype, error, verdict)
-        rows.append(row)
+        shape = rope.name, rope.head_size, rope.rotary_dim, heads, style, rope.sections or "-", rope.scaling
+        rows.append((*shape, one.dtype, error, verdict))
     return table(header, rows)
 
 
@@ -138,20 +140,37 @@ def _compared(rope: RopeConfig, dtype: str, device: "torch.device") -> "Iterator
     rows = min(rope.max_position, 65_536)
     cache = _cache(rope, rows).to(device, kind)
     numbers = rope.head_size, rope.rotary_dim, rope.is_neox_style
+    axes = axes_of(rope)
     for num_tokens in TOKENS:
-        positions = torch.randint(0, rows, (num_tokens,), generator=generator)
-        positions[-1] = rows - 1
+        positions = positions_of(rope, num_tokens, rows, generator)
+        positions.view(-1)[-1] = rows - 1
+        rows_of_tokens = reference.rows_of(positions, cache.cpu(), axes)
         positions = positions.to(device)
         for strided in (True, False):
             query, key = inputs(rope, num_tokens, strided, generator, kind, device)
             before = [tensor.cpu().clone().reshape(num_tokens, -1, rope.head_size) for tensor in (query, key)]
             handed_back = ledger.fallbacks()
-            rotated = rotary.serve(positions, query, key, cache, *numbers)
+            rotated = rotary.serve(positions, query, key, cache, *numbers, axes)
             if rotated is None:
                 raise NotServed("; ".join(ledger.fallbacks() - handed_back))
             for was, now in zip(before, rotated, strict=True):
                 assert now is not None  # there was a key
-                yield reference.compared(was, now, cache[positions], *numbers[1:])
+                yield reference.compared(was, now, rows_of_tokens, *numbers[1:])
+
+
+def axes_of(rope: RopeConfig) -> str:
+    """The ``axes`` of ``rotary.serve`` for this shape; empty if a token has one position."""
+    from rope_patch.rotation import axes
+
+    sections = rope.sections
+    return axes.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
+
+
+def positions_of(rope: RopeConfig, num_tokens: int, rows: int, generator: Any) -> "torch.Tensor":
+    """Random rows of the cache: ``[num_tokens]``, or ``[3, num_tokens]``, where equal ones would prove nothing."""
+    import torch
+
+    return torch.randint(0, rows, (3, num_tokens) if rope.sections else (num_tokens,), generator=generator)
 
 
 def inputs(

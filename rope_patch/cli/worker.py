@@ -72,15 +72,14 @@ class Worker:
     def build(self, rope: RopeConfig, dtype: Any) -> Embedding:
         """vLLM's own module for the shape's scaling; the plain class where that cannot be built or is not covered."""
         try:
-            if "mrope_section" in (rope.parameters or {}):
-                remark = "sections of several positions, not covered: timed as the plain class"
-                return Embedding(self._rope(rope, dtype, "default", {}), remark, False)
             module = self._rope(rope, dtype, rope.scaling, rope.parameters or {})
             cache = getattr(module, "cos_sin_cache", None)
             if cache is not None and cache.shape[-1] == getattr(module, "rotary_dim", None) == rope.rotary_dim:
                 return Embedding(module, None, True)
             remark, covered = f"{type(module).__name__} is not covered: timed as the plain class", False
         except Exception as error:
+            if rope.sections:  # the plain class would not take its positions
+                raise
             remark, covered = f"scaling {rope.scaling} cannot be built ({error!r}): timed as the plain class", True
         return Embedding(self._rope(rope, dtype, "default", {}), remark, covered)
 
@@ -88,16 +87,33 @@ class Worker:
         from vllm.config import set_current_vllm_config
 
         get_rope = self.package.get_rope
+        if rope.sections and rope.sections.order == "alternating":
+            return self._ernie(rope, dtype)
         scaling = {name: value for name, value in parameters.items() if name != "type"} | {"rope_type": kind}
+        if rope.sections:  # for which "mrope" is an older name of the type
+            scaling |= {"rope_type": "default" if kind == "mrope" else kind}
+            scaling |= {"mrope_section": list(rope.sections.pairs)}
+            scaling |= {"mrope_interleaved": rope.sections.order == "interleaved"}
         if "rope_parameters" in inspect.signature(get_rope).parameters:
             scaling |= {"rope_theta": rope.theta, "partial_rotary_factor": rope.rotary_dim / rope.head_size}
             arguments: dict[str, Any] = {"rope_parameters": scaling}
         else:
             arguments = {"rotary_dim": rope.rotary_dim, "base": rope.theta}
-            arguments["rope_scaling"] = None if kind == "default" else scaling
+            arguments["rope_scaling"] = None if kind == "default" and not rope.sections else scaling
         arguments |= {"max_position": rope.max_position, "is_neox_style": rope.is_neox_style, "dtype": dtype}
         with set_current_vllm_config(self.config):
             return get_rope(head_size=rope.head_size, **arguments).to(self.device)
+
+    def _ernie(self, rope: RopeConfig, dtype: Any) -> Any:
+        """ERNIE-4.5-VL's class, which its model makes, and not ``get_rope``."""
+        from vllm.config import set_current_vllm_config
+
+        module: Any = importlib.import_module(f"{self.package.__name__}.ernie45_vl_rope")
+        assert rope.sections is not None
+        numbers = rope.head_size, rope.rotary_dim, rope.max_position, rope.theta, rope.is_neox_style, dtype
+        with set_current_vllm_config(self.config):
+            embedding = module.Ernie4_5_VLRotaryEmbedding(*numbers, mrope_section=rope.sections.as_configured)
+        return embedding.to(self.device)
 
     @contextlib.contextmanager
     def step(self, module: Any, positions: Any) -> Iterator[None]:
@@ -109,7 +125,7 @@ class Worker:
             if self.on_ascend:
                 from vllm.forward_context import get_forward_context, set_forward_context
 
-                _lay_out(module, positions)
+                _lay_out(module, positions if positions.dim() == 1 else positions[0])
                 around.enter_context(set_forward_context(None, self.config))
                 for name, value in CONTEXT.items():
                     setattr(get_forward_context(), name, value)

@@ -35,7 +35,10 @@ def default(package: str, file: str, name: str) -> object:
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    tree = ast.parse(Path(spec.submodule_search_locations[0], file).read_text(encoding="utf-8"))
+    path = Path(spec.submodule_search_locations[0], file)
+    if not path.is_file():
+        raise LookupError(f"{package} has no {file}")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
     functions = [node for cls in classes for node in cls.body if isinstance(node, ast.FunctionDef)]
     init = next((node for node in functions if node.name == "__init__"), None)

@@ -53,14 +53,21 @@ def _lost(target: Target) -> bool:
     return target.name in undo and executed_again(target.module)
 
 
+def _cannot_come(target: Target) -> bool:
+    """Whether the module cannot be imported: before 0.10, vLLM's rotary classes were in one module, not a package."""
+    parent = sys.modules.get(target.module.rpartition(".")[0])
+    return parent is not None and not hasattr(parent, "__path__")
+
+
 def all_decided() -> bool:
-    """Whether every target has a state, not counting those of packages that this process has not imported."""
-    return all(t.name in state or t.module.partition(".")[0] not in sys.modules for t in TARGETS)
+    """Whether every target has a state or cannot have one, not counting packages that this process did not import."""
+    return all(t.name in state or _cannot_come(t) or t.module.partition(".")[0] not in sys.modules for t in TARGETS)
 
 
 def states() -> dict[str, str]:
     """The state of each target, for ``status``."""
-    return {t.name: LOST if _lost(t) else state.get(t.name, "not imported") for t in TARGETS}
+    absent = {t.name: "native: this release has no such module" for t in TARGETS if _cannot_come(t)}
+    return {t.name: LOST if _lost(t) else state.get(t.name, absent.get(t.name, "not imported")) for t in TARGETS}
 
 
 def summary() -> str:

@@ -25,8 +25,6 @@ class Kernel(NamedTuple):
         values = dict(self.values)
         function = getattr(transposed if self.name == "rotary_kernel_transposed" else rope, self.name)
         signature = {name: self._kind(name) for name in front_end.arguments(function, values)}
-        if "ORDER" in values:
-            signature["axis_stride"] = "i32"
         return front_end.linalg(function, signature, values, **options)
 
     def _kind(self, name: str) -> str:

@@ -89,8 +89,6 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     plan = make_plan(shape, num_tokens, device)
     values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     types = {name: kind(name) for name in front_end.arguments(kernel_of(plan), values)}
-    if case.axes:
-        types["axis_stride"] = "i32"
     if plan.in_words:
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
     words = 2 if plan.in_words else 1  # elements in what the kernel counts strides in

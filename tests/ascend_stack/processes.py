@@ -17,7 +17,7 @@ from tests.forks import OF_VLLM, Forks
 from tests.host_cann import build, environment
 
 # The others set what torch reads when it is imported, or take away what it imports.
-FORKED = ("tests.ascend_stack.native", "tests.ascend_stack.orders")
+FORKED = ("tests.ascend_stack.native", "tests.ascend_stack.orders", "tests.ascend_stack.older")
 
 
 def _variables(chip: str | None = None) -> dict[str, str]:

@@ -20,9 +20,11 @@ from rope_patch.patching.targets import (
     ascend_mrope,
     ascend_rope_kernel,
     ascend_rotary_class,
+    longrope,
     mrope,
     rotary_embedding,
 )
+from tests.ascend_stack import other_classes
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3, YARN
 
@@ -206,6 +208,23 @@ def test_the_fusion_pass_matches_the_operator_that_we_leave_in_the_graph(stack: 
     assert operator in source, f"{name} matches another operator than {operator}: which must we leave in the graph?"
     head_size = ascend_rotary_class.FUSED
     assert f"layer.head_size != {head_size}" in source, f"{name} no longer is for head_size {head_size} only"
+
+
+def test_longrope_is_a_plain_module_with_both_caches_in_one_tensor(stack: Stack) -> None:
+    from vllm.model_executor.layers.rotary_embedding import phi3_long_rope_scaled_rope as module
+
+    cls = getattr(module, longrope.NAME)
+    assert parameters(cls.forward) == longrope.PARAMETERS, "forward: see targets/longrope.py"
+    assert not hasattr(cls, "forward_native"), (
+        "LongRoPE's class dispatches by platform now: targets/longrope.py may not be needed, see targets/mrope.py"
+    )
+    source = inspect.getsource(cls.forward)
+    assert "torch.any(positions > k)" in source or "if self.use_long_rope:" in source, (
+        "LongRoPE chooses between its caches in another way: see targets/longrope.py"
+    )
+    embedding = other_classes.longrope(stack, other_classes.LONG)
+    rows = other_classes.SHORT + other_classes.LONG
+    assert embedding.long_short_cos_sin_cache.shape == (rows, embedding.rotary_dim)
 
 
 def test_yarns_cache_is_made_as_doctor_says(stack: Stack) -> None:

@@ -45,7 +45,7 @@ def test_imported_late_it_serves_and_disabled_it_leaves_no_trace(stack: Stack, e
     found = processes.table("tests.ascend_stack.orders", "1", event)
     applied = [name for name, state in found["targets"].items() if state == "applied"]
     assert applied == [
-        *("rotary_embedding", "mrope"),
+        *("rotary_embedding", "mrope", "longrope"),
         "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class",
         "ascend_mrope",
     ]

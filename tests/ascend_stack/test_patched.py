@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.ascend_stack import other_classes
 from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
 from tests.ascend_stack.models import LLAMA3, YARN
 from tests.shapes import SHAPES, ModelShape
@@ -107,6 +108,37 @@ def test_a_cache_that_was_replaced_is_the_one_that_is_read(stack: Stack) -> None
     rotate(stack, embedding, shape, stack.torch.bfloat16)
     embedding.cos_sin_cache = embedding.cos_sin_cache.cpu().flip(0).npu()
     rotate(stack, embedding, shape, stack.torch.bfloat16)
+
+
+LENGTHS = {  # the model's length, and positions
+    "short": (other_classes.SHORT, [3, 0, 63, 5, 6, 7, 1]),
+    "long": (other_classes.LONG, [127, 5, 6, 0, 1, 2, 65]),
+    "0.11's last short one": (other_classes.LONG, [3, 0, 64, 5, 6, 7, 1]),
+}
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_longrope_is_served_by_its_short_or_its_long_cache(stack: Stack, length: str) -> None:
+    """The class's own ``forward``, in float32, is the witness."""
+    import rope_patch
+    from rope_patch.reporting import ledger
+
+    if length not in ("short", "long") and stack.version != "0.11.0":
+        pytest.skip("since then the model's length decides")
+    max_model_len, positions = LENGTHS[length]
+    embedding = other_classes.longrope(stack, max_model_len)
+    torch = stack.torch
+    qkv = torch.randn(NUM_TOKENS, 8 * 128, generator=torch.Generator().manual_seed(0)).bfloat16()
+    places, on_npu = (slice(4 * 128), slice(4 * 128, 6 * 128)), qkv.npu()
+    rotated = embedding(torch.tensor(positions).npu(), *(on_npu[:, place] for place in places))
+    assert ledger.calls() == {"eager": 1}
+    rope_patch.disable()
+    try:
+        wanted = embedding.cpu().float()(torch.tensor(positions), *(qkv[:, place].float() for place in places))
+    finally:
+        rope_patch.enable()
+    for new, exact in zip(rotated, wanted, strict=True):
+        torch.testing.assert_close(new.cpu().float(), exact, atol=2**-7, rtol=2**-7)
 
 
 def test_disable_brings_the_identical_originals_back_and_enable_ours(stack: Stack) -> None:

@@ -12,6 +12,8 @@ from rope_patch.cli import bench, main, verify
 from tests.conftest import ROOT, clean_environment
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+FOPE = {"num_key_value_heads": 1, "num_inv_freq": 40, "fope_sep_head": True, "fope_init_factor": 0.1}
+SECTIONS = {"mrope_section": [10, 15, 15]}
 CONFIG = {
     "model_type": "stablelm",
     "hidden_size": 160,
@@ -56,7 +58,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "partial": {},
         "llama3": {"partial_rotary_factor": 1.0, "rope_scaling": {"rope_type": "llama3", **LLAMA3}},
         "lacking": {"rope_scaling": {"rope_type": "llama3"}},
-        "sections": {"partial_rotary_factor": 1.0, "rope_scaling": {"type": "mrope", "mrope_section": [10, 15, 15]}},
+        "fourier": {"partial_rotary_factor": 1.0, "rope_scaling": {"use_fope": True, **FOPE}},
+        "sections": {"partial_rotary_factor": 1.0, "rope_scaling": {"type": "mrope", **SECTIONS}},
+        "interleaved": {"partial_rotary_factor": 1.0, "rope_parameters": {**SECTIONS, "mrope_interleaved": True}},
+        "lacking sections": {"partial_rotary_factor": 1.0, "rope_scaling": {"rope_type": "yarn", **SECTIONS}},
+        "ernie": {"partial_rotary_factor": 1.0, "model_type": "ernie4_5_moe_vl", "freq_allocation": 10},
     }.items():
         (folder / name).mkdir()
         (folder / name / "config.json").write_text(json.dumps({**CONFIG, **more}))
@@ -85,7 +91,7 @@ def said(folder: Path) -> dict[str, tuple[int, str]]:
         ("text", "", ["partial", "--plot", "out.png"]),
         ("llama3", "", ["llama3", *few, "-tp", "2"]),
         ("lacking", "", ["lacking", *few]),
-        ("sections", "", ["sections", *few]),
+        *((name, "", [name, *few]) for name in ("fourier", "sections", "interleaved", "lacking sections", "ernie")),
         ("wrong", WRONG, ["partial", "--tokens", "2"]),
         ("failing", FAILING, ["partial", *few]),
         ("no step", "from rope_patch.cli.worker import Worker\nWorker.step = None", ["partial", *few]),
@@ -139,11 +145,33 @@ def test_a_scaling_without_its_parameters_is_timed_as_the_plain_class_with_a_rem
 
 
 def test_a_class_that_is_not_covered_is_reported_as_native(said: Any) -> None:
-    status, printed = said["sections"]
+    status, printed = said["fourier"]
     (row,) = json.loads(printed)["results"]
     assert (status, row["serves"]) == (0, "native")
     assert "not covered" in row["reason"]
     assert row["patched"]["host"]["median_us"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "order"),
+    [
+        ("sections", "MRotaryEmbedding", "chunked"),
+        ("interleaved", "MRotaryEmbedding", "interleaved"),
+        ("ernie", "Ernie4_5_VLRotaryEmbedding", "alternating"),
+    ],
+)
+def test_a_multimodal_model_is_timed_with_three_positions_a_token(said: Any, name: str, kind: str, order: str) -> None:
+    status, printed = said[name]
+    (row,) = json.loads(printed)["results"]
+    assert (status, row["embedding"], row["serves"], row["remarks"], row["fault"]) == (0, kind, "kernel", [], None)
+    assert (row["shape"]["sections"], row["tokens"]) == ({"order": order, "pairs": [10, 15, 15]}, 2)
+
+
+def test_sections_that_vllm_cannot_build_are_exit_status_2(said: Any) -> None:
+    """The plain class would not do: it takes one position a token."""
+    status, printed = said["lacking sections"]
+    assert status == 2
+    assert "vLLM builds no rotary embedding for stablelm: KeyError: 'factor'" in printed
 
 
 def test_a_wrong_kernel_is_exit_status_1(said: Any) -> None:

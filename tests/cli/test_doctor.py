@@ -109,5 +109,5 @@ def test_the_real_vllm_is_looked_at_without_initialising_a_device(python: Run) -
     pytest.importorskip("vllm", reason="needs the real vLLM")
     environment = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1"}
     said, status = doctor(python, "import sys; sys.modules['rope_target'] = sys\n", **environment)
-    assert (status, said["verdict"]) == (0, "would be patched: rotary_embedding, mrope")
+    assert (status, said["verdict"]) == (0, "would be patched: rotary_embedding, mrope, longrope")
     assert said["device_initialised"] is False

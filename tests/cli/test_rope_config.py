@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rope_patch.cli import main, verify
-from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.answer import CannotAnswer, short
 from rope_patch.cli.rope_config import BUILT_IN, LARGEST, of_model, selected
 
+PART = "partial_rotary_factor"
+SECTIONS = {"mrope_section": [16, 24, 24]}
 LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
 # Fields as in the models' own configurations, and what follows: head_size, rotary_dim, heads, key heads, NeoX, scaling.
 MODELS = {
@@ -74,6 +76,64 @@ def write(tmp_path: Path, config: Any) -> str:
     return str(tmp_path)
 
 
+def text_config(kind: str, rope: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"model_type": kind, "text_config": {**LLAMA, "model_type": f"{kind}_text", "rope_parameters": rope, **more}}
+
+
+QWEN_VL = {"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}}
+INTERLEAVED = {"rope_type": "default", "mrope_interleaved": True}
+GLM = {"rope_type": "default", "mrope_section": [8, 12, 12]}
+# Multimodal models' own configurations, and what follows: head_size, rotary_dim, NeoX, sections of time, height, width.
+MULTIMODAL = {
+    "Qwen2.5-VL, flat": ({**LLAMA, "model_type": "qwen2_5_vl", **QWEN_VL}, (128, 128, True, "chunked 16 24 24")),
+    "Qwen2.5-Omni": (
+        {"model_type": "qwen2_5_omni", "thinker_config": {"text_config": {**LLAMA, **QWEN_VL}}},
+        (128, 128, True, "chunked 16 24 24"),
+    ),
+    "Qwen3-VL": (
+        text_config("qwen3_vl", {**INTERLEAVED, "mrope_section": [24, 20, 20], "rope_theta": 5e6}),
+        (128, 128, True, "interleaved 24 20 20"),
+    ),
+    "Qwen3.5": (
+        text_config("qwen3_5", {**INTERLEAVED, "mrope_section": [11, 11, 10], PART: 0.25}, head_dim=256),
+        (256, 64, True, "interleaved 11 11 10"),
+    ),
+    "GLM-4.1V": (text_config("glm4v", {**GLM, PART: 0.5}), (128, 64, False, "chunked 8 12 12")),
+    "GLM-4.1V, older": (
+        {**LLAMA, "model_type": "glm4v", PART: 0.5, "rope_scaling": {"type": "default", "mrope_section": [8, 12, 12]}},
+        (128, 64, False, "chunked 8 12 12"),
+    ),
+    "GLM-4.5V": (text_config("glm4v_moe", GLM), (128, 64, True, "chunked 8 12 12")),
+    "GLM-OCR": (
+        text_config("glm_ocr", {**GLM, "mrope_section": [16, 24, 24], PART: 1.0}),
+        (128, 128, False, "chunked 16 24 24"),
+    ),
+    "ERNIE-4.5-VL": (
+        {**LLAMA, "model_type": "ernie4_5_moe_vl", "freq_allocation": 20},
+        (128, 128, False, "alternating 20 22 22"),
+    ),
+    "ERNIE-4.5-VL, newer": (
+        text_config("ernie4_5_vl_moe", {"rope_type": "default", "mrope_section": [22, 22, 20]}),
+        (128, 128, False, "alternating 20 22 22"),
+    ),
+    "PaddleOCR-VL": (
+        {
+            **LLAMA,
+            "model_type": "paddleocr_vl",
+            "rope_scaling": {"rope_type": "default", "mrope_section": [16, 24, 24]},
+        },
+        (128, 128, True, "chunked 16 24 24"),
+    ),
+    "text only": (text_config("qwen3_vl", {"rope_type": "default"}), (128, 128, True, "None")),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), MULTIMODAL.values(), ids=MULTIMODAL)
+def test_a_multimodal_configuration_is_read(tmp_path: Path, config: Any, expected: Any) -> None:
+    (rope,) = of_model(write(tmp_path, config))
+    assert (rope.head_size, rope.rotary_dim, rope.is_neox_style, str(rope.sections)) == expected
+
+
 @pytest.mark.parametrize(("config", "expected"), MODELS.values(), ids=MODELS)
 def test_a_configuration_is_read(tmp_path: Path, config: Any, expected: Any) -> None:
     (rope,) = of_model(write(tmp_path, config))
@@ -124,7 +184,25 @@ def test_nothing_of_a_model_folder_is_executed(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("rope", "named"),
+    [
+        ({"type": "xdrope", "xdrope_section": [16, 16, 16, 16]}, "xdrope_section is [16, 16, 16, 16]"),
+        ({"rope_type": "openpangu", "mrope_interleaved": True, **SECTIONS}, "rope_type is 'openpangu'"),
+    ],
+)
+def test_an_order_of_sections_that_no_kernel_knows_is_exit_status_2(
+    tmp_path: Path, capsys: Any, rope: Any, named: str
+) -> None:
+    assert main(["verify", write(tmp_path, {**LLAMA, "rope_scaling": rope})]) == 2
+    said = capsys.readouterr().err.strip()
+    assert named in said
+    assert said.endswith("the kernel does not know that order of sections, vLLM's own code serves it")
+
+
 LATENT = {**LLAMA, "qk_rope_head_dim": 64}
+ERNIE = {"model_type": "ernie4_5_moe_vl"}
+THREE = "3 whole numbers from 0 whose"
 # A change of a configuration, the field and value that the sentence names, and what it expects.
 BAD = [
     ({"num_attention_heads": None}, "num_attention_heads or n_head is missing", "a whole number from 1"),
@@ -176,6 +254,20 @@ BAD = [
     ({"text_config": [1]}, "text_config is [1]", "a JSON object"),
     ({"text_config": "llama"}, "text_config is 'llama'", "a JSON object"),
     ({"llm_config": 1}, "llm_config is 1", "a JSON object"),
+    ({"thinker_config": []}, "thinker_config is []", "a JSON object"),
+    *(
+        ({"rope_scaling": {"mrope_section": section}}, f"mrope_section is {short(section)}", f"{THREE} sum is 64")
+        for section in ([16, 24, 20], [-8, 36, 36], [16.0, 24, 24], [True, 31, 32], [64], [16, 16, 16, 16], "16")
+    ),
+    (
+        {PART: 0.5, "rope_scaling": {"mrope_section": [16, 24, 24]}},
+        "mrope_section is [16, 24, 24]",
+        f"{THREE} sum is 32",
+    ),
+    ({"rope_scaling": {**SECTIONS, "mrope_interleaved": 1}}, "mrope_interleaved is 1", "true or false"),
+    ({**ERNIE, "rope_scaling": {"mrope_section": [20, 22, 22]}}, "mrope_section is [20, 22, 22]", "as many pairs of"),
+    ({**ERNIE, "freq_allocation": "20"}, "freq_allocation is '20'", "a whole number from 0 to 64"),
+    ({**ERNIE, "freq_allocation": 21}, "mrope_section is [21, 21, 21]", f"{THREE} sum is 64"),
 ]
 
 
@@ -236,11 +328,13 @@ def test_a_place_without_a_model_gives_one_sentence(capsys: Any, verb: str, plac
 FIELDS = (
     *("model_type", "num_attention_heads", "n_head", "num_key_value_heads", "hidden_size", "n_embd", "head_dim"),
     *("qk_rope_head_dim", "max_position_embeddings", "rotary_dim", "rope_theta", "partial_rotary_factor", "rotary_pct"),
+    *("mrope_section", "mrope_interleaved", "freq_allocation"),
     *("rope_parameters", "rope_scaling", "text_config", "rope_type", "type", "factor", "full_attention"),
 )
 PLAIN = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.integers(-2, 130), st.floats(), st.floats(0, 1), st.text(max_size=3)),
     st.sampled_from(["llama", "chatglm", "gptj", "yarn", "default", 10**400, 2**63, -(10**30)]),
+    st.sampled_from(["ernie4_5_moe_vl", "glm4v", "openpangu", [16, 24, 24], [32, 32], [-1, 1, 64]]),
 )
 JUNK = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
@@ -262,3 +356,4 @@ def test_any_configuration_gives_possible_rope_configs_or_one_sentence(tmp_path:
         assert rope.rotary_dim % 2 == 0
         assert min(rope.num_heads, rope.num_kv_heads, rope.max_position) >= 1
         assert 1 <= rope.theta < float("inf")
+        assert rope.sections is None or sum(rope.sections.pairs) == rope.rotary_dim // 2

@@ -104,6 +104,34 @@ def test_a_kernel_that_does_not_compile_is_exit_status_1(
     assert "ub overflow" in said["results"][0]["fault"]
 
 
+VISION = {"model_type": "glm4v", "max_position_embeddings": 128, "num_attention_heads": 2, "num_key_value_heads": 1}
+ROPES = {
+    "chunked, GPT-J, half": {"mrope_section": [8, 12, 12], "rope_theta": 1e4},
+    "interleaved": {"mrope_section": [24, 20, 20], "mrope_interleaved": True, "partial_rotary_factor": 1.0},
+}
+
+
+@pytest.mark.parametrize("rope", ROPES)
+def test_a_multimodal_model_is_rotated_with_three_different_positions(
+    model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, rope: str
+) -> None:
+    text = {**VISION, "model_type": "glm4v_text", "head_dim": 128, "rope_parameters": ROPES[rope]}
+    Path(model, "config.json").write_text(json.dumps({"model_type": "glm4v", "text_config": text}))
+    said, status = verified(capsys, model, "--dtype", "bfloat16")
+    (result,) = said["results"]
+    assert (status, result["wrong"], result["fault"]) == (0, 0, None)
+    assert result["shape"]["sections"]["pairs"] == ROPES[rope]["mrope_section"]
+    right = dispatch.rotate
+
+    def by_time(positions: Any, *others: Any) -> Any:
+        return right(positions[:1].expand(3, -1).contiguous(), *others)
+
+    monkeypatch.setattr(dispatch, "rotate", by_time)
+    said, status = verified(capsys, model, "--dtype", "bfloat16")
+    assert status == 1, "rows that are equal would not show a kernel that takes the wrong axis"
+    assert said["results"][0]["wrong"] > 0
+
+
 def test_tensor_parallel_ranks_divide_the_heads(model: str, capsys: Any) -> None:
     said, _ = verified(capsys, model, "-tp", "2", "--dtype", "float32")
     assert (said["results"][0]["shape"]["num_heads"], said["results"][0]["shape"]["num_kv_heads"]) == (2, 1)

@@ -10,7 +10,8 @@ from tests.conftest import DOUBLES, Run
 
 Lines = Callable[..., list[str]]
 
-BASE = "".join(f"import vllm.model_executor.layers.rotary_embedding.{name}\n" for name in ("base", "mrope"))
+MODULES = "base", "mrope", "phi3_long_rope_scaled_rope"
+BASE = "".join(f"import vllm.model_executor.layers.rotary_embedding.{name}\n" for name in MODULES)
 LOG = "import logging; logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')\n"
 ASCEND = """
 import sys, types
@@ -43,7 +44,7 @@ def lines(python: Run, tmp_path: Path) -> Lines:
 
 
 BOTH = """
-stand_in("mrope"); stand_in("ascend_mrope")
+stand_in("mrope"); stand_in("longrope"); stand_in("ascend_mrope")
 stand_in("ascend_rope_kernel"); stand_in("ascend_rotary_class", NotApplicable("rotates through the other"))
 """
 NEITHER = BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", NotApplicable("it takes x, expected y")')
@@ -55,13 +56,14 @@ def test_when_the_last_target_is_decided_one_line_names_what_was_replaced_and_wh
     mark, line = lines(BOTH + BASE + "print('rope_p of one target', file=sys.stderr)\n" + after)
     assert mark == "rope_p of one target"
     assert re.fullmatch(
-        rf"INFO rope_patch \S+: rotary_embedding, mrope, ascend_rope_kernel, ascend_mrope applied {REASON}", line
+        rf"INFO rope_patch \S+: rotary_embedding, mrope, longrope, ascend_rope_kernel, ascend_mrope applied {REASON}",
+        line,
     )
 
 
 def test_if_a_module_is_never_imported_the_first_use_logs_the_line(lines: Lines) -> None:
     (line,) = lines(BOTH + BASE + USE + USE + ROTARY)
-    assert re.fullmatch(rf"INFO rope_patch \S+: rotary_embedding, mrope applied {REASON}", line)
+    assert re.fullmatch(rf"INFO rope_patch \S+: rotary_embedding, mrope, longrope applied {REASON}", line)
 
 
 def test_a_forked_process_logs_its_own_line_at_its_first_use(lines: Lines) -> None:
@@ -76,7 +78,10 @@ def test_a_use_before_any_target_is_imported_logs_nothing(lines: Lines) -> None:
 
 def test_a_module_in_which_nothing_was_replaced_is_named_with_the_reasons(lines: Lines) -> None:
     (line,) = lines(NEITHER + BASE + ROTARY)
-    assert "rotary_embedding, mrope, ascend_mrope applied; ascend_rope_kernel native: it takes x, expected y; " in line
+    assert (
+        "rotary_embedding, mrope, longrope, ascend_mrope applied; ascend_rope_kernel native: it takes x, expected y; "
+        in line
+    )
     assert "; ascend_rotary_class native" in line
 
 
@@ -85,7 +90,7 @@ def test_a_failed_target_has_a_warning_and_is_named_in_the_line(lines: Lines) ->
         BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", OSError("moved")') + BASE + ROTARY
     )
     assert warning.startswith("WARNING rope_patch: ascend_rope_kernel failed: OSError: moved")
-    assert "mrope, ascend_mrope applied; ascend_rope_kernel failed: OSError: moved" in line
+    assert "mrope, longrope, ascend_mrope applied; ascend_rope_kernel failed: OSError: moved" in line
 
 
 def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: Lines) -> None:

@@ -51,10 +51,11 @@ class Target:
         return undo
 
 
-_ASCEND = "vllm_ascend.ops.rotary_embedding"
+_VLLM, _ASCEND = "vllm.model_executor.layers.rotary_embedding", "vllm_ascend.ops.rotary_embedding"
 TARGETS = (
-    Target("rotary_embedding", "vllm.model_executor.layers.rotary_embedding.base"),
-    Target("mrope", "vllm.model_executor.layers.rotary_embedding.mrope"),
+    Target("rotary_embedding", f"{_VLLM}.base"),
+    Target("mrope", f"{_VLLM}.mrope"),
+    Target("longrope", f"{_VLLM}.phi3_long_rope_scaled_rope"),
     Target("ascend_rope_kernel", _ASCEND, one_of="AscendRotaryEmbedding"),
     Target("ascend_rotary_class", _ASCEND, one_of="AscendRotaryEmbedding"),
     Target("ascend_mrope", _ASCEND),

@@ -1,0 +1,66 @@
+"""vLLM's ``Phi3LongRoPEScaledRotaryEmbedding.forward``: LongRoPE, with one cache for short and one for long contexts.
+
+Why: this class is a plain module, no ``CustomOp``, so vllm-ascend cannot register another and no platform is asked: it
+    runs about fifteen PyTorch operators a call on the NPU, in every release (Phi-3, Phi-4-mini, MiniCPM).
+How: both caches are rows of one tensor. From 0.13 on an instance uses one of them for good, so the kernel gets that
+    part of the tensor. In 0.11 a call whose positions go beyond the short one takes the long one for all its tokens;
+    its rows are found by the same comparison, on the device, and the kernel gets the whole tensor. Calls with offsets,
+    without a key, or with a cache of another dtype, for which the results would be of another dtype too, go to the
+    original.
+Upstream: vllm/model_executor/layers/rotary_embedding/phi3_long_rope_scaled_rope.py.
+Remove when: the class dispatches to ``forward_oot``, and vllm-ascend has a fast one.
+"""
+
+import functools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.targets import check_parameters
+from rope_patch.rotation import rotary
+from rope_patch.settings import Settings
+
+NAME = "Phi3LongRoPEScaledRotaryEmbedding"
+PARAMETERS = ["self", "positions", "query", "key", "offsets"]
+UNKNOWN = "LongRoPE: offsets, no key, a cache of another dtype, or tensors of other dimensions"
+
+
+def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
+    cache, short_rows = self.long_short_cos_sin_cache, self.original_max_position_embeddings
+    if cache.dtype != query.dtype or (positions.dim(), query.dim(), key.dim()) != (1, 2, 2):
+        return rotary.hand_back(UNKNOWN)
+    long = getattr(self, "use_long_rope", None)
+    if long is None:  # 0.11, where each call decides
+        positions = positions + (positions > short_rows).any() * short_rows
+    elif long:
+        cache = cache[short_rows:]
+    return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, True)
+
+
+def install(module: ModuleType, settings: Settings) -> Undo:
+    """Replace ``forward`` of the class in vLLM's ``rotary_embedding.phi3_long_rope_scaled_rope``."""
+    check_parameters(f"{NAME}.forward", getattr(getattr(module, NAME, None), "forward", None), PARAMETERS)
+
+    def make(original: Any) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def forward(
+            self: Any,
+            positions: torch.Tensor,
+            query: torch.Tensor,
+            key: torch.Tensor | None = None,
+            offsets: torch.Tensor | None = None,
+        ) -> Any:
+            if key is None or offsets is not None:
+                rotary.hand_back(UNKNOWN)
+            else:
+                rotated = _rotate(self, positions, query, key)
+                if rotated is not None:
+                    return rotated
+            return original(self, positions, query, key, offsets)
+
+        return forward
+
+    return replace(module, f"{NAME}.forward", make)
