@@ -145,6 +145,23 @@ def test_the_selected_class_rotates_as_vllm_and_hugging_face_do(
             close(stack, actual, wanted, bits=6)  # its cosines are not rounded to bf16
 
 
+def test_without_us_pytorchs_operators_serve(stack: Stack) -> None:
+    """Fails where upstream has a kernel for one of these: then a target has a reason less."""
+    import rope_patch
+
+    profiler = stack.torch.profiler
+    rope_patch.disable()
+    try:
+        for name in ("GLM-4.1V", "GLM-4.5V", "ERNIE-4.5-VL"):
+            embedding, tensors = build(stack, MODELS[name]), inputs(stack.torch, MODELS[name], "image")
+            with profiler.profile(activities=[profiler.ProfilerActivity.CPU]) as profile:
+                call(stack, embedding, *tensors)
+            operators = {event.key: event.count for event in profile.key_averages() if event.key.startswith("aten::")}
+            assert operators.get("aten::mul", 0) >= 8, f"{name} is no longer rotated by PyTorch: {operators}"
+    finally:
+        rope_patch.enable()
+
+
 def test_without_us_glm_ocr_is_silently_wrong(stack: Stack, vendor_calls: list[str]) -> None:
     """vllm-ascend #12765. Fails where upstream heeds the style: then ``targets/ascend_mrope.py`` has a reason less."""
     import rope_patch

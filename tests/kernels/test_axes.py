@@ -98,6 +98,17 @@ def test_each_axis_is_clamped_by_itself(axis: int) -> None:
     check(case, in_place=False)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_a_pair_of_lanes_does_not_take_may_be_anything(order: str) -> None:
+    """A third of the cache's rows is for each axis, and has NaN or infinity in the lanes that others take."""
+    case = rotated_by((order, 8, 12, 12), rest=0, tokens=5, heads=2, kv_heads=1, max_position=96)
+    of_lane = torch.tensor(["thw".index(axis) for axis in 2 * case.axes])
+    for axis in range(3):
+        case.positions[axis] = torch.randint(32 * axis, 32 * (axis + 1), (5,))
+        case.cache[32 * axis : 32 * (axis + 1), of_lane != axis] = (torch.nan, torch.inf)[axis % 2]
+    check(case, in_place=False)
+
+
 def test_three_equal_rows_are_one_position() -> None:
     case = rotated_by(("interleaved", 11, 11, 10), rest=8, tokens=5, heads=2, kv_heads=1)
     case.positions[:] = case.positions[0].clone()
