@@ -123,7 +123,7 @@ ascend_environment() {
 stack_environment() {
   local version=$1 venv=$root/.venvs/stack-$1 recipe
   ascend_environment
-  recipe="$version $(declare -f install_stack) $(cat "$root/.venvs/ascend/recipe")"
+  recipe="$version $(declare -f install_stack) ${older_needs[*]} $(cat "$root/.venvs/ascend/recipe")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "stack-$version environment: as it was"
     return

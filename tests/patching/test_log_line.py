@@ -66,6 +66,14 @@ def test_if_a_module_is_never_imported_the_first_use_logs_the_line(lines: Lines)
     assert re.fullmatch(rf"INFO rope_patch \S+: rotary_embedding, mrope, longrope applied {REASON}", line)
 
 
+def test_where_vllm_has_its_rotary_classes_in_one_module_the_line_is_logged_all_the_same(lines: Lines) -> None:
+    """As before vLLM 0.10: the modules of three targets cannot come."""
+    one = "import vllm.envs, vllm.platforms, vllm.model_executor.layers\n"
+    one += "sys.modules['vllm.model_executor.layers.rotary_embedding'] = types.ModuleType('rotary_embedding')\n"
+    (line,) = lines(NEITHER + one + ROTARY)
+    assert re.match(r"INFO rope_patch \S+: ascend_mrope applied; ascend_rope_kernel native: it takes x", line)
+
+
 def test_a_forked_process_logs_its_own_line_at_its_first_use(lines: Lines) -> None:
     fork = "import os\nif not os.fork():\n    announcement.say(); announcement.say(); os._exit(0)\nos.wait()\n"
     parents, childs = lines(BOTH + BASE + ROTARY + USE + fork)

@@ -103,9 +103,22 @@ class OtherOrder(MRotaryEmbedding):
     def forward_native(self, positions, query, key=None, offsets=None):
         return "its own"
 assert OtherOrder(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])(*inputs()) == "its own"
+import copy
+from types import SimpleNamespace
+from vllm.model_executor.layers.rotary_embedding.phi3_long_rope_scaled_rope import Phi3LongRoPEScaledRotaryEmbedding
+for length in 32, 128:  # Phi-3's: one cache for contexts of up to 64, and one for longer ones
+    config = VllmConfig()
+    config.model_config = SimpleNamespace(max_model_len=length)
+    with set_current_vllm_config(config):
+        phi = Phi3LongRoPEScaledRotaryEmbedding(64, 48, 128, 64, 1e4, True, torch.float32, [1.0] * 24, [3.0] * 24)
+    positions, query, key = inputs()
+    positions %= 64
+    want = type(phi).forward.__wrapped__(phi, positions, query.clone(), key.clone())
+    for a, b in zip(phi(positions, query, key), want):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
 print(dict(ledger.calls()))
 """
-    assert vllm(code) == "{'eager': 1}"
+    assert vllm(code) == "{'eager': 3}"
 
 
 def test_attributes_that_models_change_after_construction_are_read_at_every_call(vllm: Run) -> None:
