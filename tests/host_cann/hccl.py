@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from . import operators
 
-BY_GLOO = ("allreduce", "broadcast", "all_gather_single", "reduce_scatter_single")
+BY_GLOO = ("allreduce", "all_gather_single")
 
 
 def _by_gloo(name: str) -> Callable[..., Any]:
