@@ -133,7 +133,7 @@ def _ropes(config: Config, kind: str, ranks: int) -> list[RopeConfig]:
         raise CannotAnswer(f"--tensor-parallel-size is {ranks}: {kv_heads} key heads cannot be shared by {ranks} ranks")
     ropes = []
     for name, parameters in _by_layer(config).items():
-        rotary_dim = _rotary_dim({} if latent else config, parameters, head_size)
+        rotary_dim = _rotary_dim({} if latent else {**config, "model_type": model_type}, parameters, head_size)
         rope = RopeConfig(
             name=f"{kind} {name}".strip(),
             head_size=head_size,

@@ -54,7 +54,7 @@ def described(vllm: object, ascend: object) -> str:
     """What follows from the two defaults."""
     if vllm == ascend:
         return "made as by vLLM"
-    if ascend == MISSING:
+    if MISSING in (vllm, ascend):
         return "made as by vLLM, but models whose rope parameters have truncate (gpt-oss) fail, with us and without"
     return (
         f"vllm-ascend makes it with truncate={ascend}, vLLM with truncate={vllm}: models of rope_type yarn whose rope "

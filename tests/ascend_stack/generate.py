@@ -167,9 +167,10 @@ def main() -> None:
     for name in options.models:
         results[name] = found = {}
         for mode, way in itertools.product(options.mode, options.ways):
-            again = titled(mode, way) not in found
+            first = titled(mode, way) not in found
             try:
-                found |= machine.in_fork(functools.partial(run, name, options.dtype, way, mode, again))
+                answers = machine.in_fork(functools.partial(run, name, options.dtype, way, mode, first))
+                found |= answers if first else {f"{title}, again": answer for title, answer in answers.items()}
             except RuntimeError as error:
                 if way == "patched":
                     raise

@@ -35,9 +35,9 @@ def graphs() -> Any:
     return table("tests.ascend_stack.generate", "1", "GLM-4", *arguments)["GLM-4"]
 
 
-@pytest.mark.parametrize("way", ["patched", "off"])
+@pytest.mark.parametrize("way", ["patched", "off", "patched, again"])
 @pytest.mark.parametrize("mode", MODES)
-def test_tokens_are_those_of_vllms_own_code_in_eager_mode(eager: Any, graphs: Any, mode: str, way: str) -> None:
+def test_tokens_are_those_of_vllms_own_code_in_eager_mode(graphs: Any, eager: Any, mode: str, way: str) -> None:
     assert graphs[f"{mode} {way}"]["tokens"] == eager["vllm"]["tokens"]
 
 

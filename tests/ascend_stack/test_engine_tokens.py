@@ -84,7 +84,7 @@ def test_a_wrong_rotation_generates_other_tokens(float32: dict[str, Found], mode
     assert float32[model]["wrongly"]["tokens"] != float32[model]["patched"]["tokens"]
 
 
-def test_vllm_ascend_by_itself_is_right_for_powers_of_two_only(float32: dict[str, Found], model: str) -> None:
+def test_vllm_ascend_by_itself_is_wrong_for_exactly_these_models(float32: dict[str, Found], model: str) -> None:
     if model in REFUSED:
         assert "MLIRCompilationError" in float32[model]["unpatched"]["raised"]
         return

@@ -59,6 +59,7 @@ def test_a_compiled_graph_gives_what_eager_mode_gives(stack: Stack, name: str) -
         if (stack.version, path) == CANNOT_RUN_HERE:
             continue
         torch._dynamo.reset()
+        passes.seen = graphs.Observation()
         compiled = torch.compile(run, fullgraph=True, dynamic=True, backend=compiler)
         ledger.reset()
         for num_tokens, seed in ((5, 0), (5, 1), (7, 2)):
@@ -68,6 +69,9 @@ def test_a_compiled_graph_gives_what_eager_mode_gives(stack: Stack, name: str) -
             for of_graph, eager in zip(rotated, expected, strict=True):
                 assert torch.equal(of_graph.cpu(), eager.cpu()), (path, num_tokens)
         assert (ledger.calls(), ledger.fallbacks()) == (Counter(op=3, eager=3, traced=1), Counter()), path
+        if path == "npugraph_ex":  # which is compiled without vllm-ascend's passes
+            assert "ops" not in passes.seen
+            continue
         assert passes.seen["ops"][OUR_OP] == 1, (path, passes.seen)
         assert not [op for op in passes.seen["ops"] if "auto_functionalized" in op or "clone" in op], path
 

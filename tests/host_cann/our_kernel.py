@@ -22,7 +22,7 @@ class Kernel(NamedTuple):
     row: int  # elements from one token to the next, of q and k as slices of qkv
 
 
-def kernel(shape: shapes.Shape, num_tokens: int, fresh: bool, dtype: str = "bf16", axes: str = "") -> Kernel:
+def kernel(shape: shapes.ModelShape, num_tokens: int, fresh: bool, dtype: str = "bf16", axes: str = "") -> Kernel:
     """The kernel for ``num_tokens`` tokens, with q and k as slices of one qkv."""
     heads = shape.num_heads, shape.num_kv_heads, shape.head_size, shape.rotary_dim, shape.is_neox_style
     row = (shape.num_heads + 2 * shape.num_kv_heads) * shape.head_size

@@ -23,13 +23,22 @@ from tests.rotations import DEVICE  # noqa: E402
 SHORT, LONG, HEAD_SIZE, ROTARY_DIM = 8, 24, 32, 20
 
 
+def by_call(self: Any, positions: Any, query: Any, key: Any = None, offsets: Any = None) -> Any:
+    _ = self.long_short_cos_sin_cache, (positions > self.original_max_position_embeddings).any()
+    return "upstream", offsets
+
+
+def by_instance(self: Any, positions: Any, query: Any, key: Any = None, offsets: Any = None) -> Any:
+    _ = self.long_short_cos_sin_cache, self.use_long_rope, self.original_max_position_embeddings
+    return "upstream", offsets
+
+
 def made(long: bool | None, seed: int = 0) -> Any:
     """The module as vLLM has it, patched, and an instance; ``long`` is None as in 0.11, where each call decides."""
     module = ModuleType("vllm.model_executor.layers.rotary_embedding.phi3_long_rope_scaled_rope")
 
     class Phi3LongRoPEScaledRotaryEmbedding(torch.nn.Module):
-        def forward(self, positions: Any, query: Any, key: Any = None, offsets: Any = None) -> Any:
-            return "upstream", offsets
+        forward = by_call if long is None else by_instance
 
     setattr(module, longrope.NAME, Phi3LongRoPEScaledRotaryEmbedding)
     longrope.install(module, parse({}))
@@ -76,8 +85,18 @@ def test_what_vllm_would_serve_otherwise_or_refuse_is_the_originals() -> None:
     assert embedding(positions[None], query, key) == ("upstream", None)
     assert embedding(positions, query.view(3, 2, HEAD_SIZE), key) == ("upstream", None)
     assert embedding(positions, query.half(), key.half()) == ("upstream", None), "vLLM's result would be float32"
-    assert ledger.fallbacks() == {longrope.UNKNOWN: 5}
+    assert ledger.fallbacks() == {longrope.UNKNOWN: 4, longrope.OTHER_DTYPE: 1}
     assert not ledger.calls()
+
+
+def test_a_class_that_chooses_otherwise_between_its_caches_is_left() -> None:
+    def by_token(self: Any, positions: Any, query: Any, key: Any = None, offsets: Any = None) -> Any:
+        return self.long_short_cos_sin_cache[positions > self.original_max_position_embeddings]
+
+    module = ModuleType("newer")
+    setattr(module, longrope.NAME, type(longrope.NAME, (torch.nn.Module,), {"forward": by_token}))
+    with pytest.raises(NotApplicable, match="does not choose between its caches in a known way"):
+        longrope.install(module, parse({}))
 
 
 @pytest.mark.parametrize("module", [ModuleType("empty"), torch.nn])

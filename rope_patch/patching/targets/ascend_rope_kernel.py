@@ -52,16 +52,16 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             positions: torch.Tensor | None = None,
             rope_dim: int = -1,
             is_neox_style: bool = True,
-            *newer: Any,
+            *more: Any,
             **named: Any,
         ) -> Any:
-            if any(value is not None for value in (*newer, *named.values())):
+            if (more or named) and any(value is not None for value in (*more, *named.values())):
                 rotary.hand_back(NOT_PLAIN)
             elif cos_sin_cache is not None and positions is not None:
                 rotated = rotary.serve(positions, q, k, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
                 if rotated is not None:
                     return rotated
-            return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style, *newer, **named)
+            return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style, *more, **named)
 
         return rope_forward_triton
 
