@@ -137,6 +137,7 @@ def test_the_readme_has_the_table_that_the_command_prints(float32: dict[str, Fou
     assert "\n".join((*engine.HEAD, *rows)) in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.skipif(VERSION == "0.18.0", reason="0.13.0 and 0.23.0 are asked")
 @pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE", "GLM-4.1V"])
 def test_in_bfloat16_log_probabilities_are_those_of_vllms_code(bfloat16: dict[str, Found], name: str) -> None:
     ways = bfloat16[name]
