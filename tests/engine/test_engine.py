@@ -232,10 +232,13 @@ def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(
     assert all(tokens == served[0] for tokens in served)
 
 
-# A sitecustomize by itself is how the servers of test_serve.py are started.
 WAYS = {
     # VLLM_PLUGINS is an allow-list. Without our entry point's name in it, vLLM does not load the plugin.
     "plugin": {"VLLM_PLUGINS": "rope_patch,rope_patch_test"},
+    "sitecustomize": {
+        "VLLM_PLUGINS": "rope_patch_test",
+        "PYTHONPATH": str(ROOT / "rope_patch" / "bootstrap"),
+    },
     "import": {"VLLM_PLUGINS": "rope_patch_test", "ROPE_PATCH_TEST_IMPORT": "1"},
     "all of them": {
         "PYTHONPATH": str(ROOT / "rope_patch" / "bootstrap"),
