@@ -71,6 +71,9 @@ class Worker:
 
     def build(self, rope: RopeConfig, dtype: Any) -> Embedding:
         """vLLM's own module for the shape's scaling; the plain class where that cannot be built or is not covered."""
+        if rope.scaling in ("longrope", "su"):  # its class asks for a model's length, and has another cache
+            remark = "LongRoPE's class, which the kernel serves, is not built here: timed as the plain class"
+            return Embedding(self._rope(rope, dtype, "default", {}), remark, True)
         try:
             module = self._rope(rope, dtype, rope.scaling, rope.parameters or {})
             cache = getattr(module, "cos_sin_cache", None)

@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from rope_patch.cli import bench, main, verify
+from rope_patch.cli.rope_config import RopeConfig
+from rope_patch.cli.worker import Worker
 from tests.conftest import ROOT, clean_environment
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
@@ -172,6 +175,14 @@ def test_sections_that_vllm_cannot_build_are_exit_status_2(said: Any) -> None:
     status, printed = said["lacking sections"]
     assert status == 2
     assert "vLLM builds no rotary embedding for stablelm: KeyError: 'factor'" in printed
+
+
+@pytest.mark.parametrize("scaling", ["longrope", "su"])
+def test_a_remark_says_that_longropes_class_is_timed_as_the_plain_one(scaling: str) -> None:
+    built = mock.Mock(spec=Worker)
+    embedding = Worker.build(built, RopeConfig("Phi-3", 96, 96, 2, 1, scaling=scaling), "dtype")
+    assert embedding.remark == "LongRoPE's class, which the kernel serves, is not built here: timed as the plain class"
+    assert built._rope.call_args.args[2:] == ("default", {})
 
 
 def test_a_wrong_kernel_is_exit_status_1(said: Any) -> None:
