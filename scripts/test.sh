@@ -2,7 +2,8 @@
 # Every test, from a clean clone:  scripts/test.sh
 # The fast ones only, a few minutes once the environments exist:  scripts/test.sh fast
 #
-# Two lanes side by side, for two cores: what runs the real vLLM, and what runs on triton-ascend and without either.
+# Two lanes side by side, for two cores: what runs the real vLLM, and what runs on triton-ascend and without either; the
+# lane that is done with its own takes from what is left.
 # What a stage prints comes as one block when it ends; a stage that fails fails the whole, and the others go on.
 set -euo pipefail
 source "$(dirname "$0")/environments.sh"
@@ -60,6 +61,7 @@ vllm_lane() {
   # The real vLLM, and mainline Triton's interpreter.
   pytest vllm tests/patching/test_ray.py tests/engine
   pytest vllm "${two[@]}" "${not_here[@]}" --ignore tests/engine --ignore tests/patching/test_ray.py
+  shared_stages
 }
 
 ascend_lane() {
@@ -76,25 +78,36 @@ ascend_lane() {
     stage "stack-$version environment" stack_environment "$version" || true
   done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
+  touch "$logs/built"
   on_host_cann 910B3 ascend tests/host_cann tests/vector_core
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
   # Another chip differs in its number of cores and its architecture's name: plans and lowered kernels.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py
+  shared_stages
+}
+
+# Environments and tests, longest first. By file, since fixtures of a file are dear here.
+shared=(
   # The real vLLM and vllm-ascend of each release that is in use.
-  for version in 0.11.0 0.13.0 0.18.0 0.23.0; do
-    on_host_cann 910B3 "stack-$version" tests/ascend_stack
-  done
-  # Those before them, in which nothing is replaced: forks of one process, for which a second worker would only wait.
-  for version in 0.7.3.post1 0.9.1; do
-    on_host_cann 910B3 "stack-$version" tests/ascend_stack/test_older.py -n 0
-  done
+  stack-{0.23.0,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
   # Those that copy to Ray workers only variables that they know.
-  for version in 0.11.0 0.13.0; do
-    on_host_cann 910B3 "stack-$version" tests/patching/test_ray_workers.py
-  done
+  stack-{0.11.0,0.13.0}" tests/patching/test_ray_workers.py"
+  # Those before them, in which nothing is replaced: forks of one process, for which a second worker would only wait.
+  stack-{0.7.3.post1,0.9.1}" tests/ascend_stack/test_older.py -n 0"
   # The clock, over our kernel, the seed's and upstream's.
-  on_host_cann 910B3 ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py
+  "ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py"
+)
+
+# Runs those that the other lane has not begun. Without the host CANN, which makes the whole fail, there are none.
+shared_stages() {
+  local number
+  [ -e "$logs/built" ] || return 0
+  for number in "${!shared[@]}"; do
+    mkdir "$logs/shared-$number" 2>/dev/null || continue
+    # shellcheck disable=SC2086  # words
+    on_host_cann 910B3 ${shared[number]}
+  done
 }
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv

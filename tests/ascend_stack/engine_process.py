@@ -1,4 +1,4 @@
-"""Whether this Python can start vllm-ascend's engine, for tests that start it."""
+"""Whether this Python can start vllm-ascend's engine, and with which models, for tests that start it."""
 
 import importlib.metadata
 import importlib.util
@@ -6,14 +6,21 @@ import os
 
 import pytest
 
-from tests.ascend_stack import harness
+from tests.ascend_stack import harness, tiny
+from tests.ascend_stack.engine import NEWEST, RELEASES
 from tests.host_cann import fixture
 
-RELEASES = ("0.13.0", "0.18.0", "0.23.0")
 # Packages that vLLM requires and its engine and server import, beyond those of its platform and its layers.
 NEEDED = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn")
 NEEDED += ("jmespath", "model_hosting_container_standards", "prometheus_fastapi_instrumentator", "watchfiles")
 VERSION = importlib.metadata.version("vllm-ascend") if importlib.util.find_spec("vllm_ascend") else ""
+# All models on the newest release; on the others those that other code of theirs rotates, and the seed's two.
+MODELS = {"0.23.0": tiny.NAMES, "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
+    VERSION, ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3"]
+)
+IN_BFLOAT16 = [] if VERSION == "0.18.0" else ["GLM-4", "GLM-4-MoE", "GLM-4.1V"]
+# The arguments of ``generate`` for this release: tests that give the same ones share a process.
+EAGER = (*MODELS, *(["--in-bfloat16", *IN_BFLOAT16] if IN_BFLOAT16 else []))
 
 
 def missing() -> str:
@@ -25,6 +32,11 @@ def missing() -> str:
     if lacking:
         return f"this environment was made before the engine's tests, and lacks {', '.join(lacking)}"
     return ""
+
+
+def newest_only(reason: str) -> pytest.MarkDecorator:
+    """Skips the test on the other releases."""
+    return pytest.mark.skipif(VERSION != NEWEST, reason=reason)
 
 
 def _mark() -> pytest.MarkDecorator:

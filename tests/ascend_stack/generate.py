@@ -152,6 +152,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="eager, or some with graphs")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument(
+        "--in-bfloat16", nargs="+", choices=tiny.NAMES, default=[], metavar="MODEL", help="patched, as 'MODEL bfloat16'"
+    )
     options = parser.parse_args()
     os.environ.update(FIXED)
     if "eager" not in options.mode:
@@ -163,19 +166,25 @@ def main() -> None:
     print(
         f"vLLM, {extension} vllm_ascend_C: {time.process_time():.1f} s of processor time", file=sys.stderr, flush=True
     )
-    results: dict[str, Any] = {}
-    for name in options.models:
-        results[name] = found = {}
-        for mode, way in itertools.product(options.mode, options.ways):
-            first = titled(mode, way) not in found
-            try:
-                answers = machine.in_fork(functools.partial(run, name, options.dtype, way, mode, first))
-                found |= answers if first else {f"{title}, again": answer for title, answer in answers.items()}
-            except RuntimeError as error:
-                if way == "patched":
-                    raise
-                found[titled(mode, way)] = {"raised": str(error)}
+    results = {name: in_forks(name, options.dtype, options.mode, options.ways) for name in options.models}
+    for name in options.in_bfloat16:
+        results[f"{name} bfloat16"] = in_forks(name, "bfloat16", ["eager"], ["patched"])
     sys.stdout.write("\n" + json.dumps(results) + "\n")
+
+
+def in_forks(name: str, dtype: str, modes: list[str], ways: list[str]) -> dict[str, Any]:
+    """Run one engine for each mode and way, one after the other; return what came out, by title."""
+    found: dict[str, Any] = {}
+    for mode, way in itertools.product(modes, ways):
+        first = titled(mode, way) not in found
+        try:
+            answers = machine.in_fork(functools.partial(run, name, dtype, way, mode, first))
+            found |= answers if first else {f"{title}, again": answer for title, answer in answers.items()}
+        except RuntimeError as error:
+            if way == "patched":
+                raise
+            found[titled(mode, way)] = {"raised": str(error)}
+    return found
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 from tests.forks import OF_VLLM, Forks
 from tests.host_cann import build, environment
 
-# The others set what torch reads when it is imported, or take away what it imports.
-FORKED = ("tests.ascend_stack.native", "tests.ascend_stack.orders", "tests.ascend_stack.older")
+FORKED = tuple(f"tests.ascend_stack.{name}" for name in ("native", "orders", "older", "incapable"))
+NOT_IMPORTED = ("no triton",)  # arguments of modules that take away what a fork has imported already
 
 
 def _variables(chip: str | None = None) -> dict[str, str]:
@@ -54,7 +54,7 @@ def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> A
 def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
     variables = _variables(chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
     with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
-        if module in FORKED:
+        if module in FORKED and not set(arguments) & set(NOT_IMPORTED):
             code = f"import runpy, sys\nsys.argv[1:] = {arguments!r}\nrunpy.run_module({module!r}, run_name='__main__')"
             done = _forks().run(code, variables, folder)
         else:

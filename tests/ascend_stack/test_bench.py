@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.ascend_stack.engine import NEWEST
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3
 
@@ -48,7 +49,7 @@ def test_native_and_patched_are_measured_and_the_row_says_who_serves(
     from rope_patch.patching.targets import ascend_mrope
     from rope_patch.patching.targets.ascend_rotary_class import LEFT_TO_FUSION, LEFT_TO_VENDOR
 
-    if model == "sections" and stack.version != "0.23.0":
+    if model == "sections" and stack.version != NEWEST:
         pytest.skip("the newest release is asked")
     monkeypatch.setattr(measurement, "ON_DEVICE", measurement.Effort(2, 2, 2))
     monkeypatch.setenv(

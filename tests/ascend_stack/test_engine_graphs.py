@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.ascend_stack import generate, tiny
-from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack import generate
+from tests.ascend_stack.engine_process import EAGER, needs_engine, newest_only
 from tests.ascend_stack.processes import table
 
 pytestmark = [
     needs_engine,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(VERSION != "0.23.0", reason="graphs were tried with 0.23.0 only"),
+    newest_only("graphs were tried with 0.23.0 only"),
 ]
 LAYERS = 2
 MODES = ("piecewise", "full")
@@ -24,7 +24,7 @@ MODES = ("piecewise", "full")
 @pytest.fixture(scope="module")
 def eager() -> Any:
     """The same runs as in ``test_engine_tokens.py``, which shares them."""
-    return table("tests.ascend_stack.generate", "1", *tiny.NAMES)["GLM-4"]
+    return table("tests.ascend_stack.generate", "1", *EAGER)["GLM-4"]
 
 
 @pytest.fixture(scope="module")

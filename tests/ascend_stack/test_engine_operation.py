@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from tests.ascend_stack import generate
-from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack.engine_process import needs_engine, newest_only
 from tests.ascend_stack.processes import table
 
 pytestmark = [
     needs_engine,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(VERSION != "0.23.0", reason="the model runners' reloading differs"),
+    newest_only("the model runners' reloading differs"),
 ]
 CALLS = 2 * generate.NEW_TOKENS  # two layers
 KV_CACHE = 2 * 2 * generate.BLOCKS * 128 * 2 * 64 * 4  # bytes: keys and values, layers, blocks of 128 tokens, heads

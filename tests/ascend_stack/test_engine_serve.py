@@ -16,14 +16,14 @@ import pytest
 
 from rope_patch.cli import main
 from tests.ascend_stack import tiny
-from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack.engine_process import needs_engine, newest_only
 from tests.conftest import ROOT
 from tests.engine import models
 from tests.engine.server import NEW_TOKENS, Engine, serving, settled
 
 pytestmark = [
     needs_engine,
-    pytest.mark.skipif(VERSION != "0.23.0", reason="on one release"),
+    newest_only("on one release"),
     pytest.mark.timeout(1800),
 ]
 

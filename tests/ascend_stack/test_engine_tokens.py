@@ -10,17 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from tests.ascend_stack import engine, generate, tiny, vision
-from tests.ascend_stack.engine_process import VERSION, needs_engine
+from tests.ascend_stack import engine, generate, vision
+from tests.ascend_stack.engine_process import EAGER, IN_BFLOAT16, MODELS, VERSION, needs_engine, newest_only
 from tests.ascend_stack.processes import table
 from tests.conftest import ROOT
 
 pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
 
-# All on the newest release; on the others those that other code of theirs rotates, and the seed's two.
-MODELS = {"0.23.0": tiny.NAMES, "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
-    VERSION, ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3"]
-)
 LAYERS, STEPS = 2, generate.NEW_TOKENS
 # vllm-ascend's own kernel is wrong for rotary dims that are no power of two; 0.13 and older have no such kernel.
 # With MRoPE it gives GLM-OCR's heads, GPT-J, to an operator for NeoX: targets/ascend_mrope.py.
@@ -33,18 +29,18 @@ LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3"}
 # Halved positions change log-probabilities by more than 3.
 TOLERANCE = 0.25
 
+
 Found = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def float32() -> dict[str, Found]:
-    return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *MODELS))
+def found() -> dict[str, Found]:
+    return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *EAGER))
 
 
 @pytest.fixture(scope="module")
-def bfloat16() -> dict[str, Found]:
-    arguments = ("GLM-4", "GLM-4-MoE", "GLM-4.1V", "--dtype", "bfloat16", "--ways", "patched")
-    return cast("dict[str, Found]", table("tests.ascend_stack.generate", "1", *arguments))
+def float32(found: dict[str, Found]) -> dict[str, Found]:
+    return {model: found[model] for model in MODELS}
 
 
 @pytest.fixture(params=MODELS)
@@ -130,16 +126,15 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[float]:
     return [max((abs(a - b) for a, b in zip(*pair, strict=True)), default=0) for pair in pairs]
 
 
-@pytest.mark.skipif(engine.RELEASES[0] != VERSION, reason="the README's table is of the newest release")
+@newest_only("the README's table is of the newest release")
 def test_the_readme_has_the_table_that_the_command_prints(float32: dict[str, Found]) -> None:
     assert engine.as_promised(float32)
     rows = [engine.row(model, ways) for model, ways in float32.items()]
     assert "\n".join((*engine.HEAD, *rows)) in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.skipif(VERSION == "0.18.0", reason="0.13.0 and 0.23.0 are asked")
-@pytest.mark.parametrize("name", ["GLM-4", "GLM-4-MoE", "GLM-4.1V"])
-def test_in_bfloat16_log_probabilities_are_those_of_vllms_code(bfloat16: dict[str, Found], name: str) -> None:
-    ways = bfloat16[name]
+@pytest.mark.parametrize("name", IN_BFLOAT16)
+def test_in_bfloat16_log_probabilities_are_those_of_vllms_code(found: dict[str, Found], name: str) -> None:
+    ways = found[f"{name} bfloat16"]
     differs = {way: max(differences(ways[way], ways["vllm"])) for way in ("patched", "wrongly")}
     assert differs["patched"] < TOLERANCE < differs["wrongly"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.ascend_stack.engine import NEWEST
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3
 from tests.conftest import ROOT
@@ -168,7 +169,7 @@ print(rotated is not None, dict(ledger.calls()), dict(ledger.fallbacks()))
 
 
 def test_many_workers_that_compile_at_once_all_serve(stack: Stack, tmp_path: Path) -> None:
-    if stack.version != "0.23.0":
+    if stack.version != NEWEST:
         pytest.skip("tried on 0.23.0: no vLLM takes part")
 
     build.share(build.ensure(), tmp_path, build.HEADERS)

@@ -5,6 +5,7 @@ imported there, since its allocator needs CANN's Python package: what it does to
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,25 +114,27 @@ def test_off_and_on_while_another_thread_serves(stack: Stack, model: Any) -> Non
     if stack.version == "0.11.0":
         pytest.skip("natively wrong where the rotary dim is not the head size, so there is nothing to compare with")
     right = caches(model)
-    end, failures, served = threading.Event(), [], set()
+    end, failures, served = threading.Event(), [], []
 
     def serve() -> None:
         try:
             while not end.is_set():
                 for name, embedding in model.items():
-                    served.add(rotate(stack, embedding, right[name], len(served)))
+                    served.append(rotate(stack, embedding, right[name], len(served)))
         except BaseException as error:
             failures.append(error)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    turns = 0
-    while thread.is_alive() and (turns < 10 or served != {0, 1}):
-        rope_patch.disable()
-        rope_patch.enable()
-        turns += 1
+    for _ in range(10):
+        for switch in rope_patch.disable, rope_patch.enable:
+            switch()
+            seen = len(served)
+            while thread.is_alive() and len(served) < seen + 2:  # the one after the next is of the new state
+                time.sleep(0.001)
     end.set()
     thread.join()
     assert not failures
+    assert set(served) == {0, 1}
     for name, embedding in model.items():
         assert rotate(stack, embedding, right[name], 9) == 1

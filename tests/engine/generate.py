@@ -1,6 +1,6 @@
 """Generate with the real vLLM engine, and print as JSON what came out and what the worker processes did.
 
-    python tests/engine/generate.py --cases llama3:float32 phi3:bfloat16 --mode eager --folder DIR --out FILE
+    python tests/engine/generate.py --cases llama3:float32 glm4:bfloat16 --mode eager --folder DIR --out FILE
 
 Run in a process of its own: whether rope_patch acts is decided by this process's environment. FILE gets one object per
 (model, dtype).

@@ -66,7 +66,7 @@ def cases(draw: st.DrawFn) -> Rotation:
 
 
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
-@settings(max_examples=40 if INTERPRETED else 25, deadline=None, derandomize=True)  # a compile costs seconds
+@settings(max_examples=20 if INTERPRETED else 25, deadline=None, derandomize=True)  # seconds each
 @given(case=cases())
 def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotation, in_place: bool) -> None:
     check(case, in_place=in_place)
@@ -93,6 +93,8 @@ def test_few_tokens(num_tokens: int, dtype: torch.dtype, in_place: bool) -> None
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
 def test_one_head_and_65537_tokens(in_place: bool) -> None:
     """With a rotary dim that allows tiles of several tokens, since tiles of one take an interpreter ten minutes."""
+    if INTERPRETED and in_place:
+        pytest.skip("one of the two is enough for mainline's kernel")
     check(rotation(65537, 1, 1, 48, 32, strided=not in_place), in_place=in_place)
 
 

@@ -55,7 +55,7 @@ print(rope_patch.status()["targets"]["rotary_embedding"], base.EARLY(1, 2, 3))
 
 
 def test_frozen_instances_are_found_and_stay_frozen(with_doubles: Run) -> None:
-    """vLLM calls ``gc.freeze`` when an engine has started, and ``gc.get_objects`` leaves frozen objects out."""
+    """vLLM calls ``gc.freeze`` when an engine has started, and ``gc.get_referrers`` leaves frozen objects out."""
     code = (
         START
         + """
