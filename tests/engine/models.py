@@ -7,7 +7,7 @@ of small weights would not show.
 from pathlib import Path
 from typing import Any
 
-NAMES = ("llama3", "glm4")
+NAMES = ("llama3", "glm4", "phi3", "qwen3")
 VOCABULARY = 512
 
 _COMMON = {
@@ -48,6 +48,16 @@ def _config(name: str) -> Any:
             head_dim=64,
             rope_parameters=partial,
         )
+    if name == "phi3":  # a rotary dim that is not a power of two
+        return hf.Phi3Config(
+            **_COMMON,
+            hidden_size=384,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            original_max_position_embeddings=256,
+        )
+    if name == "qwen3":  # q and k are normalised, so they are contiguous and rotated in place
+        return hf.Qwen3Config(**_COMMON, hidden_size=256, num_attention_heads=4, num_key_value_heads=2, head_dim=64)
     raise ValueError(f"unknown model {name!r}, expected one of {NAMES}")
 
 
