@@ -1,9 +1,8 @@
-"""Runs a stack in a new process in one of rope_patch's modes; the answer is cached for all tests."""
+"""Runs a stack in a new process in one of rope_patch's modes; the answer is kept for all tests of a session."""
 
 import atexit
 import functools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,9 @@ from tests.host_cann import build, environment
 
 FORKED = tuple(f"tests.ascend_stack.{name}" for name in ("native", "orders", "older", "incapable"))
 NOT_IMPORTED = ("no triton",)  # arguments of modules that take away what a fork has imported already
+
+# The folder of this session's answers, if there are several workers: conftest.py sets it.
+shared: Path | None = None
 
 
 def _variables(chip: str | None = None) -> dict[str, str]:
@@ -40,11 +42,10 @@ def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> A
 
     pytest-xdist's workers ask one process too: the first one's answer lies in a file that the others read.
     """
-    session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if session is None:
+    if shared is None:
         return json.loads(_run(chip, module, mode, *arguments))
-    name = "-".join((session, Path(sys.prefix).name, module, mode, *arguments)).replace(" ", "_").replace("/", "_")
-    answer = Path(tempfile.gettempdir()) / f"rope_patch-{name}.json"
+    name = "-".join((module, mode, *arguments, *filter(None, [chip]))).replace(" ", "_")
+    answer = shared / f"{name}.json"
     with FileLock(f"{answer}.lock"):
         if not answer.exists():
             answer.write_text(_run(chip, module, mode, *arguments))

@@ -40,6 +40,7 @@ def on_ascend(folder: Path) -> Engine:
         "HOST_CANN_DEVICES": "2",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "ROPE_PATCH_TEST_STARTED": str(folder),
         "PYTHONPATH": f"{ROOT / 'tests' / 'ascend_stack' / 'serving'}:{ROOT}",
     }
     vllm = (sys.executable, "-m", "vllm.entrypoints.cli.main")
@@ -54,6 +55,7 @@ class Served:
     workers: list[Any]
     live: list[str]  # the lines of ``rope-patch status`` on live processes; short-lived forks looked at a model's class
     exit_status: int
+    spawned: list[bool]  # of each worker: whether it is an interpreter that started, not a fork
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,8 @@ def served(model: Path, folder: Path, name: str, *arguments: str, **environment:
             patch.setattr(sys.stdout, "write", said.append)
             exit_status = main(["status", str(server.reports)])
         live = [line for line in "".join(said).splitlines() if " live " in line]
-        return Served(tokens, workers, live, exit_status)
+        spawned = [(own / f"started-{one['process']['pid']}").exists() for one in workers]
+        return Served(tokens, workers, live, exit_status, spawned)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +121,7 @@ def test_the_report_folder_has_every_role_and_rank(patched: Served) -> None:
     assert [one["process"]["rank"] for one in patched.workers] == [0, 1]
     (engine,) = {one["process"]["engine"] for one in patched.workers}
     assert engine, "ranks cannot find each other"
+    assert patched.spawned == [True, True]
     assert patched.exit_status == 0
     assert roles(patched) == ["API server", "engine core", "worker 0 of 2", "worker 1 of 2"]
     assert all(
@@ -129,6 +133,7 @@ def test_switched_off_every_process_says_so(off: Served) -> None:
     (worker,) = off.workers
     assert worker["status"]["mode"] == "off"
     assert worker["status"]["calls"] == {}
+    assert off.spawned == [False]
     assert off.exit_status == 0
     assert roles(off) == ["API server", "engine core", "worker 0 of 1"]
     assert all("native (switched off by VLLM_ASCEND_TRITON_ROPE=0)" in line for line in off.live)
