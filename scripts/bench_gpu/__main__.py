@@ -7,14 +7,12 @@ A proxy: it shows correctness, traffic and logic of the kernel's source. Tiles, 
 """
 
 import argparse
-import datetime
 import json
 import statistics
 import time
 from pathlib import Path
 
 import torch
-import triton
 
 from rope_patch.kernels.launch import device_facts, planned
 from rope_patch.kernels.planning import make_plan
@@ -96,11 +94,7 @@ def main() -> None:
                 rows += measure(shape, dtype, (1, 8192), few, IN_PLACE)
         host, check = host_costs(), first_use_ms()
     results = {
-        "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "peers": (peers.PEERS / "versions").read_text().split("\n")[:-1],
+        **peers.measured_with(),
         "copy_bandwidth": bandwidth,
         "host_us": host,
         "first_use_ms": check,

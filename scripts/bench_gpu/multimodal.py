@@ -8,7 +8,6 @@ The kernel with one position a token is beside them: what three positions cost.
 """
 
 import argparse
-import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ PLAIN = "rope_patch, in place, one position a token"
 
 def measured() -> dict[str, Any]:
     import torch
-    import triton
 
     from scripts.bench_gpu import peers, timing
     from scripts.bench_gpu.measuring import measure, ours
@@ -50,11 +48,7 @@ def measured() -> dict[str, Any]:
                 rows += measure(shape, dtype, tokens, contenders, in_place)
                 rows += measure(shape._replace(order=None), dtype, tokens, {PLAIN: ours(fresh=False)}, in_place)
     return {
-        "date": datetime.date.today().isoformat(),
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "peers": (peers.PEERS / "versions").read_text().split("\n")[:-1],
+        **peers.measured_with(),
         "copy_bandwidth": bandwidth,
         "rows": rows,
     }

@@ -6,6 +6,7 @@ that of released packages, put into ``.peers`` by ``fetch.sh``.
 """
 
 import ast
+import datetime
 import importlib.util
 import sys
 import types
@@ -20,6 +21,17 @@ import triton.language as tl
 from scripts.bench_gpu.measuring import Case, Work
 
 PEERS = Path(".peers")
+
+
+def measured_with() -> dict[str, Any]:
+    """What a file of results begins with: when, on which GPU, with which packages."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "gpu": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "peers": (PEERS / "versions").read_text().split("\n")[:-1],
+    }
 
 
 def flashinfer() -> Callable[[Case], Work | None]:
