@@ -99,7 +99,7 @@ shared=(
   "ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py"
 )
 
-# Runs those that the other lane has not begun. Without the host CANN, which makes the whole fail, there are none.
+# Runs those that the other lane has not begun. A lane that comes before the host CANN is built leaves all to the other.
 shared_stages() {
   local number
   [ -e "$logs/built" ] || return 0
@@ -107,15 +107,28 @@ shared_stages() {
     mkdir "$logs/shared-$number" 2>/dev/null || continue
     # shellcheck disable=SC2086  # words
     on_host_cann 910B3 ${shared[number]}
+    touch "$logs/shared-$number/ended"
+  done
+}
+
+# Whatever the reason: a stage that nobody ran is a failure.
+lost_stages() {
+  local number
+  for number in "${!shared[@]}"; do
+    [ -e "$logs/shared-$number/ended" ] || echo "not run: ${shared[number]}" >>"$logs/failed"
   done
 }
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv
 packages git:git
 ascend_packages
-vllm_lane &
-ascend_lane &
-wait
+lanes=()
+for lane in vllm ascend; do
+  ${lane}_lane &
+  lanes+=($!)
+done
+for lane in "${lanes[@]}"; do wait "$lane" || echo "a lane of stages ended with status $?" >>"$logs/failed"; done
+[ "$fast" ] || lost_stages
 say "seconds of each stage, two at a time:"
 sort -rn "$logs/seconds"
 if [ -s "$logs/failed" ]; then

@@ -29,6 +29,7 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
     inherited = attribute not in vars(owner)
     # The module that defines the function is left out: its own calls are not the ones that this target replaces.
     defined_in = sys.modules.get(getattr(original, "__module__", ""))
+    stale = [f"{holder}.{name}" for holder, module_, name in bindings(original) if module_ is not defined_in]
     replacement: Any = wrapt.wrap_object(module, path, make)  # type: ignore[arg-type]  # wrapt expects a proxy
     put_back = False
 
@@ -43,16 +44,13 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
             else:
                 setattr(owner, attribute, original)
             put_back = True
-        referrers = _referrers(replacement)
-        for _, holder, name in bindings(replacement, referrers):  # modules that did ``from module import name`` since
+        for _, holder, name in bindings(replacement):  # modules that did ``from module import name`` since
             setattr(holder, name, original)
         # What is inherited may have been replaced, or put back, since.
-        rebind(owner, replacement, getattr(owner, attribute) if inherited else original, referrers)
+        rebind(owner, replacement, getattr(owner, attribute) if inherited else original)
 
     try:
-        referrers = _referrers(original)
-        stale = [f"{holder}.{name}" for holder, other, name in bindings(original, referrers) if other is not defined_in]
-        rebind(owner, original, replacement, referrers)
+        rebind(owner, original, replacement)
     except Exception:
         with contextlib.suppress(Exception):
             undo()
@@ -61,47 +59,50 @@ def replace(module: types.ModuleType, path: str, make: Callable[[Any], Callable[
     return undo
 
 
-def bindings(function: Any, referrers: list[Any]) -> list[tuple[str, types.ModuleType, str]]:
+def bindings(function: Any) -> list[tuple[str, types.ModuleType, str]]:
     """Every global that is ``function`` itself: (name of the module, the module, name of the global).
 
     ``from module import name`` makes such a global, which keeps the old function when ``module.name`` is replaced.
     The search goes through copies of the dictionaries, since other threads may be importing; ``dict.copy`` is atomic.
     """
-    dictionaries = {id(one) for one in referrers if type(one) is dict}
     found = []
     for holder, module in sys.modules.copy().items():
-        if isinstance(module, types.ModuleType) and id(vars(module)) in dictionaries:
+        if isinstance(module, types.ModuleType):
             found += [(holder, module, name) for name, value in vars(module).copy().items() if value is function]
     return found
 
 
-def rebind(owner: object, old: Any, new: Any, referrers: list[Any]) -> None:
+def rebind(owner: object, old: Any, new: Any) -> None:
     """Make live instances of class ``owner`` that dispatch to ``old`` dispatch to ``new``.
 
-    vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. vLLM keeps no
-    list of its instances, but each such method refers to ``old``.
+    vLLM's ``CustomOp.__init__`` stores the bound method that it dispatches to as ``_forward_method``. All live objects
+    are searched, since vLLM keeps no list of its instances, and a shallow copy of one shares its bound method.
     """
     if not isinstance(owner, type):
         return
-    for method in referrers:
-        if type(method) is not types.MethodType:
-            continue
-        instance: Any = method.__self__
+    for candidate in _live_objects_if_bound(old):
         # type() and not isinstance(), which would run the __class__ property of any proxy object in the process.
-        if issubclass(type(instance), owner):
-            bound = vars(instance).get("_forward_method")
+        if issubclass(type(candidate), owner):
+            bound = vars(candidate).get("_forward_method")
             if getattr(bound, "__func__", None) is old:
-                instance._forward_method = types.MethodType(new, instance)
+                candidate._forward_method = types.MethodType(new, candidate)
 
 
-def _referrers(function: Any) -> list[Any]:
-    """All objects that refer to it, including those that vLLM froze after start-up (``gc.freeze``): one pass over all
-    that the garbage collector tracks, in C."""
+def _live_objects_if_bound(function: Any) -> list[Any]:
+    """All objects that the garbage collector tracks, including those that vLLM froze after start-up (``gc.freeze``).
+
+    None if ``function`` has no bound method, as when its module has just been imported: to know that takes a third of
+    the time of a loop over all objects.
+    """
     if not gc.get_freeze_count():
-        return gc.get_referrers(function)
+        return gc.get_objects() if _bound(function) else []
     gc.unfreeze()
     try:
         gc.collect()  # so that the freeze below does not keep garbage for good
-        return gc.get_referrers(function)
+        return gc.get_objects() if _bound(function) else []
     finally:
         gc.freeze()
+
+
+def _bound(function: Any) -> bool:
+    return any(isinstance(one, types.MethodType) for one in gc.get_referrers(function))

@@ -15,9 +15,10 @@ NEEDED = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn
 NEEDED += ("jmespath", "model_hosting_container_standards", "prometheus_fastapi_instrumentator", "watchfiles")
 VERSION = importlib.metadata.version("vllm-ascend") if importlib.util.find_spec("vllm_ascend") else ""
 # All models on the newest release; on the others those that other code of theirs rotates, and the seed's two.
-MODELS = {"0.23.0": tiny.NAMES, "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
+MODELS = {NEWEST: tiny.NAMES, "0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}.get(
     VERSION, ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3"]
 )
+# On 0.18.0 what rotates is as on 0.23.0.
 IN_BFLOAT16 = [] if VERSION == "0.18.0" else ["GLM-4", "GLM-4-MoE", "GLM-4.1V"]
 # The arguments of ``generate`` for this release: tests that give the same ones share a process.
 EAGER = (*MODELS, *(["--in-bfloat16", *IN_BFLOAT16] if IN_BFLOAT16 else []))

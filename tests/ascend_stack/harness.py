@@ -150,8 +150,6 @@ def start(now: Callable[[str], None] = lambda event: None) -> Stack:
     """
     import importlib.metadata
 
-    from tests.host_cann import fixture
-
     torch = fixture.initialise()
     from vllm.config import VllmConfig
     from vllm.platforms import current_platform

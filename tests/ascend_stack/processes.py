@@ -1,4 +1,7 @@
-"""Runs a stack in a new process in one of rope_patch's modes; the answer is kept for all tests of a session."""
+"""Runs a stack in a process of its own, a fork where it can, in one of rope_patch's modes.
+
+The answer is kept for all tests of a session.
+"""
 
 import atexit
 import functools
@@ -15,8 +18,9 @@ from tests.conftest import ROOT
 from tests.forks import OF_VLLM, Forks
 from tests.host_cann import build, environment
 
+# The others prepare an engine's machine before vLLM is imported, and fork themselves.
 FORKED = tuple(f"tests.ascend_stack.{name}" for name in ("native", "orders", "older", "incapable"))
-NOT_IMPORTED = ("no triton",)  # arguments of modules that take away what a fork has imported already
+TAKES_AWAY_IMPORTS = "no triton"  # a situation of ``incapable``, for which what is imported before a fork is too much
 
 # The folder of this session's answers, if there are several workers: conftest.py sets it.
 shared: Path | None = None
@@ -55,7 +59,7 @@ def table(module: str, mode: str, *arguments: str, chip: str | None = None) -> A
 def _run(chip: str | None, module: str, mode: str, *arguments: str) -> str:
     variables = _variables(chip) | {"VLLM_ASCEND_TRITON_ROPE": mode}
     with tempfile.TemporaryDirectory() as folder:  # torchair leaves files in the current one
-        if module in FORKED and not set(arguments) & set(NOT_IMPORTED):
+        if module in FORKED and TAKES_AWAY_IMPORTS not in arguments:
             code = f"import runpy, sys\nsys.argv[1:] = {arguments!r}\nrunpy.run_module({module!r}, run_name='__main__')"
             done = _forks().run(code, variables, folder)
         else:

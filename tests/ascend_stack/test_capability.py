@@ -1,6 +1,7 @@
 """If something is missing, the released stack stays as it was, and one line says why.
 
-Run in the environments of ``stack_environment``, on the host CANN; see the README. Whole processes, so on one release.
+Run in the environments of ``stack_environment``, on the host CANN; see the README. Each situation costs seconds of
+imports, so on one release.
 """
 
 import pytest

@@ -7,7 +7,7 @@ of small weights would not show.
 from pathlib import Path
 from typing import Any
 
-NAMES = ("llama3", "glm4", "phi3", "qwen3")
+NAMES = ("llama3", "glm4", "phi3", "qwen3")  # the last two only by scripts/quickstart.py, where one chooses
 VOCABULARY = 512
 
 _COMMON = {

@@ -23,7 +23,7 @@ SHAPES = [
 ]
 
 
-CORES = "A3 differs in the number of cores, not in the kernels"
+SAME_KERNELS = "A3 differs in the number of cores, not in the kernels"
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def expected(positions, x, cache, shape):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_op_is_the_reference_bit_for_bit(npu, op, shape, dtype, strided):
-    if dtype != "bfloat16" and chips.current().name != "910B3":
-        pytest.skip(CORES)
+    if dtype != "bfloat16" and shape != SHAPES[1] and chips.current().name != "910B3":
+        pytest.skip(f"{SAME_KERNELS}: GLM-4's is asked in every type")
     for tokens in (0, 1, 2, 67):
         positions, query, key, cache = case(npu, shape, getattr(npu, dtype), tokens, strided)
         q, k = on_npu(npu, query, key, strided)
@@ -107,7 +107,7 @@ def test_captured_and_replayed_it_follows_its_inputs(npu, op):
 CHIP = Device(chips.current().vector_cores, chips.current().ub_bytes, powers_of_two=False)
 
 
-@pytest.mark.skipif(chips.current().name != "910B3", reason=CORES)
+@pytest.mark.skipif(chips.current().name != "910B3", reason=SAME_KERNELS)
 @pytest.mark.parametrize("fresh", [False, True], ids=["in place", "fresh"])
 @pytest.mark.parametrize("number", [0, -1], ids=["few tokens", "many tokens"])
 @pytest.mark.parametrize("shape", IN_THE_WILD, ids=[shape.model for shape in IN_THE_WILD])

@@ -55,7 +55,7 @@ print(rope_patch.status()["targets"]["rotary_embedding"], base.EARLY(1, 2, 3))
 
 
 def test_frozen_instances_are_found_and_stay_frozen(with_doubles: Run) -> None:
-    """vLLM calls ``gc.freeze`` when an engine has started, and ``gc.get_referrers`` leaves frozen objects out."""
+    """vLLM calls ``gc.freeze`` when an engine has started, and ``gc.get_objects`` leaves frozen objects out."""
     code = (
         START
         + """
@@ -69,6 +69,25 @@ print(model(1, 2, 3))
 """
     )
     assert with_doubles(code).splitlines() == ["native True", "ours"]
+
+
+def test_shallow_copies_share_a_bound_method_and_are_found(with_doubles: Run) -> None:
+    code = (
+        STEPS["ours"]
+        + "\nrope_patch.disable()\n"
+        + BASE
+        + """
+import copy
+native = base.Scaled()
+early = copy.copy(native)
+rope_patch.enable()
+late = copy.copy(native)
+print(native(1, 2, 3), early(1, 2, 3), late(1, 2, 3))
+rope_patch.disable()
+print(native(1, 2, 3), early(1, 2, 3), late(1, 2, 3))
+"""
+    )
+    assert with_doubles(code).splitlines() == ["ours ours ours", "native native native"]
 
 
 def test_disabled_before_vllm_stays_native_until_enabled(with_doubles: Run) -> None:
