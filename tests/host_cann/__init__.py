@@ -43,6 +43,7 @@ block of 2 MiB that its allocator cuts tensors from.
 What this cannot tell
 ---------------------
 * Time. ``scripts/model_ascend`` models it from what was executed; nothing here was measured.
+  Waits that end by time may take 5 ms longer (``runtime/waiting.c``).
 * What ``hivmc`` itself does with the final program, which it may still order or refuse.
 * Instructions whose meaning is not documented to the last bit (``VEXP``, ``VREC`` …), or not at all: refused by name.
 * Races between cores: blocks of a launch run one after another, so blocks that depend on each other pass.
