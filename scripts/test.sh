@@ -131,6 +131,8 @@ for lane in "${lanes[@]}"; do wait "$lane" || echo "a lane of stages ended with 
 [ "$fast" ] || lost_stages
 say "seconds of each stage, two at a time:"
 sort -rn "$logs/seconds"
+say "the slowest tests, and what they had to wait for:"
+grep -hsE '^[0-9.]+s (call|setup) ' "$logs"/* | sort -rn | head -n 15 || true
 if [ -s "$logs/failed" ]; then
   say "failed:"
   cat "$logs/failed"
