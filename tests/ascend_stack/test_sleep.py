@@ -127,10 +127,10 @@ def test_off_and_on_while_another_thread_serves(stack: Stack, model: Any) -> Non
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        for _ in range(10):
+        for _ in range(3):
             rope_patch.disable()
             rope_patch.enable()
-        for _ in range(5):
+        for _ in range(3):
             for switch in rope_patch.disable, rope_patch.enable:
                 switch()
                 seen = len(served)
