@@ -108,3 +108,17 @@ print("right")
 """
     )
     assert "right" in done.stdout, done.stderr[-2000:]
+
+
+def test_the_thread_that_polls_does_not_keep_a_core_busy():
+    """torch-npu's thread that frees waits a microsecond at a time, which Linux may make longer (``waiting.c``)."""
+    done = fixture.run_script(
+        """
+import pathlib
+from tests.host_cann import fixture
+fixture.initialise().ones(1).npu().cpu()
+threads = {(task / "comm").read_text().strip(): task.name for task in pathlib.Path("/proc/self/task").iterdir()}
+print(pathlib.Path("/proc", threads["release_thread"], "timerslack_ns").read_text().strip())
+"""
+    )
+    assert done.stdout.split() == ["5000000"], done.stdout + done.stderr[-2000:]
