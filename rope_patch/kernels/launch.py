@@ -36,8 +36,8 @@ class Heads(NamedTuple):
 @functools.cache
 def device_facts(device: torch.device) -> Device:
     """What the plan needs to know of ``device``; asks the driver once, so the device must be initialised."""
-    if INTERPRETED:  # small enough that ordinary tests cross tiles, large enough for NumPy to be quick
-        return Device(MAX_TILE_OFFSET, tile_bytes=256 * KIB, powers_of_two=True, busy_programs=8)
+    if INTERPRETED:  # small enough that ordinary tests cross tiles; and few programs, since each takes milliseconds
+        return Device(MAX_TILE_OFFSET, tile_bytes=256 * KIB, powers_of_two=True)
     if device.type == "npu":
         properties = triton.runtime.driver.active.utils.get_device_properties(device.index)
         cores = properties["num_vectorcore"]

@@ -27,9 +27,9 @@ from tests.engine.server import NEW_TOKENS, Server, reported, serving, settled
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(3600)]
 
-REQUESTS, WARM_UP, CONCURRENCY = 100, 30, 16
+REQUESTS, WARM_UP, CONCURRENCY = 200, 60, 16
 _random = random.Random(0)
-PROMPTS = [[_random.randrange(5, 500) for _ in range(_random.randint(1, 30))] for _ in range(REQUESTS)]
+PROMPTS = [[_random.randrange(5, 500) for _ in range(_random.randint(1, 60))] for _ in range(REQUESTS)]
 # The CPU platform demands spawned workers; the test platform has the engine fork them, as other platforms do.
 FORKING = {"ROPE_PATCH_TEST_START_METHOD": "fork", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
 COMPILED = (
