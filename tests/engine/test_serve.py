@@ -5,11 +5,12 @@ two tensor-parallel workers, eager and spawned, in which kernels and the report 
 until one is killed; and those started again. All but the third fork, which saves the imports.
 """
 
+import contextlib
+import itertools
 import json
 import os
 import random
 import re
-import shutil
 import signal
 import time
 from collections import Counter
@@ -210,10 +211,18 @@ def test_kernels_that_stop_starting_are_retired_and_requests_go_on(
     assert server.tokens(PROMPTS[0]) == tokens[0], "retired kernels stay retired"
 
 
+def put_a_file_there(folder: Path) -> None:
+    """Instead of the folder, which a worker may make again meanwhile."""
+    for number in itertools.count():
+        folder.rename(folder.with_name(f"gone-{number}"))
+        with contextlib.suppress(FileExistsError):
+            folder.open("x").close()
+            return
+
+
 def test_a_report_folder_that_goes_away_harms_no_request_and_comes_back(faulty: tuple[Server, Path]) -> None:
     server, _ = faulty
-    shutil.rmtree(server.reports)
-    server.reports.write_text("in the way")
+    put_a_file_there(server.reports)
     while said(server, "Not a directory") < 2:  # in both workers
         assert server.process.poll() is None
         time.sleep(0.2)
