@@ -110,7 +110,7 @@ print("right")
     assert "right" in done.stdout, done.stderr[-2000:]
 
 
-def test_the_thread_that_polls_does_not_keep_a_core_busy():
+def test_the_thread_that_polls_may_wait_longer():
     """torch-npu's thread that frees waits a microsecond at a time, which Linux may make longer (``waiting.c``)."""
     done = fixture.run_script(
         """

@@ -1,5 +1,5 @@
-/* torch-npu has a thread that asks every microsecond whether there is something to free, and so keeps a core busy that an
-   NPU's host has and a laptop has not. Every wait of this process that ends by time, and of threads and processes that it
+/* torch-npu has a thread that waits a microsecond at a time until there is something to free: thousands of times a second
+   in each process, also in idle ones. Every wait of this process that ends by time, and of threads and processes that it
    starts, may take so much longer. */
 #include <sys/prctl.h>
 
