@@ -17,17 +17,19 @@ __all__ = ["__version__", "disable", "enable", "status"]
 
 
 def disable() -> None:
-    """Put back every attribute that was replaced, and re-bind live instances.
+    """Hand every call to the original, put back every attribute that was replaced, and re-bind live instances.
 
+    Where others have wrapped an attribute since, their wrapper stays, and its calls go to the original all the same.
     What was already traced or captured stays as it is. Harmless when nothing is applied.
     """
     from rope_patch.patching import hooks
 
-    hooks.disable()
+    hooks.patch.disable()
 
 
 def enable() -> None:
-    """Apply again what ``disable`` took back. A target whose module is not imported yet is applied on its import.
+    """Apply again what ``disable`` took back, or what others have removed since. A target whose module is not imported
+    yet is applied on its import.
 
     The environment variable wins: under ``VLLM_ASCEND_TRITON_ROPE=0`` this does nothing and logs that.
 
@@ -36,18 +38,18 @@ def enable() -> None:
     """
     from rope_patch.patching import hooks
 
-    hooks.enable()
+    hooks.patch.enable()
 
 
 def status() -> "Status":
     """What rope_patch is doing in this process, as plain data that ``json.dumps`` takes."""
     from rope_patch.patching import hooks
 
-    return hooks.status()
+    return hooks.patch.status()
 
 
 def _start() -> None:
-    """Runs when vLLM is imported: start the report, and the patching unless it is switched off.
+    """Runs when vLLM is imported: start the report and the patching.
 
     Never raises: a failure is logged and leaves vLLM as it is.
     """
@@ -64,15 +66,10 @@ def _start() -> None:
         if current.report:
             from rope_patch.reporting import report_folder
 
-            report_folder.keep(current.report, status)
-        if current.mode is not settings.Mode.OFF:
-            from rope_patch.patching import hooks
+            import_watch.the_finder().leaving.append(report_folder.keep(current.report, status))
+        from rope_patch.patching import hooks
 
-            hooks.arm(current)
-        elif current.environment:
-            from rope_patch.patching import ray_workers
-
-            ray_workers.watch(list(current.environment))
+        hooks.patch.arm(current)
     except Exception as error:
         _log(f"not active: {type(error).__name__}: {error}. vLLM runs unpatched.")
 

@@ -15,8 +15,8 @@ def register() -> None:
     if hooks is None:
         return
     _heed_late_kill_switch()
-    if hooks.not_capable is not None:
-        raise hooks.not_capable
+    if hooks.patch.not_capable is not None:
+        raise hooks.patch.not_capable
 
 
 def _heed_late_kill_switch() -> None:
@@ -31,4 +31,4 @@ def _heed_late_kill_switch() -> None:
 
     if current().mode is not Mode.OFF and parse(os.environ).mode is Mode.OFF:
         log.logger.info("rope_patch: %s=%s was set after the import; disabled", VARIABLE, os.environ[VARIABLE])
-        hooks.disable()
+        hooks.patch.disable()

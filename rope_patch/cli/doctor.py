@@ -67,7 +67,7 @@ def _of_vllm() -> Iterator[Finding]:
         yield Finding(check.name, check.ok, check.found, None if check.ok else _FIXES.get(check.name))
     for target in TARGETS:
         yield Finding(f"target {target.name}", None, _state(target.name, target.module))
-    yield Finding("fusions", None, _left_native(hooks.status()))
+    yield Finding("fusions", None, _left_native(hooks.patch.status()))
     yield _variable(vllm.envs, vllm.platforms)
 
 
@@ -88,20 +88,20 @@ def _state(name: str, module: str) -> str:
         importlib.import_module(module)
     except Exception as error:
         return f"not here: {type(error).__name__}: {error}"
-    return hooks.status()["targets"][name]
+    return hooks.patch.status()["targets"][name]
 
 
 def _applied() -> list[str]:
     hooks: Any = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
         return []
-    return [name for name, state in hooks.status()["targets"].items() if state == "applied"]
+    return [name for name, state in hooks.patch.status()["targets"].items() if state.startswith("applied")]
 
 
 def _left_native(status: Any) -> str:
-    if status["targets"]["ascend_rotary_class"] == "applied":
+    if status["targets"]["ascend_rotary_class"].startswith("applied"):
         return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass"
-    if status["targets"]["ascend_rope_kernel"] == "applied":
+    if status["targets"]["ascend_rope_kernel"].startswith("applied"):
         return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match"
     return "none"
 

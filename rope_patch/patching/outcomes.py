@@ -1,81 +1,68 @@
-"""The state of every target, and how to undo it: applied, taken back, half taken back, or lost in a reload.
+"""What became of each target in this process, as it is at this moment.
 
 Only code that holds the lock of ``hooks`` changes these. Knows nothing of RoPE.
 """
 
-import contextlib
 import sys
 
-from rope_patch.patching.replace import ReplacedAgain, Undo
-from rope_patch.patching.targets import TARGETS, Target, executed_again
+from rope_patch.patching.replacement import Replacement
+from rope_patch.patching.targets import Target
 from rope_patch.reporting import log
 
-LOST = "lost: its module was executed again (importlib.reload, say); rope_patch.enable() applies it again"
 
-undo: dict[str, Undo] = {}  # for each applied target, the function that undoes it
-state: dict[str, str] = {}  # of each target, in words
-_half: set[str] = set()  # targets whose undoing failed half way; the next ``take_back`` finishes it
+class Outcome:
+    """What became of one target: its replacement, or the reason why there is none."""
 
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.replacement: Replacement | None = None
+        self.reason = ""  # "native: …" or "failed: …"; empty while the target is not decided
+        self.fault = ""  # what went wrong when the replacement was taken back
 
-def take_back(name: str) -> None:
-    """Undo a target. Raises nothing: if it fails half way, the state and a WARNING say so, and a second call finishes
-    it."""
-    _half.discard(name)
-    try:
-        undo[name]()
-        del undo[name]
-        state[name] = "taken back; what was already traced or captured stays"
-        return
-    except ReplacedAgain as error:
-        state[name] = f"not taken back: {error}"
-    except Exception as error:
-        _half.add(name)
-        state[name] = f"half taken back, call disable() again to finish: {type(error).__name__}: {error}"
-    log.warn_once(f"rope_patch: {name} {state[name]}")
+    def serves(self) -> bool:
+        """Whether calls come to our function."""
+        return self.replacement is not None and self.replacement.serves()
 
+    def take_back(self) -> None:
+        """Switch the replacement off and undo it. Raises nothing: a fault is logged, and a second call goes on."""
+        if self.replacement is None:
+            return
+        self.fault = ""
+        try:
+            self.replacement.undo()
+        except Exception as error:
+            self.fault = f"off, half taken back, call disable() again to finish: {type(error).__name__}: {error}"
+            log.warn_once(f"rope_patch: {self.target.name} {self.fault}")
 
-def finish_halves() -> None:
-    """Finish undoing the targets that are half taken back."""
-    for name in list(_half):
-        take_back(name)
+    def state(self) -> str:
+        """In words, for ``status``."""
+        if self.fault:
+            return self.fault
+        if self.replacement is not None:
+            return self.replacement.state()
+        return self.reason or ("native: this release has no such module" if self._cannot_come() else "not imported")
 
+    def decided(self) -> bool:
+        """Whether there is an outcome, or can be none. A package that this process did not import does not count."""
+        package = self.target.module.partition(".")[0]
+        settled = self.replacement is not None or bool(self.reason)
+        return settled or self._cannot_come() or package not in sys.modules
 
-def forget_lost() -> None:
-    """Undo lost targets as far as possible: instances of the class from before the reload may still be alive."""
-    for target in filter(_lost, TARGETS):
-        with contextlib.suppress(Exception):  # the reloaded module has the original already
-            undo.pop(target.name)()
-        state[target.name] = "taken back"
-
-
-def _lost(target: Target) -> bool:
-    """Whether a reload of its module has removed the replacement."""
-    return target.name in undo and executed_again(target.module)
-
-
-def _cannot_come(target: Target) -> bool:
-    """Whether the module cannot be imported: before 0.10, vLLM's rotary classes were in one module, not a package."""
-    parent = sys.modules.get(target.module.rpartition(".")[0])
-    return parent is not None and not hasattr(parent, "__path__")
+    def _cannot_come(self) -> bool:
+        """Whether there is no such module: before 0.10, vLLM's rotary classes were in one module, not a package."""
+        parent = sys.modules.get(self.target.module.rpartition(".")[0])
+        return parent is not None and not hasattr(parent, "__path__")
 
 
-def all_decided() -> bool:
-    """Whether every target has a state or cannot have one, not counting packages that this process did not import."""
-    return all(t.name in state or _cannot_come(t) or t.module.partition(".")[0] not in sys.modules for t in TARGETS)
-
-
-def states() -> dict[str, str]:
-    """The state of each target, for ``status``."""
-    absent = {t.name: "native: this release has no such module" for t in TARGETS if _cannot_come(t)}
-    return {t.name: LOST if _lost(t) else state.get(t.name, absent.get(t.name, "not imported")) for t in TARGETS}
-
-
-def summary() -> str:
-    """The states of the targets, for the one INFO line."""
-    applied = [target for target in TARGETS if target.name in undo]
+def summary(outcomes: list[Outcome]) -> str:
+    """All outcomes, for the one INFO line."""
+    applied = [one for one in outcomes if one.serves()]
     # Of targets for different releases one is applied, and the line does not say why the others are not.
-    settled = {target.one_of for target in applied if target.one_of}
-    said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
-    native = [t for t in TARGETS if t.name in state and t not in applied and t.one_of not in settled]
-    said += [f"{target.name} {state[target.name]}" for target in native]
+    settled = {one.target.one_of for one in applied if one.target.one_of}
+    said = [f"{', '.join(one.target.name for one in applied)} applied"] if applied else []
+    said += [
+        f"{one.target.name} {one.state()}"
+        for one in outcomes
+        if one not in applied and (one.reason or one.replacement) and one.target.one_of not in settled
+    ]
     return "; ".join(said)

@@ -35,7 +35,7 @@ def decision(status: Status) -> str | None:
         return "native (disabled)"
     if status["capable"] is None:
         return None
-    applied = [name for name, state in status["targets"].items() if state == "applied"]
+    applied = [name for name, state in status["targets"].items() if state.startswith("applied")]
     if applied:
         return f"patched ({', '.join(applied)})"
     return f"native ({status['reason'] if not status['capable'] else '; '.join(_decided(status))})"

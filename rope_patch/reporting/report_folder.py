@@ -29,27 +29,39 @@ class NotOurs(Exception):
     """The folder or file belongs to another user, so it is neither written nor believed."""
 
 
-def keep(folder: str, status: Callable[[], Status]) -> None:
-    """From now on, keep a report of this process and of its forks in ``folder``. ``status()`` gives its content."""
-    folder = os.path.abspath(folder)
-    begin = threading.Thread(target=_keep, args=(folder, status), name="rope_patch-report", daemon=True).start
-    os.register_at_fork(after_in_child=lambda: _forked(folder, status))
-    atexit.register(lambda: _Keeper(folder, status).look())
+def keep(folder: str, status: Callable[[], Status]) -> Callable[[], None]:
+    """From now on, keep a report of this process and of its forks in ``folder``. ``status()`` gives its content.
+
+    Returns a function that ends that.
+    """
+    folder, ended = os.path.abspath(folder), threading.Event()
+
+    def begin() -> None:
+        threading.Thread(target=_keep, args=(folder, status, ended), name="rope_patch-report", daemon=True).start()
+
+    def forked() -> None:
+        """A fork inherits the counts but not the thread: set the counts to zero and start a thread."""
+        nonlocal ended
+        if not ended.is_set():
+            ended = threading.Event()  # the old one's lock may be held by a thread that does not exist here
+            ledger.reset()
+            begin()
+
+    def last() -> None:
+        if not ended.is_set():
+            _Keeper(folder, status).look()
+
+    os.register_at_fork(after_in_child=forked)
+    atexit.register(last)
     begin()
+    return lambda: ended.set()
 
 
-def _forked(folder: str, status: Callable[[], Status]) -> None:
-    """A fork inherits the counts but not the thread: set the counts to zero and start a thread."""
-    ledger.reset()
-    threading.Thread(target=_keep, args=(folder, status), name="rope_patch-report", daemon=True).start()
-
-
-def _keep(folder: str, status: Callable[[], Status]) -> None:
+def _keep(folder: str, status: Callable[[], Status], ended: threading.Event) -> None:
     keeper = _Keeper(folder, status)
-    pause = threading.Event()
-    while True:
+    while not ended.is_set():
         keeper.look()
-        pause.wait(SECONDS)
+        ended.wait(SECONDS)
 
 
 class _Keeper:

@@ -128,7 +128,7 @@ def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: boo
     Raises:
         trial.NotNow: the check is not possible now.
     """
-    announcement.say()
+    announcement.announce()
     device = device_facts(call.query.tensor.device)
     checking = settings.current().check
     fault = ""

@@ -55,15 +55,16 @@ def under_all():
     from rope_patch.settings import VARIABLE, parse
 
     rope_patch.disable()
-    undo = []
+    installed = []
     try:
         for target in TARGETS:
             with contextlib.suppress(NotApplicable):
-                undo.append(target.install(sys.modules[target.module], parse({VARIABLE: "all"})))
+                installed.append(target.replacement(sys.modules[target.module], parse({VARIABLE: "all"})))
+                installed[-1].install()
         yield
     finally:
-        for take_back in undo:
-            take_back()
+        for replacement in installed:
+            replacement.undo()
         rope_patch.enable()
 
 

@@ -196,13 +196,14 @@ def test_all_takes_what_the_vendor_serves(stack: Stack) -> None:
     model = MODELS["Qwen2.5-VL"]
     tensors = inputs(stack.torch, model, "image")
     rope_patch.disable()
-    undo = ascend_mrope.install(stack.rotary_embedding, parse({VARIABLE: "all"}))
+    replacement = ascend_mrope.replacement(stack.rotary_embedding, parse({VARIABLE: "all"}))
+    replacement.install()
     try:
         embedding = build(stack, model)
         ledger.reset()
         rotated = call(stack, embedding, *tensors)
     finally:
-        undo()
+        replacement.undo()
         rope_patch.enable()
     assert ledger.calls() == {"eager": 1}
     close(stack, rotated[0], of_vllm(stack, model, *tensors)[0])

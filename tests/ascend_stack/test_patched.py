@@ -185,7 +185,8 @@ def test_with_the_parameters_of_september_2026_upstreams_function_serves_where_t
         return out_dtype, q_out, k_out
 
     module.rope_forward_triton = rope_forward_triton
-    undo = ascend_rope_kernel.install(module, parse({}))
+    replacement = ascend_rope_kernel.replacement(module, parse({}))
+    replacement.install()
     try:
         embedding = stack.build("default", 128, 64)
         assert rotate(stack, embedding, ModelShape("partial", 128, 64, 8, 2), stack.torch.bfloat16) == (1, 0)
@@ -193,6 +194,6 @@ def test_with_the_parameters_of_september_2026_upstreams_function_serves_where_t
         given = {"cos_sin_cache": embedding.cos_sin_cache, "positions": stack.torch.arange(3).npu(), "rope_dim": 64}
         assert module.rope_forward_triton(q, q, **given, out_dtype="fp8", k_out="there") == ("fp8", None, "there")
     finally:
-        undo()
+        replacement.undo()
         module.rope_forward_triton = native
         rope_patch.enable()

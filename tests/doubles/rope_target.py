@@ -5,23 +5,23 @@ Import it before rope_patch.
 
 import sys
 
-installed = 0
+made = 0
 
 
-def install(module, settings):
-    global installed
-    installed += 1
-    from rope_patch.patching.replace import replace
+def replacement(module, settings):
+    global made
+    made += 1
+    from rope_patch.patching.replacement import Replacement
 
     native = module.RotaryEmbedding.forward_native
 
-    def make(original):
+    def make(original, is_on):
         def forward_oot(self, *args):
-            return "ours" if type(self).forward_native is native else original(self, *args)
+            return "ours" if is_on() and type(self).forward_native is native else original(self, *args)
 
         return forward_oot
 
-    return replace(module, "RotaryEmbedding.forward_oot", make)
+    return Replacement(module, "RotaryEmbedding.forward_oot", make)
 
 
 sys.modules["rope_patch.patching.targets.rotary_embedding"] = sys.modules[__name__]

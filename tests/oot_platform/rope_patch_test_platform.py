@@ -26,7 +26,7 @@ def witness() -> None:
     folder = os.environ.get("ROPE_PATCH_TEST_WITNESS")
     if folder:
         hooks = sys.modules.get("rope_patch.patching.hooks")
-        armed = hooks is not None and hooks._settings is not None
+        armed = hooks is not None and hooks.patch.settings is not None
         note = {"process": multiprocessing.current_process().name, "armed": armed}
         (Path(folder) / f"{os.getpid()}.json").write_text(json.dumps(note))
 

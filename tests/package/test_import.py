@@ -56,9 +56,9 @@ import rope_patch
 import vllm.model_executor.layers.rotary_embedding.base as base
 from rope_patch import settings
 from rope_patch.patching import hooks
-hooks.arm(settings.current())
+hooks.patch.arm(settings.current())
 ours = vars(base.RotaryEmbedding)["forward_oot"]
-print(base.EARLY(1, 2, 3), ours.__closure__ is not None, rope_target.installed)
+print(base.EARLY(1, 2, 3), ours.__closure__ is not None, rope_target.made)
 """
     assert with_doubles(code).splitlines()[-1] == "ours True 1"
 

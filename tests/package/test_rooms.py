@@ -24,6 +24,7 @@ FLOORS = (
 # Rooms whose modules may import late (inside a function), and why.
 LATE = {
     "": "importing rope_patch must cost nothing to a process that never imports vLLM",
+    "patching": "a process that never imports vLLM needs the import watch's finder and no more",
     "cli": "help is printed without torch and vLLM, and variables are set before these are imported",
     "vllm_plugin": "without vLLM, or switched off, the patching room is not imported at all",
     "bootstrap": "it is imported into every process, and prints an error of importing rope_patch instead of raising it",

@@ -3,6 +3,7 @@
 ``tests/ascend_stack`` tests them on the real packages.
 """
 
+import types
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -85,7 +86,7 @@ def embedding(module: ModuleType, case: Rotation, name: str = "AscendRotaryEmbed
 def test_in_newer_releases_our_kernel_serves_with_upstreams_contract(rotary_dim: int, strided: bool) -> None:
     module, case = newer(), rotation(5, 4, 2, 96, rotary_dim, strided=strided)
     before = case.query.clone(), case.key.clone()
-    ascend_rope_kernel.install(module, ON)
+    ascend_rope_kernel.replacement(module, ON).install()
     q, k = module.rope_forward_oot(case)
     assert ledger.calls() == {"eager": 1}
     assert_rotated(case, before[0], q)
@@ -96,7 +97,7 @@ def test_in_newer_releases_our_kernel_serves_with_upstreams_contract(rotary_dim:
 
 def test_in_newer_releases_calls_with_cos_and_sin_or_that_the_kernel_cannot_take_are_upstreams() -> None:
     module, case = newer(), rotation(5, 4, 2, 64, 64)
-    ascend_rope_kernel.install(module, ON)
+    ascend_rope_kernel.replacement(module, ON).install()
     given = {"q": case.query, "k": case.key, "cos": "cos", "sin": "sin", "rope_dim": 7}
     assert module.rope_forward_triton(**given) == ("upstream", given | {"is_neox_style": True})
     case.cache = case.cache.half()
@@ -106,7 +107,7 @@ def test_in_newer_releases_calls_with_cos_and_sin_or_that_the_kernel_cannot_take
 
 def test_parameters_of_september_2026_are_served_at_their_defaults_and_else_are_upstreams_as_given() -> None:
     module, case = newer(OF_SEPTEMBER), rotation(5, 4, 2, 64, 40)
-    ascend_rope_kernel.install(module, ON)
+    ascend_rope_kernel.replacement(module, ON).install()
     q, k = module.rope_forward_oot(case)
     assert_rotated(case, case.query, q)
     assert_rotated(case, case.key, k)
@@ -135,14 +136,14 @@ def test_an_unknown_signature_stays_native_and_the_parameter_is_named(parameters
     module = newer(parameters)
     before = dict(vars(module))
     with pytest.raises(NotApplicable, match=f"rope_forward_triton.*{named}"):
-        ascend_rope_kernel.install(module, ON)
+        ascend_rope_kernel.replacement(module, ON).install()
     assert vars(module) == before, "nothing is touched"
 
 
 @pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])
 def test_in_older_releases_the_kernel_serves_partial_rotary_of_the_class_and_of_yarn(name: str) -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
-    ascend_rotary_class.install(module, ON)
+    ascend_rotary_class.replacement(module, ON).install()
     q, k = embedding(module, case, name).forward_oot(case.positions, case.query, case.key)
     assert_rotated(case, case.query, q)
     assert_rotated(case, case.key, k)
@@ -150,7 +151,7 @@ def test_in_older_releases_the_kernel_serves_partial_rotary_of_the_class_and_of_
 
 def test_the_style_given_in_the_call_wins_over_the_modules() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40, is_neox_style=True)
-    ascend_rotary_class.install(module, ON)
+    ascend_rotary_class.replacement(module, ON).install()
     instance = embedding(module, case)
     case.is_neox_style = False
     assert_rotated(case, case.query, instance.forward_oot(case.positions, case.query, case.key, None, False)[0])
@@ -167,7 +168,7 @@ def test_full_rotary_stays_native_unless_all_is_set_and_always_where_a_fusion_ma
     settings: Settings, head_size: int, is_neox_style: bool, ours: bool
 ) -> None:
     module, case = older(), rotation(5, 4, 2, head_size, head_size, is_neox_style=is_neox_style)
-    ascend_rotary_class.install(module, settings)
+    ascend_rotary_class.replacement(module, settings).install()
     result = embedding(module, case).forward_oot(case.positions, case.query, case.key)
     if ours:
         assert_rotated(case, case.query, result[0])
@@ -177,50 +178,51 @@ def test_full_rotary_stays_native_unless_all_is_set_and_always_where_a_fusion_ma
 
 def test_calls_with_offsets_go_to_the_original() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
-    ascend_rotary_class.install(module, ON)
+    ascend_rotary_class.replacement(module, ON).install()
     assert embedding(module, case).forward_oot(case.positions, case.query, case.key, "offsets")[0] == "upstream"
 
 
 def test_each_release_is_recognised_by_what_its_module_has_and_an_unknown_one_is_left() -> None:
     with pytest.raises(NotApplicable, match="there is no rope_forward_triton"):
-        ascend_rope_kernel.install(older(), ON)
+        ascend_rope_kernel.replacement(older(), ON).install()
     with pytest.raises(NotApplicable, match="which ascend_rope_kernel is for"):
-        ascend_rotary_class.install(newer(), ON)
-    for install, module, name in (
-        (ascend_rope_kernel.install, newer(), "rope_forward_triton"),
-        (ascend_rotary_class.install, older(), "_rope_forward_oot"),
+        ascend_rotary_class.replacement(newer(), ON).install()
+    for replacement, module, name in (
+        (ascend_rope_kernel.replacement, newer(), "rope_forward_triton"),
+        (ascend_rotary_class.replacement, older(), "_rope_forward_oot"),
     ):
         setattr(module, name, lambda moved: None)
         before = dict(vars(module))
         with pytest.raises(NotApplicable, match=r"moved is not known, .* is missing"):
-            install(module, ON)
+            replacement(module, ON).install()
         assert vars(module) == before, "nothing is touched"
     with pytest.raises(NotApplicable, match=r"no AscendRotaryEmbedding\.forward_oot"):
-        ascend_rotary_class.install(ModuleType("empty"), ON)
+        ascend_rotary_class.replacement(ModuleType("empty"), ON).install()
 
 
 def test_undo_puts_the_identical_objects_back() -> None:
-    for install, module, holder, name in (
-        (ascend_rope_kernel.install, newer(), lambda m: m, "rope_forward_triton"),
-        (ascend_rotary_class.install, older(), lambda m: m.AscendRotaryEmbedding, "forward_oot"),
+    for replacement, module, holder, name in (
+        (ascend_rope_kernel.replacement, newer(), lambda m: m, "rope_forward_triton"),
+        (ascend_rotary_class.replacement, older(), lambda m: m.AscendRotaryEmbedding, "forward_oot"),
     ):
         before = vars(holder(module))[name]
-        undo = install(module, ON)
+        made = replacement(module, ON)
+        made.install()
         assert vars(holder(module))[name] is not before
-        undo()
+        made.undo()
         assert vars(holder(module))[name] is before
 
 
 def test_two_models_each_use_their_own_cache() -> None:
     module, draft, target = newer(), rotation(5, 4, 2, 64, 40, seed=1), rotation(5, 4, 2, 64, 40, seed=2)
-    ascend_rope_kernel.install(module, ON)
+    ascend_rope_kernel.replacement(module, ON).install()
     for case in (draft, target, draft):
         assert_rotated(case, case.query, module.rope_forward_oot(case)[0])
 
 
 def test_when_compiled_the_older_class_has_our_op_in_its_graph() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
-    ascend_rotary_class.install(module, ON)
+    ascend_rotary_class.replacement(module, ON).install()
     graphs = []
 
     def keep(graph: Any, inputs: Any) -> Any:
@@ -235,8 +237,56 @@ def test_when_compiled_the_older_class_has_our_op_in_its_graph() -> None:
 
 def test_when_compiled_full_rotary_is_counted_once_as_left_to_the_vendor() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 64)
-    ascend_rotary_class.install(module, ON)
+    ascend_rotary_class.replacement(module, ON).install()
     compiled = torch.compile(embedding(module, case).forward_oot, fullgraph=True, backend="eager")
     for _ in range(2):
         assert compiled(case.positions, case.query, case.key) == ("upstream", True)
     assert ledger.fallbacks() == {ascend_rotary_class.LEFT_TO_VENDOR: 1}
+
+
+def test_switched_off_whoever_holds_our_function_gets_the_original_at_every_target() -> None:
+    case, new, old = rotation(5, 4, 2, 64, 40), newer(), older()
+    given = {"cos_sin_cache": case.cache, "positions": case.positions, "rope_dim": 40}
+    instance = embedding(old, case)
+    for target, module, call in (
+        (ascend_rope_kernel, new, lambda ours: ours(case.query, case.key, **given)),
+        (ascend_rotary_class, old, lambda ours: ours(instance, case.positions, case.query, case.key)),
+    ):
+        made = target.replacement(module, ON)
+        made.install()
+        made.undo()
+        ledger.reset()
+        assert call(made.ours)[0] == "upstream"
+        assert not ledger.calls()
+        assert not ledger.fallbacks(), "a call that rope_patch does not look at is not counted"
+
+
+def test_switching_adds_nothing_to_a_graph_or_its_guards_and_what_was_traced_stays() -> None:
+    module, case, graphs, guarded = older(), rotation(5, 4, 2, 64, 40), [], []
+
+    def keep(graph: Any, inputs: Any) -> Any:
+        graphs.append([str(node.target) for node in graph.graph.nodes])
+        return graph
+
+    def guards(entries: Any) -> Any:
+        guarded.extend((entry.name, entry.guard_type) for entry in entries)
+        return [True for _ in entries]
+
+    made = ascend_rotary_class.replacement(module, ON)
+    made.install()
+    instance = embedding(module, case)
+    held = types.MethodType(made.ours, instance)
+    compiled = torch.compile(held, fullgraph=True, backend=keep, options={"guard_filter_fn": guards})
+    call = case.positions, case.query, case.key
+    served = compiled(*call)
+    made.undo()
+    for a, b in zip(served, compiled(*call), strict=True):
+        assert torch.equal(a, b), "what was traced stays"
+    made.install()
+    compiled(*call)
+    assert len(graphs) == 1, "switching fails no guard"
+    # As for every function that is called: which one it is. What it answers is in no guard.
+    assert {one for one in guarded if "is_on" in one[0]} == {("is_on", "CLOSURE_MATCH")}
+    made.undo()
+    torch._dynamo.reset()
+    assert torch.compile(held, fullgraph=True, backend="eager")(*call) == ("upstream", True), "traced while off"

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rope_patch.settings import VARIABLE
 from tests.conftest import Run
 
 CODE = """
@@ -86,21 +87,25 @@ def test_force_with_nothing_missing_is_like_on(with_doubles: Run) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "off", "nonsense"])
-def test_switched_off_nothing_is_touched_not_even_wrapt_loaded(with_doubles: Run, value: str) -> None:
+def test_switched_off_vllm_learns_our_variables_and_nothing_else_is_touched(with_doubles: Run, value: str) -> None:
     code = """
 import sys
 import vllm.model_executor.layers.rotary_embedding.base as base, vllm.custom_op, vllm.envs
-modules = base, vllm.custom_op, vllm.envs
+modules = base, vllm.custom_op
+known = dict(vllm.envs.environment_variables)
 def picture():
     return [(m.__name__, n, id(a), {k: id(v) for k, v in vars(a).items()} if isinstance(a, type) else repr(a))
             for m in modules for n, a in sorted(vars(m).items()) if not n.startswith("__")]
 before = picture()
 import rope_patch
 rope_patch.enable(); rope_patch.disable(); rope_patch.enable()
-hooked = [type(f).__module__ for f in sys.meta_path if "wrapt" in type(f).__module__]
-print(before == picture(), hooked, rope_patch.status()["mode"])
+added = vllm.envs.environment_variables.keys() - known.keys()
+print(before == picture(), "wrapt" in sys.modules, rope_patch.status()["mode"])
+print(*sorted(added), *{vllm.envs.environment_variables[name]() for name in added})
 """
-    assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE=value).splitlines()[-1] == "True [] off"
+    untouched, added = with_doubles(code, VLLM_ASCEND_TRITON_ROPE=value).splitlines()[-2:]
+    assert untouched == "True False off"
+    assert added == " ".join([VARIABLE, f"{VARIABLE}_CHECK", f"{VARIABLE}_REPORT", "None"])
 
 
 def test_an_invalid_value_is_warned_of_and_leaves_vllm_native(with_doubles: Run) -> None:
@@ -109,7 +114,7 @@ def test_an_invalid_value_is_warned_of_and_leaves_vllm_native(with_doubles: Run)
     assert "VLLM_ASCEND_TRITON_ROPE='sometimes' is not valid" in printed
 
 
-VARIABLE = """
+KNOWN = """
 import rope_target, rope_patch, vllm.envs
 known = vllm.envs.environment_variables
 print("VLLM_ASCEND_TRITON_ROPE" in known)
@@ -121,17 +126,17 @@ print("VLLM_ASCEND_TRITON_ROPE" in known and known["VLLM_ASCEND_TRITON_ROPE"]())
 
 
 def test_a_variable_that_is_set_is_known_to_vllm_before_vllm_checks_for_unknown_ones(with_doubles: Run) -> None:
-    first, applied, disabled = with_doubles(VARIABLE, VLLM_ASCEND_TRITON_ROPE="1").splitlines()
+    first, applied, disabled = with_doubles(KNOWN, VLLM_ASCEND_TRITON_ROPE="1").splitlines()
     assert first == "True"
     assert "rotary_embedding" in applied  # so the compile cache's key differs from an unpatched process's
-    assert disabled == "1"
+    assert disabled == "None"  # native graphs are the same, whatever the variable says
 
 
 def test_an_unset_variable_is_in_the_compile_caches_key_while_something_is_applied(with_doubles: Run) -> None:
-    first, applied, disabled = with_doubles(VARIABLE).splitlines()
+    first, applied, disabled = with_doubles(KNOWN).splitlines()
     assert (first, disabled) == ("False", "False")
     assert "rotary_embedding" in applied
 
 
 def test_where_nothing_is_applied_vllms_variables_are_untouched(with_doubles: Run) -> None:
-    assert with_doubles(VARIABLE, DOUBLE_PLATFORM="cuda").split() == ["False", "False", "False"]
+    assert with_doubles(KNOWN, DOUBLE_PLATFORM="cuda").split() == ["False", "False", "False"]

@@ -105,37 +105,6 @@ print(base.EARLY(1, 2, 3))
     assert with_doubles(code).splitlines()[-1] == "ours"
 
 
-def test_another_patch_on_top_of_ours_is_left_alone_and_reported(with_doubles: Run) -> None:
-    code = (
-        START
-        + """
-theirs = lambda self, *args: "theirs"
-base.RotaryEmbedding.forward_oot = theirs
-rope_patch.disable()
-print(vars(base.RotaryEmbedding)["forward_oot"] is theirs, rope_patch.status()["targets"]["rotary_embedding"])
-"""
-    )
-    printed = with_doubles(code)
-    assert "True not taken back" in printed
-    assert "replaced again" in printed
-
-
-def test_a_failed_undo_stays_applied_and_is_not_applied_twice(with_doubles: Run) -> None:
-    code = (
-        START
-        + """
-ours = base.RotaryEmbedding.forward_oot
-base.RotaryEmbedding.forward_oot = lambda self, *args: "on top of " + ours(self, *args)
-rope_patch.disable()
-import vllm.envs
-print("rotary_embedding" in vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
-rope_patch.enable()
-print(base.Scaled()(1, 2, 3), rope_target.installed)
-"""
-    )
-    assert with_doubles(code).splitlines()[-2:] == ["True", "on top of ours 1"]
-
-
 def test_each_mode_has_its_own_compile_cache_key_and_disabled_it_is_that_of_an_unpatched_process(
     with_doubles: Run,
 ) -> None:
@@ -149,8 +118,8 @@ print(vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
 """
     )
     on, everything = (with_doubles(code, VLLM_ASCEND_TRITON_ROPE=mode).splitlines()[-2:] for mode in ("1", "all"))
-    assert (on[1], everything[1]) == ("1", "all")
-    assert len({*on, *everything}) == 4
+    assert on[1] == everything[1] == "None"
+    assert len({*on, *everything}) == 3
     assert "rotary_embedding" in on[0]
 
 
@@ -159,10 +128,11 @@ def test_enable_does_not_raise_the_error_of_a_target(with_doubles: Run) -> None:
         START
         + """
 rope_patch.disable()
+base.RotaryEmbedding.forward_oot = lambda self, *args: "native"
 def broken(*arguments): raise AttributeError("moved")
-rope_target.install = broken
+rope_target.replacement = broken
 rope_patch.enable()
-print(base.EARLY(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"])
+print(base.Scaled()(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"])
 """
     )
     assert with_doubles(code).splitlines()[-1] == "native failed: AttributeError: moved"
@@ -187,16 +157,16 @@ def test_actions_that_wait_for_a_half_imported_module_are_called_once_in_order(w
     code = """
 import builtins, sys
 import rope_patch
-from rope_patch.patching import import_watch
+from rope_patch.patching import import_end
 name = "vllm.model_executor.layers.rotary_embedding.base"
 def wait():
     for number in 1, 2, 3:
         module = sys.modules[name]
-        print(import_watch.when_complete(module, lambda n=number: print(n, hasattr(sys.modules[name], "EARLY"))))
+        print(import_end.when_complete(module, lambda n=number: print(n, hasattr(sys.modules[name], "EARLY"))))
 builtins.while_half_imported = wait
 import importlib
 module = importlib.import_module(name)
-print(type(module.__spec__).__name__, import_watch.when_complete(module, print))
+print(type(module.__spec__).__name__, import_end.when_complete(module, print))
 """
     expected = ["True"] * 3 + ["1 True", "2 True", "3 True", "ModuleSpec False"]
     assert with_doubles(code, DOUBLE_PLATFORM="cuda").splitlines() == expected
@@ -226,7 +196,7 @@ def test_a_target_that_raises_is_reported_and_vllm_runs(with_doubles: Run) -> No
         STEPS["ours"]
         + """
 def broken(*arguments): raise AttributeError("moved")
-rope_target.install = broken
+rope_target.replacement = broken
 """
         + BASE
         + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
@@ -243,7 +213,7 @@ def test_a_target_that_is_not_applicable_stays_native_with_its_reason(with_doubl
 def unknown(*arguments):
     from rope_patch.patching.targets import NotApplicable
     raise NotApplicable("no such method")
-rope_target.install = unknown
+rope_target.replacement = unknown
 """
         + BASE
         + "print(base.EARLY(1, 2, 3), rope_patch.status()['targets'])"
@@ -259,41 +229,48 @@ STATE = 'rope_patch.status()["targets"]["rotary_embedding"]'
 
 
 @pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
-def test_after_a_reload_the_status_says_lost_and_enable_applies_the_target_again(with_doubles: Run, again: str) -> None:
-    code = (
-        f"{START}import importlib, sys\nold = base.EARLY\n{again}"
-        + f"""
-print(base.EARLY(1, 2, 3), {STATE})
-for _ in range(2):
-    rope_patch.enable()
-    print(base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), {STATE})
-rope_patch.disable()
-print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE}.partition(";")[0], rope_target.installed)
-"""
-    )
-    lost, applied, once_more, taken_back = with_doubles(code).splitlines()[-4:]
-    assert lost.startswith("native lost: ")
-    assert "enable()" in lost
-    assert applied == once_more == "ours ours applied"
-    assert taken_back == "native native taken back 2"
-
-
-@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
 @pytest.mark.parametrize("what", ["EARLY", "RotaryEmbedding.forward_oot"], ids=["of a module", "of a class"])
-def test_disable_after_a_reload_does_not_report_a_foreign_patch(with_doubles: Run, again: str, what: str) -> None:
+def test_a_module_that_is_executed_again_is_patched_again_and_what_was_there_before_is_native(
+    with_doubles: Run, again: str, what: str
+) -> None:
     code = f"""
 import rope_target, rope_patch, importlib, sys
-from rope_patch.patching.replace import replace
-rope_target.install = lambda module, settings: replace(module, {what!r}, lambda original: lambda *args: "ours")
+from rope_patch.patching.replacement import Replacement
+make = lambda original, is_on: lambda *args: "ours" if is_on() else original(*args)
+rope_target.replacement = lambda module, settings: Replacement(module, {what!r}, make)
 {BASE}
-print(base.EARLY(1, 2, 3))
+old = base.EARLY
 {again}
+print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE})
 rope_patch.disable()
-print(base.EARLY(1, 2, 3), {STATE}.partition(";")[0])
+print(base.EARLY(1, 2, 3), old(1, 2, 3), {STATE}.partition(";")[0])
 rope_patch.enable()
 print(base.EARLY(1, 2, 3), {STATE})
 """
-    assert with_doubles(code).splitlines()[-3:] == ["ours", "native taken back", "ours applied"]
+    assert with_doubles(code).splitlines()[-3:] == ["ours native applied", "native native taken back", "ours applied"]
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+def test_after_a_reload_that_no_import_hook_sees_the_status_says_gone_and_enable_applies_it_again(
+    with_doubles: Run, again: str
+) -> None:
+    code = (
+        f"{START}import importlib, sys\nhooks, sys.meta_path[:] = sys.meta_path[:], sys.meta_path[1:]\n{again}"
+        + f"""
+sys.meta_path[:] = hooks
+print(base.EARLY(1, 2, 3), {STATE})
+import vllm.envs
+print(vllm.envs.environment_variables["VLLM_ASCEND_TRITON_ROPE"]())
+for _ in range(2):
+    rope_patch.enable()
+    print(base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), {STATE})
+"""
+    )
+    gone, key, applied, once_more = with_doubles(code).splitlines()[-4:]
+    assert gone.startswith("native gone: its module was executed again")
+    assert "enable()" in gone
+    assert key == "None"
+    assert applied == once_more == "ours ours applied"
 
 
 def test_enable_makes_the_variables_known_again_after_a_reload_of_vllm_envs(with_doubles: Run) -> None:
@@ -308,14 +285,14 @@ def test_an_undo_that_fails_half_way_is_reported_and_finished_by_the_next_disabl
     code = (
         START
         + """
-from rope_patch.patching import replace
-rebind, state = replace.rebind, lambda: rope_patch.status()["targets"]["rotary_embedding"][:10]
+from rope_patch.patching import live
+rebind, state = live.rebind, lambda: rope_patch.status()["targets"]["rotary_embedding"][:15]
 def fails(*arguments): raise RuntimeError("dictionary changed size during iteration")
 for finish in (rope_patch.disable, rope_patch.enable):
-    replace.rebind = fails
+    live.rebind = fails
     rope_patch.disable()
-    replace.rebind = rebind
-    print(state(), end=" ")
+    live.rebind = rebind
+    print(state(), base.EARLY(1, 2, 3), end=" ")
     finish()
     print(state(), base.EARLY(1, 2, 3), base.Scaled()(1, 2, 3), end=" ")
     rope_patch.enable()
@@ -323,8 +300,8 @@ for finish in (rope_patch.disable, rope_patch.enable):
 """
     )
     assert with_doubles(code).splitlines()[-2:] == [
-        "half taken taken back native native applied ours ours",
-        "half taken applied ours ours applied ours ours",
+        "off, half taken native taken back; wha native native applied ours ours",
+        "off, half taken native applied ours ours applied ours ours",
     ]
 
 
@@ -352,7 +329,7 @@ def test_an_import_that_ends_just_when_an_action_begins_to_wait_is_not_missed(wi
     code = """
 import importlib.machinery, sys, types
 import rope_patch
-from rope_patch.patching import import_watch
+from rope_patch.patching import import_end
 class Spec(importlib.machinery.ModuleSpec):
     def __getattribute__(self, name):
         was = object.__getattribute__(self, name)
@@ -364,7 +341,7 @@ module.__spec__ = Spec("ends", None)
 module.__spec__._initializing = True
 sys.modules["ends"] = module
 called = []
-print(import_watch.when_complete(module, lambda: called.append(1)), called, type(module.__spec__).__name__)
+print(import_end.when_complete(module, lambda: called.append(1)), called, type(module.__spec__).__name__)
 """
     assert with_doubles(code) == "False [] Spec"
 
@@ -390,13 +367,13 @@ def test_a_fork_while_another_thread_replaces_something_can_switch_off_and_on(wi
     arrange = (
         START
         + """
-from rope_patch.patching import replace
-rebind, here = replace.rebind, os.getpid()
+from rope_patch.patching import live
+rebind, here = live.rebind, os.getpid()
 def slow(*arguments):
     if os.getpid() == here:
         begun.set(); end.wait()
     rebind(*arguments)
-replace.rebind = slow
+live.rebind = slow
 act = rope_patch.disable
 """
     )

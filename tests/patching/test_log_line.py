@@ -14,18 +14,24 @@ MODULES = "base", "mrope", "phi3_long_rope_scaled_rope"
 BASE = "".join(f"import vllm.model_executor.layers.rotary_embedding.{name}\n" for name in MODULES)
 LOG = "import logging; logging.basicConfig(level=logging.INFO, format='%(levelname)s %(message)s')\n"
 ASCEND = """
-import sys, types
+import functools, sys, types
 sys.modules["vllm_ascend"] = types.ModuleType("vllm_ascend")  # as after its platform was chosen
 sys.modules["vllm_ascend.ops"] = types.ModuleType("vllm_ascend.ops")
 def stand_in(name, error=None):
-    def install(module, settings):
+    def replacement(module, settings):
         if error: raise error
-        return lambda: None
-    sys.modules["rope_patch.patching.targets." + name] = types.SimpleNamespace(install=install)
+        place = types.SimpleNamespace(on=False, path="", stale=(), state=lambda: "applied" if place.on else "off")
+        def switch(on):
+            place.on = on
+            return True
+        place.serves, place.resume = (lambda: place.on), functools.partial(switch, True)
+        place.install, place.undo = place.resume, functools.partial(switch, False)
+        return place
+    sys.modules["rope_patch.patching.targets." + name] = types.SimpleNamespace(replacement=replacement)
 from rope_patch.patching.targets import NotApplicable
 """
 ROTARY = "import vllm_ascend.ops.rotary_embedding\n"
-USE = "from rope_patch.reporting import announcement; announcement.say()\n"  # what the first-use check does
+USE = "from rope_patch.reporting import announcement; announcement.announce()\n"  # what the first-use check does
 
 
 @pytest.fixture
@@ -75,7 +81,9 @@ def test_where_vllm_has_its_rotary_classes_in_one_module_the_line_is_logged_all_
 
 
 def test_a_forked_process_logs_its_own_line_at_its_first_use(lines: Lines) -> None:
-    fork = "import os\nif not os.fork():\n    announcement.say(); announcement.say(); os._exit(0)\nos.wait()\n"
+    fork = (
+        "import os\nif not os.fork():\n    announcement.announce(); announcement.announce(); os._exit(0)\nos.wait()\n"
+    )
     parents, childs = lines(BOTH + BASE + ROTARY + USE + fork)
     assert parents == childs
 
@@ -106,5 +114,7 @@ def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: L
     assert line.endswith(": native: platform: vLLM's platform is cuda, not npu")
 
 
-def test_switched_off_nothing_is_logged(lines: Lines) -> None:
-    assert not lines(BOTH + BASE + ROTARY + USE, VLLM_ASCEND_TRITON_ROPE="0")
+@pytest.mark.parametrize("value", ["0", "off", "sometimes"])
+def test_switched_off_one_line_says_so_and_why(lines: Lines, value: str) -> None:
+    line = lines(BOTH + BASE + ROTARY + USE, VLLM_ASCEND_TRITON_ROPE=value)[-1]
+    assert re.fullmatch(rf"INFO rope_patch \S+: off: .*VLLM_ASCEND_TRITON_ROPE='?{value}.*; vLLM serves natively", line)

@@ -41,7 +41,7 @@ def made(long: bool | None, seed: int = 0) -> Any:
         forward = by_call if long is None else by_instance
 
     setattr(module, longrope.NAME, Phi3LongRoPEScaledRotaryEmbedding)
-    longrope.install(module, parse({}))
+    longrope.replacement(module, parse({})).install()
     embedding = Phi3LongRoPEScaledRotaryEmbedding()
     embedding.head_size, embedding.rotary_dim, embedding.original_max_position_embeddings = HEAD_SIZE, ROTARY_DIM, SHORT
     cache = torch.randn(SHORT + LONG, ROTARY_DIM, generator=torch.Generator().manual_seed(seed))
@@ -96,10 +96,10 @@ def test_a_class_that_chooses_otherwise_between_its_caches_is_left() -> None:
     module = ModuleType("newer")
     setattr(module, longrope.NAME, type(longrope.NAME, (torch.nn.Module,), {"forward": by_token}))
     with pytest.raises(NotApplicable, match="does not choose between its caches in a known way"):
-        longrope.install(module, parse({}))
+        longrope.replacement(module, parse({})).install()
 
 
 @pytest.mark.parametrize("module", [ModuleType("empty"), torch.nn])
 def test_another_module_is_left(module: ModuleType) -> None:
     with pytest.raises(NotApplicable, match="there is no Phi3LongRoPEScaledRotaryEmbedding"):
-        longrope.install(module, parse({}))
+        longrope.replacement(module, parse({})).install()

@@ -1,7 +1,11 @@
 """The target on the real vLLM: which classes are served, what a live model calls, and the undo."""
 
+import json
+from typing import Any
+
 import pytest
 
+from rope_patch.settings import CHECK, REPORT, VARIABLE
 from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
@@ -252,12 +256,19 @@ print(json.dumps(picture, sort_keys=True))
 """
 
 
-def test_switched_off_no_attribute_of_any_vllm_class_differs_from_an_unpatched_process(forked_python: Run) -> None:
-    unpatched = forked_python(PICTURE.format(before="sys.modules['rope_patch'] = None"), **ENVIRONMENT)
-    off = forked_python(PICTURE.format(before="import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT)
-    on = forked_python(PICTURE.format(before="import rope_patch"), **ENVIRONMENT)
-    assert off.splitlines()[-1] == unpatched.splitlines()[-1]
-    assert on.splitlines()[-1] != unpatched.splitlines()[-1]
+def test_switched_off_vllm_knows_our_variables_and_no_attribute_of_any_class_differs(forked_python: Run) -> None:
+    def picture(before: str, **environment: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            forked_python(PICTURE.format(before=before), **ENVIRONMENT | environment).splitlines()[-1]
+        )
+        return found
+
+    unpatched = picture("sys.modules['rope_patch'] = None")
+    off, on = picture("import rope_patch", VLLM_ASCEND_TRITON_ROPE="0"), picture("import rope_patch")
+    known, known_off = set(unpatched.pop("known")), set(off.pop("known"))
+    assert off == unpatched
+    assert known_off - known == {VARIABLE, CHECK, REPORT}
+    assert {name: value for name, value in on.items() if name != "known"} != unpatched
 
 
 def test_an_ordinary_cpu_installation_is_never_patched(forked_python: Run) -> None:
@@ -290,14 +301,21 @@ def test_the_key_of_vllms_compile_cache_differs_between_on_and_off(forked_python
         "{}\nimport vllm.envs, json\nimport vllm.model_executor.layers.rotary_embedding.base\nprint(json.dumps("
         "{{n: str(v) for n, v in vllm.envs.compile_factors().items()}}, sort_keys=True))"
     )
-    absent = forked_python(code.format("import sys; sys.modules['rope_patch'] = None"), **ENVIRONMENT).splitlines()[-1]
-    off = forked_python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="0", **ENVIRONMENT).splitlines()[-1]
-    on = forked_python(code.format("import rope_patch"), **ENVIRONMENT).splitlines()[-1]
-    asked = forked_python(code.format("import rope_patch"), VLLM_ASCEND_TRITON_ROPE="1", **ENVIRONMENT).splitlines()[-1]
-    assert off == absent
+
+    def key(before: str, **environment: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(
+            forked_python(code.format(before), **ENVIRONMENT | environment).splitlines()[-1]
+        )
+        return found
+
+    absent, off = key("import sys; sys.modules['rope_patch'] = None"), key("import rope_patch", **{VARIABLE: "0"})
+    on, asked = key("import rope_patch"), key("import rope_patch", **{VARIABLE: "1"})
+    ours = {VARIABLE, CHECK, REPORT}
+    assert {name: value for name, value in off.items() if name not in ours} == absent
+    assert {off[name] for name in ours} == {"None"}
     assert on == asked  # an explicit 1 makes the same graphs as unset
     assert on != off
-    assert "rope_patch" in on
+    assert "rope_patch" in on[VARIABLE]
 
 
 def test_vllm_knows_the_variable_when_it_is_set_and_on(forked_python: Run) -> None:

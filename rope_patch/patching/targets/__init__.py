@@ -5,13 +5,12 @@ A target calls ``rotation.rotary`` with the arguments of one call site. It knows
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from rope_patch.patching.replace import Undo
+from rope_patch.patching.replacement import Replacement
 from rope_patch.settings import Settings
 
 
@@ -45,10 +44,10 @@ class Target:
         """Import the target's file. Only now, since it imports torch and Triton, which not every process needs."""
         return importlib.import_module(f"{__name__}.{self.name}")
 
-    def install(self, module: ModuleType, settings: Settings) -> Undo:
-        """Replace it and return the function that undoes it. Raises ``NotApplicable`` before anything is touched."""
-        undo: Undo = self.load().install(module, settings)
-        return undo
+    def replacement(self, module: ModuleType, settings: Settings) -> Replacement:
+        """What replaces it, not yet installed. Raises ``NotApplicable``."""
+        made: Replacement = self.load().replacement(module, settings)
+        return made
 
 
 _VLLM, _ASCEND = "vllm.model_executor.layers.rotary_embedding", "vllm_ascend.ops.rotary_embedding"
@@ -60,15 +59,3 @@ TARGETS = (
     Target("ascend_rotary_class", _ASCEND, one_of="AscendRotaryEmbedding"),
     Target("ascend_mrope", _ASCEND),
 )
-
-_specs: dict[str, object] = {}  # the specs of modules in which something was replaced, as they were then
-
-
-def remember(module: ModuleType) -> None:
-    """Remember that something was replaced in ``module`` as it is now."""
-    _specs[module.__name__] = module.__spec__
-
-
-def executed_again(name: str) -> bool:
-    """Whether module ``name`` was executed again since then: every import and reload gives it a new spec."""
-    return name in _specs and name in sys.modules and _specs[name] is not sys.modules[name].__spec__

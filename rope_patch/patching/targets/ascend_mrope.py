@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import check_parameters, mrope
 from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
@@ -29,8 +29,8 @@ OF_THE_VENDOR = [16, 24, 24]  # the sections that npu_mrope is called for
 LEFT_TO_VENDOR = "MRoPE, NeoX, sections 16 24 24: left to npu_mrope, VLLM_ASCEND_TRITON_ROPE=all takes it"
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace ``AscendMRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces ``AscendMRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
     cls = getattr(module, NAME, None)
     native = getattr(cls, "forward_native", None)
     check_parameters(f"{NAME}.forward_oot", getattr(cls, "forward_oot", None), PARAMETERS)
@@ -38,11 +38,13 @@ def install(module: ModuleType, settings: Settings) -> Undo:
     everything = settings.mode is Mode.ALL
     has_triton = bool(getattr(module, "HAS_TRITON", False)) and hasattr(cls, "forward_triton")
 
-    def make(original: Any) -> Callable[..., Any]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_oot(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
             gathers = has_triton and positions.dim() == 2 and self.mrope_interleaved
-            if self.mrope_section == OF_THE_VENDOR and self.is_neox_style and not gathers and not everything:
+            if not is_on():
+                pass  # the original serves
+            elif self.mrope_section == OF_THE_VENDOR and self.is_neox_style and not gathers and not everything:
                 rotary.hand_back(LEFT_TO_VENDOR)
             elif key is not None and type(self).forward_native is native:
                 rotated = mrope.rotate(self, positions, query, key)
@@ -52,4 +54,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return forward_oot
 
-    return replace(module, f"{NAME}.forward_oot", make)
+    return Replacement(module, f"{NAME}.forward_oot", make)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
@@ -31,8 +31,8 @@ NEWER = ["out_dtype", "q_out", "k_out"]  # all three or none; None by default
 NOT_PLAIN = "results of another dtype, or in tensors of the caller's"
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
     original = getattr(module, NAME, None)
     has = inspect.signature(original).parameters if original else {}
     newer = [name for name in NEWER if name in has]
@@ -41,7 +41,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
         if has[name].default is not None:
             raise NotApplicable(f"{NAME}'s {name} is {has[name].default!r} by default, expected None")
 
-    def make(original: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
         @functools.wraps(original)
         def rope_forward_triton(
             q: torch.Tensor,
@@ -55,7 +55,9 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             *more: Any,
             **named: Any,
         ) -> Any:
-            if (more or named) and any(value is not None for value in (*more, *named.values())):
+            if not is_on():
+                pass  # the original serves
+            elif (more or named) and any(value is not None for value in (*more, *named.values())):
                 rotary.hand_back(NOT_PLAIN)
             elif cos_sin_cache is not None and positions is not None:
                 rotated = rotary.serve(positions, q, k, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
@@ -65,4 +67,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return rope_forward_triton
 
-    return replace(module, NAME, make)
+    return Replacement(module, NAME, make)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
@@ -31,8 +31,8 @@ LEFT_TO_FUSION = "full rotary, NeoX 128/128: left to the vendor operator, since 
 LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_ROPE=all takes it"
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace ``AscendRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces ``AscendRotaryEmbedding.forward_oot`` in vllm-ascend's ``ops.rotary_embedding``."""
     if hasattr(module, "rope_forward_triton"):
         raise NotApplicable("rotates through rope_forward_triton, which ascend_rope_kernel is for")
     forward = getattr(getattr(module, "AscendRotaryEmbedding", None), "forward_oot", None)
@@ -40,7 +40,7 @@ def install(module: ModuleType, settings: Settings) -> Undo:
     check_parameters("_rope_forward_oot", getattr(module, "_rope_forward_oot", None), INNER_PARAMETERS)
     everything = settings.mode is Mode.ALL
 
-    def make(original: Any) -> Callable[..., Any]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_oot(
             self: Any,
@@ -51,7 +51,9 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             is_neox_style_override: bool | None = None,
         ) -> Any:
             is_neox_style = self.is_neox_style if is_neox_style_override is None else is_neox_style_override
-            if is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
+            if not is_on():
+                pass  # the original serves
+            elif is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
                 rotary.hand_back(LEFT_TO_FUSION)
             elif self.rotary_dim == self.head_size and not everything:
                 rotary.hand_back(LEFT_TO_VENDOR)
@@ -65,4 +67,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return forward_oot
 
-    return replace(module, "AscendRotaryEmbedding.forward_oot", make)
+    return Replacement(module, "AscendRotaryEmbedding.forward_oot", make)

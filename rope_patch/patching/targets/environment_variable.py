@@ -1,45 +1,48 @@
 """``vllm.envs.environment_variables``: make our variables known to vLLM, and our state part of its compile cache's key.
 
-Why: vLLM warns of ``VLLM_*`` variables that it does not know, and can be told to refuse them. It forwards known ones to
-    Ray workers. Its compile cache's key contains known variables only. With torch >= 2.10 vLLM loads ahead-of-time
-    compiled graphs before it traces anything, so without an entry in that key a process that is switched off could run
-    a patched graph.
-How: one entry for each variable. Only the cache's key reads their values. ``VLLM_ASCEND_TRITON_ROPE`` has the
-    operator's value while nothing is applied; once something is applied, its value names the version, the mode and the
-    applied targets. The other variables change no graph, so their value is always None.
-Upstream: vllm/envs.py (``compile_factors``), vllm/platforms/interface.py (``validate_environ``).
+Why: vLLM warns of ``VLLM_*`` variables that it does not know, and refuses to start with them under
+    ``--fail-on-environ-validation``. It forwards known ones to Ray workers. Its compile cache's key contains known
+    variables only. With torch >= 2.10 vLLM loads ahead-of-time compiled graphs before it traces anything, so without an
+    entry in that key a process that is switched off could run a patched graph.
+How: one entry for each variable, also when switched off: that is all that rope_patch then does. Only the cache's key
+    reads their values. That of ``VLLM_ASCEND_TRITON_ROPE`` names the version, the mode and the targets that serve; it
+    is None while none does, whatever the variable says, since then the graphs are vLLM's own. The other variables
+    change no graph, so their value is always None.
+Upstream: vllm/envs.py (``compile_factors``, ``validate_environ``), from 0.31 on vllm/platforms/interface.py.
 Remove when: vLLM lets plugins register variables and cache factors.
 """
 
-import os
 from collections.abc import Callable
 from types import ModuleType
 
 from rope_patch.environment import VERSION
-from rope_patch.patching.replace import Undo
 from rope_patch.settings import CHECK, REPORT, VARIABLE
 
 MODULE = "vllm.envs"
 
 
-def install(module: ModuleType, applied: Callable[[], list[str]]) -> Undo:
-    """Add the entries. ``applied()`` gives the mode and the targets that are applied, or an empty list."""
+class KnownVariables:
+    """The entries. ``serving()`` gives the mode and the targets that serve, or an empty list."""
 
-    def value() -> str | None:
-        names = applied()
-        return f"rope_patch {VERSION}: {', '.join(names)}" if names else os.environ.get(VARIABLE)
+    def __init__(self, serving: Callable[[], list[str]]) -> None:
+        def value() -> str | None:
+            names = serving()
+            return f"rope_patch {VERSION}: {', '.join(names)}" if names else None
 
-    def nothing() -> None:
-        return None
+        def nothing() -> None:
+            return None
 
-    variables = module.environment_variables
-    entries = {VARIABLE: value, REPORT: nothing, CHECK: nothing}
-    ours = {name: entry for name, entry in entries.items() if name not in variables}  # vLLM may know it
-    variables.update(ours)
+        self._entries = {VARIABLE: value, REPORT: nothing, CHECK: nothing}
+        self._variables: dict[str, Callable[[], object]] = {}
 
-    def undo() -> None:
-        for name, entry in ours.items():
-            if variables.get(name) is entry:
-                del variables[name]
+    def install(self, module: ModuleType) -> None:
+        """Add what vLLM does not know; again if the module was executed again."""
+        self._variables = module.environment_variables
+        for name, entry in self._entries.items():
+            self._variables.setdefault(name, entry)
 
-    return undo
+    def undo(self) -> None:
+        """Remove the entries that are ours."""
+        for name, entry in self._entries.items():
+            if self._variables.get(name) is entry:
+                del self._variables[name]

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
@@ -55,13 +55,13 @@ def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.
     return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, True)
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace ``forward`` of the class in vLLM's ``rotary_embedding.phi3_long_rope_scaled_rope``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces ``forward`` of the class in vLLM's ``rotary_embedding.phi3_long_rope_scaled_rope``."""
     forward = getattr(getattr(module, NAME, None), "forward", None)
     check_parameters(f"{NAME}.forward", forward, PARAMETERS)
     by_call = _chosen_by_call(forward)
 
-    def make(original: Any) -> Callable[..., Any]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward(
             self: Any,
@@ -70,7 +70,9 @@ def install(module: ModuleType, settings: Settings) -> Undo:
             key: torch.Tensor | None = None,
             offsets: torch.Tensor | None = None,
         ) -> Any:
-            if key is None or offsets is not None:
+            if not is_on():
+                pass  # the original serves
+            elif key is None or offsets is not None:
                 rotary.hand_back(UNKNOWN)
             else:
                 rotated = _rotate(self, positions, query, key, by_call)
@@ -80,4 +82,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return forward
 
-    return replace(module, f"{NAME}.forward", make)
+    return Replacement(module, f"{NAME}.forward", make)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.rotation.axes import axes_of
@@ -48,22 +48,23 @@ def rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.T
     )
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace ``MRotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.mrope``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces ``MRotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.mrope``."""
     cls = getattr(module, "MRotaryEmbedding", None)
     native = getattr(cls, "forward_native", None)
     if cls is None or native is None or not hasattr(cls, "forward_oot"):
         raise NotApplicable(f"{module.__name__} has no MRotaryEmbedding with forward_native and forward_oot")
     check_parameters("MRotaryEmbedding.forward_native", native, PARAMETERS)
 
-    def make(original: Any) -> Callable[..., Any]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_oot(
             self: Any, positions: Any, query: Any, key: Any = None, *args: Any, **kwargs: Any
         ) -> Any:  # a subclass may have another signature
             kind = type(self)
             ernie = (kind.__module__, kind.__qualname__) == ERNIE
-            if key is not None and not args and not kwargs and (ernie or kind.forward_native is native):
+            plain = key is not None and not args and not kwargs
+            if is_on() and plain and (ernie or kind.forward_native is native):
                 rotated = rotate(self, positions, query, key, ernie)
                 if rotated is not None:
                     return rotated
@@ -71,4 +72,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return forward_oot
 
-    return replace(module, "MRotaryEmbedding.forward_oot", make)
+    return Replacement(module, "MRotaryEmbedding.forward_oot", make)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.compiler import is_compiling
 
-from rope_patch.patching.replace import Undo, replace
+from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
@@ -34,8 +34,8 @@ def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.
     return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, self.is_neox_style)
 
 
-def install(module: ModuleType, settings: Settings) -> Undo:
-    """Replace ``RotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.base``."""
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces ``RotaryEmbedding.forward_oot`` in vLLM's ``rotary_embedding.base``."""
     rotary_embedding = getattr(module, "RotaryEmbedding", None)
     native = getattr(rotary_embedding, "forward_native", None)
     if rotary_embedding is None or native is None:
@@ -46,11 +46,11 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
     static = getattr(rotary_embedding, "forward_static", None)  # forward_native calls it in newer versions
 
-    def make(original: Any) -> Callable[..., Any]:
+    def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_oot(self: Any, *args: Any, **kwargs: Any) -> Any:
             cls = type(self)
-            if cls.forward_native is native and getattr(cls, "forward_static", None) is static:
+            if is_on() and cls.forward_native is native and getattr(cls, "forward_static", None) is static:
                 rotated = _rotate(self, *args, **kwargs)
                 if rotated is not None:
                     return rotated
@@ -58,4 +58,4 @@ def install(module: ModuleType, settings: Settings) -> Undo:
 
         return forward_oot
 
-    return replace(module, "RotaryEmbedding.forward_oot", make)
+    return Replacement(module, "RotaryEmbedding.forward_oot", make)

@@ -61,15 +61,11 @@ def _break_folder(module):
 BREAK = {"rope_patch.kernels.launch": _break_kernels, "rope_patch.reporting.report_folder": _break_folder}
 
 
-def _execute(execute, module):
-    execute(module)
-    BREAK[module.__name__](module)
-
-
 if FOLDER:
     with open(os.path.join(FOLDER, f"started-{os.getpid()}"), "w"):
         pass
 if FOLDER and "rope_patch.patching.import_watch" in sys.modules:
     from rope_patch.patching import import_watch
 
-    sys.meta_path.insert(0, import_watch.Finder(BREAK.__contains__, _execute))
+    for name, action in BREAK.items():
+        import_watch.the_finder().on_import(name, action)
