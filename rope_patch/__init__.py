@@ -38,6 +38,7 @@ def enable() -> None:
     """
     from rope_patch.patching import hooks
 
+    import_watch.the_finder().catch_up()
     hooks.patch.enable()
 
 

@@ -3,14 +3,19 @@
 import os
 import sys
 
+from rope_patch.patching import import_watch
+
 
 def register() -> None:
     """Loading this module imported ``rope_patch``, and the import switches it on. What is left to do is done here.
+
+    That includes what was missed because another's import hook found vLLM without asking ours.
 
     Raises:
         rope_patch.capability.NotCapable: under ``force``, if vLLM had imported a target before rope_patch was imported
             and the kernel cannot run. ``import rope_patch`` itself could only log that.
     """
+    import_watch.the_finder().catch_up()
     hooks = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
         return

