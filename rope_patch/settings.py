@@ -10,12 +10,14 @@ from rope_patch import environment as started
 VARIABLE = started.PREFIX
 REPORT = f"{VARIABLE}_REPORT"
 CHECK = f"{VARIABLE}_CHECK"
+DRIVER = f"{VARIABLE}_DRIVER"  # set for its workers by a Ray driver that is switched off; wins over ``VARIABLE``
+NAMES = VARIABLE, REPORT, CHECK, DRIVER
 
 
 class Mode(enum.Enum):
     """What the operator asked for."""
 
-    OFF = "off"  # touch nothing
+    OFF = "off"  # replace nothing
     ON = "on"  # use the kernel where this process is capable of it
     ALL = "all"  # as ON, and also take calls that a vendor operator serves
     FORCE = "force"  # as ON, but a missing capability is an error
@@ -31,7 +33,8 @@ class Settings:
     """The parsed variables.
 
     Attributes:
-        mode: the meaning of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value is not a valid one.
+        mode: the meaning of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value is not a valid one, or if the process is a
+            worker of a Ray driver that is switched off.
         report: the folder of ``VLLM_ASCEND_TRITON_ROPE_REPORT``, or None.
         check: ``VLLM_ASCEND_TRITON_ROPE_CHECK``: whether a kernel is checked before it first serves a signature.
         environment: rope_patch's own variables, as they were at import.
@@ -48,6 +51,13 @@ class Settings:
     def value(self) -> str | None:
         """``VLLM_ASCEND_TRITON_ROPE`` as it was set."""
         return self.environment.get(VARIABLE)
+
+    @property
+    def why_off(self) -> str:
+        """Why the mode is OFF, in words."""
+        if DRIVER in self.environment:
+            return f"switched off by the Ray driver ({DRIVER}={self.environment[DRIVER]})"
+        return "; ".join(self.complaints) or f"switched off by {VARIABLE}={self.value}"
 
 
 @functools.cache
@@ -67,10 +77,10 @@ def parse(environment: Mapping[str, str]) -> Settings:
         valid = ", ".join(spelling for spelling in _ON + _OFF if spelling)
         complaints.append(_complaint(environment, CHECK, valid, "kernels are checked"))
     return Settings(
-        mode=mode or Mode.OFF,
+        mode=Mode.OFF if mode is None or DRIVER in environment else mode,
         report=environment.get(REPORT) or None,
         check=check is not Mode.OFF,
-        environment={name: environment[name] for name in (VARIABLE, REPORT, CHECK) if name in environment},
+        environment={name: environment[name] for name in NAMES if name in environment},
         complaints=tuple(complaints),
     )
 

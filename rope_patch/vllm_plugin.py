@@ -32,8 +32,9 @@ def _heed_late_kill_switch() -> None:
     """
     from rope_patch.patching import hooks
     from rope_patch.reporting import log
-    from rope_patch.settings import VARIABLE, Mode, current, parse
+    from rope_patch.settings import Mode, current, parse
 
-    if current().mode is not Mode.OFF and parse(os.environ).mode is Mode.OFF:
-        log.logger.info("rope_patch: %s=%s was set after the import; disabled", VARIABLE, os.environ[VARIABLE])
+    now = parse(os.environ)
+    if current().mode is not Mode.OFF and now.mode is Mode.OFF:
+        log.logger.info("rope_patch: %s, after the import; disabled", now.why_off)
         hooks.patch.disable()

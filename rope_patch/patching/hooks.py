@@ -11,7 +11,7 @@ from rope_patch.environment import VERSION
 from rope_patch.patching import import_watch, outcomes
 from rope_patch.patching.import_end import when_complete
 from rope_patch.patching.outcomes import Outcome
-from rope_patch.patching.targets import TARGETS, NotApplicable, environment_variable
+from rope_patch.patching.targets import TARGETS, NotApplicable, environment_variable, ray_driver
 from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.status import Status
 from rope_patch.settings import VARIABLE, Mode, Settings, current
@@ -48,13 +48,15 @@ class Patch:
         finder = import_watch.the_finder()
         finder.leaving.append(_leave)
         finder.on_import(environment_variable.MODULE, self._make_variables_known)
+        if settings.mode is Mode.OFF:
+            finder.on_import(ray_driver.MODULE, ray_driver.imported)
         for outcome in self.outcomes:
             finder.on_import(outcome.target.module, functools.partial(self._apply, outcome))
 
     def enable(self) -> None:
         """See ``rope_patch.enable``."""
         if current().mode is Mode.OFF:
-            log.logger.info("rope_patch: enable() does nothing under %s=%s", VARIABLE, current().value)
+            log.logger.info("rope_patch: enable() does nothing: %s", current().why_off)
             return
         with self.lock:
             self.enabled = True
@@ -99,9 +101,8 @@ class Patch:
         )
 
     def _reason(self) -> str:
-        settings = current()
-        if settings.mode is Mode.OFF:
-            return "; ".join(settings.complaints) or f"switched off by {VARIABLE}={settings.value}"
+        if current().mode is Mode.OFF:
+            return current().why_off
         return self.verdict.reason if self.verdict else "not examined: no target was imported yet"
 
     def _apply(self, outcome: Outcome, module: ModuleType) -> None:

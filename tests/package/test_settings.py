@@ -2,7 +2,7 @@
 
 import pytest
 
-from rope_patch.settings import CHECK, REPORT, VARIABLE, Mode, parse
+from rope_patch.settings import CHECK, DRIVER, REPORT, VARIABLE, Mode, parse
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,13 @@ def test_an_invalid_value_means_off_and_the_complaint_names_it_and_the_valid_one
     assert repr(value) in complaint
     for valid in ("auto", "off", "all", "force"):
         assert valid in complaint
+
+
+@pytest.mark.parametrize("value", [None, "1", "all", "force", "0"])
+def test_a_ray_driver_that_is_switched_off_wins_over_what_the_node_says(value: str | None) -> None:
+    settings = parse({DRIVER: "0"} | ({} if value is None else {VARIABLE: value}))
+    assert settings.mode is Mode.OFF
+    assert settings.why_off == f"switched off by the Ray driver ({DRIVER}=0)"
 
 
 @pytest.mark.parametrize(("value", "check"), [(None, True), ("", True), ("on", True), ("0", False), ("Off", False)])

@@ -58,3 +58,42 @@ def test_a_ray_worker_does_what_the_drivers_variable_says(
     printed = python(CODE.format(value=value, path=path), RAY_DEDUP_LOGS="0", **ENVIRONMENT)
     (line,) = (line for line in printed.splitlines() if line.startswith("[["))
     assert json.loads(line) == [[early, patched, calls, "Ray worker"] for early in (False, True)]
+
+
+# RayExecutorV2's own worker class and its own order of steps: the actor is made, then it gets the driver's variables,
+# which fill in what its node does not set. What a worker does after that is cut off: plugins are loaded instead.
+CODE_V2 = """
+import json, os, ray
+ray.init(num_cpus=3, include_dashboard=False, logging_level="ERROR")
+os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0"
+import rope_patch
+from vllm.v1.executor import ray_executor_v2 as executor
+driver_env_vars = executor.get_driver_env_vars(set())
+
+class Worker:
+    def work(self, driver_env_vars):
+        import sys
+        from types import SimpleNamespace
+        from vllm.plugins import load_general_plugins
+        from vllm.v1.executor import ray_executor_v2 as executor
+        early = "rope_patch" in sys.modules
+        executor.WorkerProc.__init__ = lambda self, **arguments: load_general_plugins()
+        worker = executor.RayWorkerProc(SimpleNamespace(parallel_config=None), 0, None, False)
+        worker.initialize_worker(0, {{}}, "", driver_env_vars)
+        import rope_patch
+        import vllm.model_executor.layers.rotary_embedding
+        status = rope_patch.status()
+        return early, status["enabled"], status["targets"]["rotary_embedding"].split(":")[0].split(";")[0]
+
+node = {{"VLLM_ASCEND_TRITON_ROPE": "1"}}
+workers = [ray.remote(Worker).options(runtime_env={{"env_vars": node | path}}).remote()
+           for path in ({{}}, {{"PYTHONPATH": {path!r}}})]
+print(json.dumps(ray.get([worker.work.remote(driver_env_vars) for worker in workers])))
+"""
+
+
+def test_under_the_newer_executor_a_drivers_kill_switch_wins_over_what_the_node_says(python: Run) -> None:
+    path = f"{ROOT / 'rope_patch' / 'bootstrap'}:{ROOT}"
+    printed = python(CODE_V2.format(path=path), RAY_DEDUP_LOGS="0", **ENVIRONMENT)
+    (line,) = (line for line in printed.splitlines() if line.startswith("[["))
+    assert json.loads(line) == [[False, False, "native"], [True, False, "not imported"]]

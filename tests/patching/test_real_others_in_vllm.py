@@ -14,7 +14,7 @@ ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
 }
 NAME = "vllm.model_executor.layers.rotary_embedding.base"
-USE = f"""
+USE = """
 import torch
 from rope_patch.reporting import ledger
 from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config

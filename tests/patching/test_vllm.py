@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from rope_patch.settings import CHECK, REPORT, VARIABLE
+from rope_patch.settings import NAMES, VARIABLE
 from tests.conftest import ROOT, Run
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
@@ -267,7 +267,7 @@ def test_switched_off_vllm_knows_our_variables_and_no_attribute_of_any_class_dif
     off, on = picture("import rope_patch", VLLM_ASCEND_TRITON_ROPE="0"), picture("import rope_patch")
     known, known_off = set(unpatched.pop("known")), set(off.pop("known"))
     assert off == unpatched
-    assert known_off - known == {VARIABLE, CHECK, REPORT}
+    assert known_off - known == set(NAMES)
     assert {name: value for name, value in on.items() if name != "known"} != unpatched
 
 
@@ -310,9 +310,8 @@ def test_the_key_of_vllms_compile_cache_differs_between_on_and_off(forked_python
 
     absent, off = key("import sys; sys.modules['rope_patch'] = None"), key("import rope_patch", **{VARIABLE: "0"})
     on, asked = key("import rope_patch"), key("import rope_patch", **{VARIABLE: "1"})
-    ours = {VARIABLE, CHECK, REPORT}
-    assert {name: value for name, value in off.items() if name not in ours} == absent
-    assert {off[name] for name in ours} == {"None"}
+    assert {name: value for name, value in off.items() if name not in NAMES} == absent
+    assert {off[name] for name in NAMES} == {"None"}
     assert on == asked  # an explicit 1 makes the same graphs as unset
     assert on != off
     assert "rope_patch" in on[VARIABLE]

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from rope_patch.environment import VERSION
-from rope_patch.settings import CHECK, REPORT, VARIABLE
+from rope_patch.settings import NAMES, VARIABLE
 
 MODULE = "vllm.envs"
 
@@ -32,7 +32,7 @@ class KnownVariables:
         def nothing() -> None:
             return None
 
-        self._entries = {VARIABLE: value, REPORT: nothing, CHECK: nothing}
+        self._entries = dict.fromkeys(NAMES, nothing) | {VARIABLE: value}
         self._variables: dict[str, Callable[[], object]] = {}
 
     def install(self, module: ModuleType) -> None:
