@@ -74,20 +74,21 @@ def _close() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("rope-patch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("rope-patch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"rope-patch {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
         # The verbs' modules import heavy packages only when they act.
         verb = importlib.import_module(f"{__name__}.{name}")
-        about = (verb.__doc__ or "").split("\n\n")
+        about = verb.__doc__ or ""  # python -OO has none
         sub = verbs.add_parser(
             name,
-            help=about[0].rstrip("."),
-            description=(verb.__doc__ or ""),
+            help=about.partition("\n\n")[0].rstrip("."),
+            description=about,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("--json", action="store_true", help="print one JSON object instead")
-        sub.set_defaults(act=verb.act)
+        sub.set_defaults(act=verb.act, json=False)
+        if name != "run":  # its answer is the command's
+            sub.add_argument("--json", action="store_true", help="print one JSON object instead")
         verb.add_arguments(sub)
     return parser

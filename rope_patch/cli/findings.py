@@ -96,9 +96,8 @@ def _ways_in() -> Finding:
     points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
     if points and (allowed is None or "rope_patch" in allowed.split(",")):
         ways.append("vLLM's plugin entry point")
-    for file in install.places():
-        with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
-            ways += [str(file)] * install.complete(file)
+    with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
+        ways += [str(install.place())] * (install.content(install.place()) is not None)
     if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
         ways.append("sitecustomize on PYTHONPATH")
     if ways:

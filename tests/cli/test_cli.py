@@ -1,5 +1,6 @@
 """``rope-patch``: its exit status, text and JSON, and the verbs ``status`` and ``run``."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import rope_patch
 from rope_patch.cli import VERBS, main
 from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
 from rope_patch.patching import outcomes
@@ -23,10 +25,23 @@ def test_every_verb_explains_itself_and_has_json(verb: str, capsys: Said) -> Non
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert importlib.import_module(f"rope_patch.cli.{verb}").__doc__.strip() in said  # type: ignore[union-attr]
+    assert ("--json" in said) == (verb != "run"), "run becomes the command, and answers nothing of its own"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"]])
+def test_everything_works_without_docstrings(python: Run, tmp_path: Path) -> None:
+    """What can be asked without vLLM; ``-OO`` removes docstrings, and assertions too."""
+    asked = [[verb, "--help"] for verb in VERBS] + [["--help"], ["--version"], ["status", str(tmp_path)]]
+    code = "from rope_patch.cli import main\ndef end(*arguments):\n try:\n  return main(arguments)\n"
+    code += " except SystemExit as ended:\n  return ended.code\n"
+    code += f"print([end(*arguments) for arguments in {asked}], flush=True)\nend('run', 'echo', 'ran')"
+    printed = python(code, flags=("-OO",)).splitlines()
+    assert f"rope-patch {rope_patch.__version__}" in printed
+    assert printed[-2:] == [str([0] * (len(VERBS) + 2) + [1]), "ran"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"], ["run", "--json", "--", "true"]])
 def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -34,8 +49,6 @@ def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
 
 
 def test_the_command_and_the_module_are_the_same(python: Run) -> None:
-    import rope_patch
-
     command = [sys.executable, "-m", "rope_patch", "--version"]
     assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == f"rope-patch {rope_patch.__version__}"
     code = "from importlib.metadata import distribution as d\n"
