@@ -22,7 +22,9 @@ def disable() -> None:
     What was already traced or captured stays as it is. Harmless when nothing is applied.
     """
     from rope_patch.patching import hooks
+    from rope_patch.reporting import process
 
+    process.switched += 1
     hooks.disable()
 
 
@@ -35,7 +37,9 @@ def enable() -> None:
         rope_patch.capability.NotCapable: only under ``force``, if this process cannot run the kernel.
     """
     from rope_patch.patching import hooks
+    from rope_patch.reporting import process
 
+    process.switched += 1
     hooks.enable()
 
 
@@ -62,9 +66,9 @@ def _start() -> None:
         for complaint in current.complaints:
             _log(complaint)
         if current.report:
-            from rope_patch.reporting import report_folder
+            from rope_patch.reporting import keeper
 
-            report_folder.keep(current.report, status)
+            keeper.keep(current.report, status)
         if current.mode is not settings.Mode.OFF:
             from rope_patch.patching import hooks
 

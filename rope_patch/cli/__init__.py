@@ -14,6 +14,7 @@ from typing import TextIO
 
 from rope_patch import __version__
 from rope_patch.cli.answer import Answer, CannotAnswer, printable
+from rope_patch.reporting import keeper
 
 VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
 
@@ -35,6 +36,7 @@ def _answered(arguments: Sequence[str] | None) -> int:
         print(f"rope-patch: {error.strerror}", file=sys.stderr)
         return 2
     try:
+        keeper.wanted = False  # a report here would stand beside those of vLLM's processes
         answer: Answer = options.act(options)
         text = json.dumps(answer.data, indent=1) if options.json else answer.text
         _print(text, sys.stdout)

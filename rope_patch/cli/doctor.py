@@ -95,13 +95,13 @@ def _applied() -> list[str]:
     hooks: Any = sys.modules.get("rope_patch.patching.hooks")
     if hooks is None:
         return []
-    return [name for name, state in hooks.status()["targets"].items() if state == "applied"]
+    return [name for name, state in hooks.status()["targets"].items() if state.startswith("applied")]
 
 
 def _left_native(status: Any) -> str:
-    if status["targets"]["ascend_rotary_class"] == "applied":
+    if status["targets"]["ascend_rotary_class"].startswith("applied"):
         return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass"
-    if status["targets"]["ascend_rope_kernel"] == "applied":
+    if status["targets"]["ascend_rope_kernel"].startswith("applied"):
         return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match"
     return "none"
 

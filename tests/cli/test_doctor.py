@@ -1,6 +1,7 @@
 """``rope-patch doctor``: whether the environment is able, every fault with its fix, and no device is initialised."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,6 +40,15 @@ def test_an_able_environment_is_exit_status_0_and_names_what_would_be_patched(wi
     assert "doubles/triton" in found["import triton"]
     assert "entry point" in found["ways in"]
     assert "--device" in found["device"]
+
+
+def test_it_leaves_no_report_in_the_operators_folder(with_doubles: Run, tmp_path: Path) -> None:
+    """It imports vLLM, but is none of its processes."""
+    folder = tmp_path / "reports"
+    printed = with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
+    assert printed.splitlines()[-1] == "0"
+    assert f"REPORT={folder}" in printed
+    assert not folder.exists()  # a report is written when the process ends, at the latest
 
 
 @pytest.mark.parametrize(
