@@ -23,7 +23,9 @@ def disable() -> None:
     What was already traced or captured stays as it is. Harmless when nothing is applied.
     """
     from rope_patch.patching import hooks
+    from rope_patch.reporting import process
 
+    process.switched += 1
     hooks.patch.disable()
 
 
@@ -37,7 +39,9 @@ def enable() -> None:
         rope_patch.capability.NotCapable: only under ``force``, if this process cannot run the kernel.
     """
     from rope_patch.patching import hooks
+    from rope_patch.reporting import process
 
+    process.switched += 1
     import_watch.the_finder().catch_up()
     hooks.patch.enable()
 
@@ -65,9 +69,9 @@ def _start() -> None:
         for complaint in current.complaints:
             _log(complaint)
         if current.report:
-            from rope_patch.reporting import report_folder
+            from rope_patch.reporting import keeper
 
-            import_watch.the_finder().leaving.append(report_folder.keep(current.report, status))
+            import_watch.the_finder().leaving.append(keeper.keep(current.report, status))
         from rope_patch.patching import hooks
 
         hooks.patch.arm(current)

@@ -14,6 +14,7 @@ from typing import TextIO
 
 from rope_patch import __version__
 from rope_patch.cli.answer import Answer, CannotAnswer, printable
+from rope_patch.reporting import keeper
 
 VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
 
@@ -35,6 +36,7 @@ def _answered(arguments: Sequence[str] | None) -> int:
         print(f"rope-patch: {error.strerror}", file=sys.stderr)
         return 2
     try:
+        keeper.wanted = False  # a report here would stand beside those of vLLM's processes
         answer: Answer = options.act(options)
         text = json.dumps(answer.data, indent=1) if options.json else answer.text
         _print(text, sys.stdout)
@@ -74,20 +76,21 @@ def _close() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("rope-patch", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("rope-patch", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"rope-patch {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name in VERBS:
         # The verbs' modules import heavy packages only when they act.
         verb = importlib.import_module(f"{__name__}.{name}")
-        about = (verb.__doc__ or "").split("\n\n")
+        about = verb.__doc__ or ""  # python -OO has none
         sub = verbs.add_parser(
             name,
-            help=about[0].rstrip("."),
-            description=(verb.__doc__ or ""),
+            help=about.partition("\n\n")[0].rstrip("."),
+            description=about,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        sub.add_argument("--json", action="store_true", help="print one JSON object instead")
-        sub.set_defaults(act=verb.act)
+        sub.set_defaults(act=verb.act, json=False)
+        if name != "run":  # its answer is the command's
+            sub.add_argument("--json", action="store_true", help="print one JSON object instead")
         verb.add_arguments(sub)
     return parser

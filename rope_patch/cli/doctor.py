@@ -1,7 +1,8 @@
 """Find out whether this environment would run the kernel, and if not, why not and what helps.
 
 Imports vLLM as a process of vLLM would, and reports which targets were applied. No device is initialised, unless
---device asks for it. Exit status 0: the rotary embedding would be patched; 1: it stays native, or something is wrong.
+--device asks for it. Exit status 0: the rotary embedding would be patched, or is switched off as set; 1: it stays
+native, or something is wrong.
 """
 
 import argparse
@@ -28,7 +29,9 @@ def act(options: argparse.Namespace) -> Answer:
         found += [_device() if options.device else Finding("device", None, "not looked at (--device does)")]
     faults = [finding for finding in found if finding.ok is False]
     applied = _applied()
+    off = findings.off_as_set()
     verdict = f"would be patched: {', '.join(applied)}" if applied else "vLLM's rotary embedding stays native"
+    verdict = f"off, as set: {off}" if off else verdict
     if faults:
         verdict += f"; {len(faults)} to fix: {', '.join(finding.name for finding in faults)}"
     data = {
@@ -37,7 +40,7 @@ def act(options: argparse.Namespace) -> Answer:
         "findings": [finding._asdict() for finding in found],
         "device_initialised": _initialised(),
     }
-    return Answer(ok=bool(applied) and not faults, data=data, text=f"{_text(found)}\n\n{verdict}")
+    return Answer(ok=bool(applied or off) and not faults, data=data, text=f"{_text(found)}\n\n{verdict}")
 
 
 def _text(found: list[Finding]) -> str:
@@ -107,16 +110,19 @@ def _left_native(status: Any) -> str:
 
 
 def _variable(envs: Any, platforms: Any) -> Finding:
-    """Whether this vLLM warns of variables that it does not know, and whether it knows ours that are set."""
+    """Whether this vLLM looks for variables that it does not know, and what it does about ours that are set."""
     name = "vLLM's variables"
-    unknown = [variable for variable in findings.variables() if variable not in envs.environment_variables]
-    # Look at the class, since a platform object gives None for attributes that it does not have.
-    if not hasattr(type(platforms.current_platform), "validate_environ"):
+    # In vllm.envs from 0.17 on; from 0.31 on of the platform. The class is looked at, since a platform object gives
+    # None for attributes that it does not have.
+    if not any(hasattr(place, "validate_environ") for place in (envs, type(platforms.current_platform))):
         return Finding(name, None, "this vLLM does not look for variables that it does not know")
+    checks = "this vLLM warns of variables that it does not know, and refuses them under --fail-on-environ-validation"
+    unknown = [variable for variable in findings.variables() if variable not in envs.environment_variables]
+    if findings.variables() and not findings.ways_in().ok:
+        unknown = list(findings.variables())  # in vLLM's own processes, which do not import rope_patch
     if unknown:
-        found = f"this vLLM warns of {', '.join(unknown)}, and refuses to start under --fail-on-environ-validation"
-        return Finding(name, None, found)
-    return Finding(name, True, "this vLLM warns of variables that it does not know, and knows ours")
+        return Finding(name, False, f"{checks}: {', '.join(unknown)}", f"unset {' '.join(unknown)}")
+    return Finding(name, True, f"{checks}; it knows ours, switched on or off")
 
 
 def _device() -> Finding:

@@ -35,7 +35,7 @@ def of_environment() -> Iterator[Finding]:
     for name in ("vllm", "torch", "triton"):
         yield Finding(f"import {name}", None, _shown(name))
     yield from _variables()
-    yield _ways_in()
+    yield ways_in()
 
 
 def variables() -> dict[str, str]:
@@ -76,7 +76,7 @@ _MEANING = {
     settings.Mode.ON: "the kernel, where this process is capable of it",
     settings.Mode.ALL: "the kernel, for what a vendor operator serves too",
     settings.Mode.FORCE: "the kernel, or an error that says what is missing",
-    settings.Mode.OFF: "switched off",
+    settings.Mode.OFF: "off, as set",
 }
 
 
@@ -85,20 +85,23 @@ def _variables() -> Iterator[Finding]:
     for complaint in current.complaints:
         yield Finding("variables", False, complaint, "unset it, or give it a value that it knows")
     shown = ", ".join(f"{name}={value}" for name, value in current.environment.items()) or "none set"
-    off = current.mode is settings.Mode.OFF and not current.complaints
-    fix = f"unset {settings.VARIABLE}" if off else None
-    yield Finding("variables", False if off else None, f"{shown}: {_MEANING[current.mode]}", fix)
+    yield Finding("variables", None, f"{shown}: {_MEANING[current.mode]}")
 
 
-def _ways_in() -> Finding:
+def off_as_set() -> str:
+    """Why rope_patch is switched off, if that was asked for; else empty."""
+    current = settings.current()
+    return current.why_off if current.mode is settings.Mode.OFF and not current.complaints else ""
+
+
+def ways_in() -> Finding:
     """The ways by which processes of this environment would import rope_patch; one is enough."""
     ways, allowed = [], os.environ.get("VLLM_PLUGINS")
     points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
     if points and (allowed is None or "rope_patch" in allowed.split(",")):
         ways.append("vLLM's plugin entry point")
-    for file in install.places():
-        with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
-            ways += [str(file)] * install.complete(file)
+    with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
+        ways += [str(install.place())] * (install.content(install.place()) is not None)
     if BOOTSTRAP in map(os.path.abspath, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))):
         ways.append("sitecustomize on PYTHONPATH")
     if ways:

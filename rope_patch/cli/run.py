@@ -7,9 +7,7 @@ are the command's. Interpreters started with -E, -I or -S ignore PYTHONPATH or s
 """
 
 import argparse
-import json
 import os
-import sys
 
 import rope_patch
 from rope_patch.cli.answer import Answer, CannotAnswer, unexpected
@@ -22,15 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Execute the command; never returns. With ``--json``, standard error gets the command and its PYTHONPATH."""
+    """Execute the command; never returns."""
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise CannotAnswer("no command: rope-patch run -- vllm serve MODEL")
     if not command[0]:
         raise unexpected("COMMAND", command[0], "the name of a command")
     path = with_bootstrap(os.environ.get("PYTHONPATH"))
-    if options.json:
-        print(json.dumps({"command": command, "PYTHONPATH": path}), file=sys.stderr, flush=True)
     try:
         os.execvpe(command[0], command, os.environ | {"PYTHONPATH": path})
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Remove the files that `rope-patch install` wrote, and nothing else.
+"""Remove the file that `rope-patch install` wrote, and nothing else.
 
 Running processes stay patched until they are restarted. Run pip uninstall rope-patch after this to remove the package.
 """
@@ -6,7 +6,7 @@ Running processes stay patched until they are restarted. Run pip uninstall rope-
 import argparse
 
 from rope_patch.cli.answer import Answer, CannotAnswer
-from rope_patch.cli.install import content, places
+from rope_patch.cli.install import content, place, remains
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,15 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def act(options: argparse.Namespace) -> Answer:
-    """Remove the files that exist. If `rope-patch install` did not write one of them, refuses and touches neither."""
-    files = places()
-    present = [file for file in files if content(file) is not None]
-    named = [str(file) for file in files]
-    if not present:
-        return Answer(True, {"files": named, "done": "nothing"}, f"nothing to remove: no {' and no '.join(named)}")
-    for file in reversed(present):
+    """Remove the file if it exists. Refuses if `rope-patch install` did not write it."""
+    file = place()
+    present = ([] if content(file) is None else [file]) + remains(file)
+    for one in present:
         try:
-            file.unlink()
+            one.unlink(missing_ok=True)
         except OSError as error:
-            raise CannotAnswer(f"cannot remove {file}: {error.strerror}", 1) from error
-    return Answer(True, {"files": named, "done": "removed"}, f"removed {' and '.join(map(str, present))}")
+            raise CannotAnswer(f"cannot remove {one}: {error.strerror}", 1) from error
+    if not present:
+        return Answer(True, {"file": str(file), "done": "nothing"}, f"nothing to remove: no {file}")
+    return Answer(True, {"file": str(file), "done": "removed"}, f"removed {' and '.join(map(str, present))}")

@@ -4,6 +4,7 @@ It counts what the host sees. A replayed graph runs without the host, so its cal
 the call is decided, and counted, once per trace.
 """
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -84,6 +85,9 @@ def reset() -> None:
         one.fallbacks.clear()
         for count in one.served.values():
             count[0] = 0
+
+
+os.register_at_fork(after_in_child=reset)
 
 
 def forget() -> None:

@@ -1,6 +1,7 @@
 """This process's role and rank in vLLM, and the engine that it belongs to. Imports nothing that is not there yet."""
 
 import contextlib
+import ipaddress
 import multiprocessing
 import os
 import socket
@@ -15,10 +16,14 @@ class Process(TypedDict):
     host: str
     pid: int
     started: str  # clock ticks since the host booted, from /proc
-    role: str  # "API server", "engine core", "worker", "Ray worker" or "script"
+    role: str  # "API server", "engine core", "worker", "Ray worker", "model inspector" or "script"
     rank: int | None  # of torch.distributed; None before that is initialised
     world_size: int | None
     engine: str | None  # where its ranks met: the same for all ranks of one engine, different for engines alive at once
+    switched: int  # how often enable() or disable() was called
+
+
+switched = 0  # counted by ``rope_patch.enable`` and ``rope_patch.disable``
 
 
 def this() -> Process:
@@ -33,6 +38,7 @@ def this() -> Process:
         rank=rank,
         world_size=world_size,
         engine=engine,
+        switched=switched,
     )
 
 
@@ -51,6 +57,9 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+INSPECTS = os.path.join("vllm", "model_executor", "models", "registry.py")  # a script that looks at a model's class
+
+
 def _role() -> str:
     name = multiprocessing.current_process().name  # vLLM names its processes
     for part, role in (("EngineCore", "engine core"), ("Worker", "worker"), ("APIServer", "API server")):
@@ -59,6 +68,8 @@ def _role() -> str:
     ray = sys.modules.get("ray._private.worker")
     if ray is not None and getattr(ray.global_worker, "mode", None) == getattr(ray, "WORKER_MODE", object()):
         return "Ray worker"
+    if sys.argv[0].endswith(INSPECTS):
+        return "model inspector"
     serving = sys.argv[1:2] == ["serve"] or sys.argv[0].endswith("api_server.py")
     return "API server" if serving else "script"
 
@@ -73,7 +84,41 @@ def _ranks() -> tuple[int | None, int | None, str | None]:
         store = distributed.distributed_c10d._get_default_store()
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
-        # vLLM's ranks meet in a file if they share a host, else at an address.
-        met = store.path if hasattr(store, "path") else f"{store.host}:{store.port}"
-        return rank, world_size, met
+        return rank, world_size, _meeting(store)
     return rank, world_size, None
+
+
+def _meeting(store: Any) -> str:
+    """The address or file of the store, as a name that no engine elsewhere has.
+
+    vLLM's ranks meet at a loopback address or in a file if they share a host. Such a place is another one on every
+    host, and in every container that has a network or files of its own.
+    """
+    if hasattr(store, "path"):
+        return f"{store.path} of {_namespace('mnt')}"
+    met = f"{store.host}:{store.port}"
+    return f"{met} of {_namespace('net')}" if _is_loopback(store.host) else met
+
+
+def _is_loopback(host: str) -> bool:
+    if host.partition(".")[0] in ("localhost", "ip6-localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_loopback or address.is_unspecified  # who connects to 0.0.0.0 reaches this host
+
+
+def _namespace(kind: str) -> str:
+    """This process's namespace of that kind, the boot of its host included.
+
+    Not the host's name, which pods may share. The ranks of an engine that meet so are children of one process, and
+    have its namespaces.
+    """
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink(f'/proc/self/ns/{kind}')}"
+    except OSError:
+        return socket.gethostname()

@@ -1,12 +1,10 @@
-"""``VLLM_ASCEND_TRITON_ROPE_REPORT=DIR``: keeps this process's status in a file there, and reads those of others.
+"""``VLLM_ASCEND_TRITON_ROPE_REPORT=DIR``: the files there, one of each process, written and read.
 
-A separate thread writes, so that a folder that hangs, is full or is gone does not delay a forward pass. A file is
-written under another name and then renamed, so it is complete or absent. Only its owner can read it, and of the
-environment it holds only our own variables. A file is believed only if it belongs to the user who reads it, and nothing
-in it is executed.
+A file is written under another name and then renamed, so it is complete or absent. Only its owner can read it, and of
+the environment it holds only our own variables. A file is believed only if it belongs to the user who reads it, and
+nothing in it is executed.
 """
 
-import atexit
 import contextlib
 import json
 import os
@@ -14,90 +12,37 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from rope_patch.reporting import ledger, log, process, ranks
+from rope_patch.reporting import fitting, process
 from rope_patch.reporting.status import ReadReport, Report, Status, expect
 
-SECONDS = 2.0  # between two checks whether something changed
-PULSE = 5.0  # seconds after which a process touches its file, to show other hosts that it is alive
-SILENT = 3 * PULSE  # seconds without a touch after which a process of another host counts as gone; clocks may differ
-LARGEST = 2**20  # bytes of a report that are read
+SILENT = 15.0  # seconds without a touch after which a process of another host counts as gone; clocks may differ
 
 
 class NotOurs(Exception):
     """The folder or file belongs to another user, so it is neither written nor believed."""
 
 
-def keep(folder: str, status: Callable[[], Status]) -> Callable[[], None]:
-    """From now on, keep a report of this process and of its forks in ``folder``. ``status()`` gives its content.
+class Unreadable(NamedTuple):
+    """A file that cannot be read as a report."""
 
-    Returns a function that ends that.
-    """
-    folder, ended = os.path.abspath(folder), threading.Event()
-
-    def begin() -> None:
-        threading.Thread(target=_keep, args=(folder, status, ended), name="rope_patch-report", daemon=True).start()
-
-    def forked() -> None:
-        """A fork inherits the counts but not the thread: set the counts to zero and start a thread."""
-        nonlocal ended
-        if not ended.is_set():
-            ended = threading.Event()  # the old one's lock may be held by a thread that does not exist here
-            ledger.reset()
-            begin()
-
-    def last() -> None:
-        if not ended.is_set():
-            _Keeper(folder, status).look()
-
-    os.register_at_fork(after_in_child=forked)
-    atexit.register(last)
-    begin()
-    return lambda: ended.set()
-
-
-def _keep(folder: str, status: Callable[[], Status], ended: threading.Event) -> None:
-    keeper = _Keeper(folder, status)
-    while not ended.is_set():
-        keeper.look()
-        ended.wait(SECONDS)
-
-
-class _Keeper:
-    """Keeps this process's report up to date, and compares it with those of the other ranks."""
-
-    def __init__(self, folder: str, status: Callable[[], Status]) -> None:
-        self.folder, self.status = folder, status
-        self.written: object = None
-        self.touched = 0.0
-        self.known: dict[str, ReadReport] = {}
-
-    def look(self) -> None:
-        """Write the report if something changed, and compare. A failure is logged once."""
-        try:
-            mine = current(self.status())
-            facts = mine["process"], mine["status"]
-            if facts != self.written:
-                write(self.folder, mine)
-                self.written, self.touched = facts, time.monotonic()
-            elif time.monotonic() - self.touched >= PULSE:
-                os.utime(os.path.join(self.folder, _name(mine["process"])))
-                self.touched = time.monotonic()
-            for message in ranks.disagreements(mine, living(self.folder, self.known)):
-                log.warn_once(f"rope_patch: {message}")
-        except Exception as error:
-            self.written = None  # so that the report is written again if the folder comes back
-            log.warn_once(f"rope_patch: no report in {self.folder}: {type(error).__name__}: {error}")
+    name: str
+    fault: str
+    lives: bool | None  # whether the process lives that the name stands for; None if it is not the name of a report
 
 
 def current(status: Status) -> Report:
     """This process's report with that status."""
-    return Report(process=process.this(), written=process.now(), status=status)
+    return Report(process=process.this(), written=process.now(), left_out=0, status=status)
 
 
-def write(folder: str, mine: Report) -> None:
-    """Write ``mine`` into ``folder``, which is created if it does not exist.
+File = tuple[int, ...]  # what identifies a file and its content: device, inode, size
+
+
+def write(folder: str, mine: Report) -> File:
+    """Write ``mine`` into ``folder``, which is created if it does not exist. Returns what identifies the file.
 
     Raises:
         NotOurs: another user owns the folder.
@@ -108,14 +53,50 @@ def write(folder: str, mine: Report) -> None:
     name = _name(mine["process"])
     beside = f".{name}.{threading.get_ident()}"
     with _opened(folder) as directory:
+        with contextlib.suppress(FileNotFoundError):  # left where writing failed, and removing it too
+            os.unlink(beside, dir_fd=directory)
         file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
         try:
-            with os.fdopen(file, "w") as stream:
-                json.dump(mine, stream, indent=1)
+            with os.fdopen(file, "wb") as stream:
+                stream.write(fitting.text_of(mine))
+                stream.flush()
+                made = _identity(os.fstat(file))
             os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
-            os.unlink(beside, dir_fd=directory)
+            with contextlib.suppress(OSError):
+                os.unlink(beside, dir_fd=directory)
             raise
+    return made
+
+
+def is_there(folder: str, who: process.Process, made: File, touch: bool) -> bool:
+    """Whether the report of ``who`` is still the file ``made``. Touches it then, if asked to. Raises as ``write``."""
+    try:
+        with _opened(folder) as directory:
+            if _identity(os.stat(_name(who), dir_fd=directory, follow_symlinks=False)) != made:
+                return False
+            if touch:
+                os.utime(_name(who), dir_fd=directory, follow_symlinks=False)
+            return True
+    except FileNotFoundError:
+        return False
+
+
+def _identity(facts: os.stat_result) -> File:
+    return facts.st_dev, facts.st_ino, facts.st_size
+
+
+def open_to_others(folder: str) -> str | None:
+    """What to tell an operator if other users can remove or rename the files in ``folder``; None if they cannot."""
+    with _opened(folder) as directory:
+        mode = os.fstat(directory).st_mode
+    if not mode & (stat.S_IWGRP | stat.S_IWOTH) or mode & stat.S_ISVTX:
+        return None
+    return f"other users can write to {folder} (mode {stat.S_IMODE(mode):o}): chmod go-w it, or {_own(folder)}"
+
+
+def _own(folder: str) -> str:
+    return f"name a folder in it that does not exist yet, {os.path.join(folder, 'rope_patch')} say"
 
 
 def _name(who: process.Process) -> str:
@@ -126,8 +107,8 @@ def _host(name: str) -> str:
     return name.replace(os.sep, "_")
 
 
-def read(folder: str) -> tuple[list[ReadReport], list[str]]:
-    """Every report in ``folder``, and what is wrong with the files that cannot be read as reports.
+def read(folder: str) -> tuple[list[ReadReport], list[Unreadable]]:
+    """Every report in ``folder``, and the files that cannot be read as reports.
 
     Raises:
         NotOurs: another user owns the folder.
@@ -141,8 +122,27 @@ def read(folder: str) -> tuple[list[ReadReport], list[str]]:
             except FileNotFoundError:
                 pass  # deleted since it was listed
             except (OSError, ValueError, RecursionError, NotOurs) as error:
-                wrong.append(f"{name}: {error}")
+                wrong.append(Unreadable(name, str(error), _named_lives(directory, name)))
     return found, wrong
+
+
+def _named_lives(directory: int, name: str) -> bool | None:
+    try:
+        return _heartbeat(directory, name) is not None
+    except (OSError, ValueError):
+        return None
+
+
+def _heartbeat(directory: int, name: str) -> float | None:
+    """When the file was touched last, if the process that its name stands for lives.
+
+    Raises:
+        ValueError: it is not the name of a report.
+        OSError: there is no such file.
+    """
+    host, pid, started = name.removesuffix(".json").rsplit("-", 2)
+    heartbeat = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
+    return heartbeat if _lives(host, int(pid), started, heartbeat) else None
 
 
 def living(folder: str, known: dict[str, ReadReport]) -> list[ReadReport]:
@@ -155,9 +155,8 @@ def living(folder: str, known: dict[str, ReadReport]) -> list[ReadReport]:
     with _opened(folder) as directory:
         for name in _listed(directory):
             with contextlib.suppress(OSError, ValueError, RecursionError, NotOurs):  # rope-patch status names them
-                host, pid, started = name.removesuffix(".json").rsplit("-", 2)
-                heartbeat = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mtime
-                if _lives(host, int(pid), started, heartbeat):
+                heartbeat = _heartbeat(directory, name)
+                if heartbeat is not None:
                     same = name in known and known[name]["heartbeat"] == heartbeat
                     found[name] = known[name] if same else _read_one(directory, name)
     known.clear()
@@ -188,7 +187,8 @@ def _opened(folder: str) -> Iterator[int]:
     try:
         owner = os.fstat(directory).st_uid
         if owner != os.geteuid():
-            raise NotOurs(f"{folder} belongs to user {owner}, and this process runs as {os.geteuid()}")
+            words = f"{folder} belongs to user {owner}, and this process runs as {os.geteuid()}"
+            raise NotOurs(f"{words}: {_own(folder)}")
         yield directory
     finally:
         os.close(directory)
@@ -200,7 +200,7 @@ def _read_one(directory: int, name: str) -> ReadReport:
         facts = os.fstat(file)
         if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
             raise NotOurs("not a regular file of this user")
-        loaded = json.loads(stream.read(LARGEST))  # a longer file is cut, which makes it invalid JSON
+        loaded = json.loads(stream.read(fitting.LARGEST))  # a longer file is cut, which makes it invalid JSON
     expect(loaded, Report, "report")
     found: ReadReport = loaded | {"heartbeat": facts.st_mtime}
     return found

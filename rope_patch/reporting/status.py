@@ -41,6 +41,7 @@ class Report(TypedDict):
 
     process: process.Process
     written: str  # UTC
+    left_out: int  # signatures that the file has no room for; ``rope_patch.status()`` has all
     status: Status
 
 

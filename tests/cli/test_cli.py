@@ -1,19 +1,22 @@
 """``rope-patch``: its exit status, text and JSON, and the verbs ``status`` and ``run``."""
 
+import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import rope_patch
 from rope_patch.cli import VERBS, main
+from rope_patch.cli.answer import Answer
 from rope_patch.cli.run import BOOTSTRAP, with_bootstrap
-from rope_patch.patching import outcomes
-from rope_patch.reporting import report_folder
+from rope_patch.reporting import keeper, process, report_folder
 from tests.conftest import DOUBLES, ROOT, Run, clean_environment
-from tests.reporting.test_ranks import OFF, RETIRED, of
+from tests.reporting.test_ranks import DISABLED, OFF, RETIRED, UNDECIDED, of
 
 Said = pytest.CaptureFixture[str]
 
@@ -23,10 +26,38 @@ def test_every_verb_explains_itself_and_has_json(verb: str, capsys: Said) -> Non
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    assert "--json" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert importlib.import_module(f"rope_patch.cli.{verb}").__doc__.strip() in said  # type: ignore[union-attr]
+    assert ("--json" in said) == (verb != "run"), "run becomes the command, and answers nothing of its own"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"]])
+def test_everything_works_without_docstrings(python: Run, tmp_path: Path) -> None:
+    """What can be asked without vLLM; ``-OO`` removes docstrings, and assertions too."""
+    asked = [[verb, "--help"] for verb in VERBS] + [["--help"], ["--version"], ["status", str(tmp_path)]]
+    code = "from rope_patch.cli import main\ndef end(*arguments):\n try:\n  return main(arguments)\n"
+    code += " except SystemExit as ended:\n  return ended.code\n"
+    code += f"print([end(*arguments) for arguments in {asked}], flush=True)\nend('run', 'echo', 'ran')"
+    printed = python(code, flags=("-OO",)).splitlines()
+    assert f"rope-patch {rope_patch.__version__}" in printed
+    assert printed[-2:] == [str([0] * (len(VERBS) + 2) + [1]), "ran"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_keeps_a_report_of_its_own(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some import vLLM, but none of them is a process of the vLLM whose reports are in the folder."""
+    seen = []
+
+    def act(options: object) -> Answer:
+        seen.append(keeper.wanted)
+        return Answer(True, {}, "")
+
+    monkeypatch.setattr(keeper, "wanted", True)
+    monkeypatch.setattr(f"rope_patch.cli.{verb}.act", act)
+    assert main([verb]) == 0
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["status", "--nonsense"], ["run", "--json", "--", "true"]])
 def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -34,8 +65,6 @@ def test_wrong_usage_is_exit_status_2(arguments: list[str]) -> None:
 
 
 def test_the_command_and_the_module_are_the_same(python: Run) -> None:
-    import rope_patch
-
     command = [sys.executable, "-m", "rope_patch", "--version"]
     assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == f"rope-patch {rope_patch.__version__}"
     code = "from importlib.metadata import distribution as d\n"
@@ -139,7 +168,8 @@ def test_status_shows_role_rank_verdict_and_counts(tmp_path: Path, capsys: Said)
     assert process["status"]["calls"]["eager"] == 41
 
 
-LOST = {"targets": {"rotary_embedding": outcomes.LOST}}
+EXECUTED_AGAIN = "gone: its module was executed again (importlib.reload, say); rope_patch.enable() applies it again"
+GONE = {"targets": {"rotary_embedding": EXECUTED_AGAIN}}
 
 
 @pytest.mark.parametrize(
@@ -147,20 +177,26 @@ LOST = {"targets": {"rotary_embedding": outcomes.LOST}}
     [
         (OFF, "ranks disagree"),
         (RETIRED, "first-use check failed"),
-        (LOST, "executed again"),
+        (GONE, "executed again"),
     ],
 )
-def test_status_names_faults_of_live_processes(tmp_path: Path, capsys: Said, change: object, named: str) -> None:
+def test_status_names_faults_of_live_processes(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch, change: object, named: str
+) -> None:
     found = of(0), of(1, **change)  # type: ignore[arg-type]
     for report in found:
         report["process"]["pid"] = os.getpid()
+    monkeypatch.setattr(keeper, "SECONDS", 0)
     assert main(["status", "--json", reports(tmp_path, *found)]) == 1
     problems = json.loads(capsys.readouterr().out)["problems"]
     assert any(named in problem for problem in problems), problems
 
 
-@pytest.mark.parametrize("state", [outcomes.LOST, "half taken back, call disable() again to finish: OSError: no"])
-def test_status_names_a_target_that_is_lost_or_half_taken_back(tmp_path: Path, capsys: Said, state: str) -> None:
+HALF = "off, half taken back, call disable() again to finish: OSError: no"
+
+
+@pytest.mark.parametrize("state", [EXECUTED_AGAIN, HALF])
+def test_status_names_a_target_that_is_gone_or_half_taken_back(tmp_path: Path, capsys: Said, state: str) -> None:
     found = of(0, targets={"rotary_embedding": state})
     found["process"]["pid"] = os.getpid()
     assert main(["status", "--json", reports(tmp_path, found)]) == 1
@@ -178,6 +214,83 @@ def test_status_ignores_the_faults_of_processes_that_are_gone(tmp_path: Path, ca
     (tmp_path / "1.json").unlink()
     assert main(["status", str(tmp_path)]) == 1
     assert "no live process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("switched", [False, True], ids=["agree now", "switched again"])
+def test_status_ignores_ranks_that_are_being_switched(
+    tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch, switched: bool
+) -> None:
+    """Of two ranks that switch together, one has reported it already."""
+    first, second = of(0, **DISABLED), of(1)
+    for report in first, second:
+        report["process"]["pid"] = os.getpid()
+    folder = reports(tmp_path, first, second)
+    waited = []
+
+    def meanwhile(seconds: float) -> None:
+        waited.append(seconds)
+        first["process"]["switched"] += switched
+        reports(tmp_path, first, second if switched else of(1, **DISABLED))
+
+    monkeypatch.setattr("time.sleep", meanwhile)
+    assert main(["status", folder]) == 0
+    assert waited == [2 * keeper.SECONDS]
+
+
+def named_for(pid: int, host: str = "", started: str | None = None) -> str:
+    """The name of a process's file."""
+    started = (process.started(pid) or "1") if started is None else started
+    return f"{host or socket.gethostname()}-{pid}-{started}.json"
+
+
+OLD = {"process": {"pid": 1}, "status": {}}  # another release's form
+
+
+@pytest.mark.parametrize("content", ["", "{", json.dumps(OLD), "x" * 2**21], ids=["empty", "half", "older", "huge"])
+@pytest.mark.parametrize(
+    ("name", "lives"),
+    [
+        (named_for(2**22 + 1), False),
+        (named_for(os.getpid(), started="1"), False),
+        (named_for(7, host="else-where"), False),
+        (named_for(os.getppid()), True),
+        (named_for(7, host="just-touched"), True),
+    ],
+    ids=["gone", "another process of that number", "silent on another host", "alive", "touched on another host"],
+)
+def test_files_of_the_dead_are_mentioned_and_only_those_of_the_living_are_a_fault(
+    tmp_path: Path, capsys: Said, name: str, lives: bool, content: str
+) -> None:
+    mine = of(0)
+    mine["process"]["pid"] = os.getpid()
+    folder = reports(tmp_path, mine)
+    (tmp_path / name).write_text(content)
+    if not name.startswith("just"):
+        os.utime(tmp_path / name, (1, 1))
+    assert main(["status", folder]) == lives
+    said = capsys.readouterr().out
+    assert f"! cannot read {name}" in said if lives else f"  cannot read {name}, of a process that is gone" in said
+    assert main(["status", "--json", folder]) == lives
+    (file,) = json.loads(capsys.readouterr().out)["unreadable"]
+    assert (file["name"], file["lives"]) == (name, lives)
+
+
+def test_status_explains_what_its_rows_cannot_say(tmp_path: Path, capsys: Said) -> None:
+    worker, server, gone = of(0, calls={"eager": 4}), of(0, **UNDECIDED), of(0)
+    for report, role in (worker, "worker"), (server, "API server"), (gone, "model inspector"):
+        report["process"].update(pid=os.getpid(), role=role)
+    gone["process"]["pid"] = 2**22 + 1
+    worker["left_out"] = 812
+    assert main(["status", reports(tmp_path, worker, server, gone)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("not replayed", "Workers rotate", "looks at the model's class", "has ended", "met 812 more"):
+        assert words in shown
+    assert main(["status", reports(tmp_path, *[of(0)] * 3)]) == 1, "no live process"
+    (tmp_path / "0.json").write_text(json.dumps(worker | {"left_out": 0}))
+    for number in 1, 2:
+        (tmp_path / f"{number}.json").unlink()
+    main(["status", str(tmp_path)])
+    assert len(capsys.readouterr().out.split("no live process reports")[1].splitlines()) == 4, "table and one line"
 
 
 def test_status_of_a_folder_that_cannot_be_read_is_exit_status_2(

@@ -1,6 +1,7 @@
 """``rope-patch doctor``: whether the environment is able, every fault with its fix, and no device is initialised."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,13 +42,21 @@ def test_an_able_environment_is_exit_status_0_and_names_what_would_be_patched(wi
     assert "--device" in found["device"]
 
 
+def test_it_leaves_no_report_in_the_operators_folder(with_doubles: Run, tmp_path: Path) -> None:
+    """It imports vLLM, but is none of its processes."""
+    folder = tmp_path / "reports"
+    printed = with_doubles(CODE, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder))
+    assert printed.splitlines()[-1] == "0"
+    assert f"REPORT={folder}" in printed
+    assert not folder.exists()  # a report is written when the process ends, at the latest
+
+
 @pytest.mark.parametrize(
     ("environment", "name", "fix"),
     [
         ({"DOUBLE_PLATFORM": "cuda"}, "platform", "vllm-ascend"),
         ({"DOUBLE_TRITON_BACKENDS": "nvidia"}, "triton", "pip uninstall -y triton triton-ascend && pip install"),
         ({"DOUBLE_HAS_TRITON": "0"}, "driver", "npu-smi"),
-        ({"VLLM_ASCEND_TRITON_ROPE": "0"}, "variables", "unset VLLM_ASCEND_TRITON_ROPE"),
         ({"VLLM_ASCEND_TRITON_ROPE": "maybe"}, "variables", "unset"),
         ({"VLLM_PLUGINS": "ascend"}, "ways in", "VLLM_PLUGINS=ascend,rope_patch"),
     ],
@@ -84,17 +93,42 @@ def test_a_missing_vllm_is_a_fault_with_its_fix(with_doubles: Run) -> None:
     assert "pip install vllm vllm-ascend" in faults(said)["vllm"]["fix"]
 
 
-def test_a_variable_that_vllm_would_refuse_is_reported(with_doubles: Run) -> None:
+@pytest.mark.parametrize("value", ["0", "off"])
+def test_switched_off_is_said_as_set_and_is_no_fault(with_doubles: Run, value: str) -> None:
+    said, status = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE=value)
+    assert status == 0
+    assert not said["able"]
+    assert said["verdict"] == f"off, as set: switched off by VLLM_ASCEND_TRITON_ROPE={value}"
+    assert not faults(said)
+
+
+CHECKS = {
+    "in vllm.envs": "import vllm.envs; vllm.envs.validate_environ = print\n",
+    "of the platform": "import vllm.platforms as p; p.current_platform = type('P', (), {'device_type': 'npu', "
+    "'validate_environ': None})()\n",
+}
+
+
+@pytest.mark.parametrize("before", CHECKS.values(), ids=CHECKS)
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_whether_vllm_would_refuse_our_variables_is_said(with_doubles: Run, before: str, value: str) -> None:
+    def of_variables(**environment: str) -> dict[str, Any]:
+        said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE=value, **environment)
+        (found,) = (finding for finding in said["findings"] if finding["name"] == "vLLM's variables")
+        return found
+
+    known = of_variables()
+    assert known["ok"] is True
+    assert "it knows ours, switched on or off" in known["found"]
+    kept_out = of_variables(VLLM_PLUGINS="ascend")  # vLLM's processes do not import rope_patch then
+    assert kept_out["ok"] is False
+    assert "refuses them under --fail-on-environ-validation: VLLM_ASCEND_TRITON_ROPE" in kept_out["found"]
+    assert kept_out["fix"] == "unset VLLM_ASCEND_TRITON_ROPE"
+
+
+def test_a_vllm_that_does_not_look_for_unknown_variables_is_said(with_doubles: Run) -> None:
     said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="0")
     assert "does not look for variables" in str(said["findings"])
-    before = "import vllm.platforms as p; p.current_platform = type('P', (), {'device_type': 'npu', "
-    before += "'validate_environ': None})()\n"
-    said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE="0")
-    (found,) = (finding["found"] for finding in said["findings"] if finding["name"] == "vLLM's variables")
-    assert "refuses to start under --fail-on-environ-validation" in found
-    said, _ = doctor(with_doubles, before, VLLM_ASCEND_TRITON_ROPE="1")
-    (found,) = (finding["found"] for finding in said["findings"] if finding["name"] == "vLLM's variables")
-    assert "knows ours" in found
 
 
 def test_the_text_has_faults_fixes_and_the_verdict(with_doubles: Run) -> None:

@@ -1,10 +1,12 @@
-"""``rope-patch install`` and ``uninstall``: both files are written or none, and no other file is touched."""
+"""``rope-patch install`` and ``uninstall``: the file is whole or absent, and no other file is touched."""
 
 import json
 import os
+import resource
+import stat
 import subprocess
-import sys
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,6 @@ import pytest
 from rope_patch.cli import install, main
 from tests.conftest import DOUBLES, ROOT, clean_environment
 
-NAMES = ("rope_patch.pth", "rope_patch.start")
-# The .pth as the first release with ``install`` wrote it.
-FIRST_PTH = (
-    "import os; exec(\"if os.environ.get('VLLM_ASCEND_TRITON_ROPE', '').strip().lower() not in "
-    "('0', 'off', 'false', 'no'):\\n try:\\n  import rope_patch\\n except ModuleNotFoundError as error:\\n"
-    "  if error.name != 'rope_patch':\\n   raise\")  # written by rope-patch install\n"
-)
 SHOW = "import rope_target; import vllm.model_executor.layers.rotary_embedding.base as b; print(b.Scaled()(1, 2, 3))"
 LOADED = "import sys; print('rope_patch' in sys.modules)"
 
@@ -51,9 +46,9 @@ def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment:
     for done in ("written", "unchanged"):
         answer = inside(environment, "-m", "rope_patch", "install", "--json")
         assert json.loads(answer.stdout)["done"] == done, answer.stderr
-    new = files(environment) - before
-    assert sorted(path.name for path in new) == sorted(NAMES)
-    assert sorted(json.loads(answer.stdout)["files"]) == sorted(map(str, new))
+    (new,) = files(environment) - before
+    assert new.name == "rope_patch.pth"
+    assert json.loads(answer.stdout)["file"] == str(new)
     for flags in ([], ["-E"], ["-I"]):
         assert inside(environment, *flags, "-c", SHOW).stdout == "ours\n"
     for done in ("removed", "nothing"):
@@ -63,74 +58,21 @@ def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment:
     assert inside(environment, "-c", SHOW).stdout == "native\n"
 
 
-def test_the_pth_heeds_the_kill_switch_and_does_no_harm_without_rope_patch(environment: Path) -> None:
+def test_the_pth_imports_rope_patch_which_heeds_the_kill_switch_and_does_no_harm_where_it_is_missing(
+    environment: Path,
+) -> None:
     inside(environment, "-m", "rope_patch", "install")
     (pth,) = environment.rglob("rope_patch.pth")
     assert [line[:1] for line in pth.read_text().splitlines()] == ["#", "i"]  # a comment and one line of code
-    pth.with_suffix(".start").unlink()  # Python 3.15 would read it instead of the .pth
     assert inside(environment, "-c", LOADED).stdout == "True\n"
-    for off in ("0", " Off", "FALSE", "no"):
-        assert inside(environment, "-c", LOADED, VLLM_ASCEND_TRITON_ROPE=off).stdout == "False\n"
+    off = inside(environment, "-c", SHOW, VLLM_ASCEND_TRITON_ROPE=" Off")
+    assert off.stdout == "native\n"
     pth.with_name("zz_again.pth").write_text(pth.read_text())  # a .pth may run twice
     again = inside(environment, "-c", SHOW)
     assert (again.stdout, again.stderr) == ("ours\n", "")
     pth.with_name("a_test.pth").unlink()  # rope_patch cannot be found any more
     orphan = inside(environment, "-c", "print('runs')")
     assert (orphan.stdout, orphan.stderr) == ("runs\n", "")
-
-
-# What site does with a .start file according to PEP 829: the file is UTF-8; each line that is neither blank nor a
-# comment is a name for pkgutil.resolve_name in its colon form, which is resolved and called without arguments. Here it
-# is called twice, since a file may be read twice.
-AS_PEP_829 = """
-import pkgutil, sys
-for line in open(sys.argv[1], encoding="utf-8").read().splitlines():
-    line = line.strip()
-    if line and not line.startswith("#"):
-        module, colon, attribute = line.partition(":")
-        assert module and colon and attribute, line
-        for again in range(2):
-            print(pkgutil.resolve_name(line)())
-"""
-
-
-@pytest.mark.parametrize(("setting", "served"), [("1", "ours"), ("0", "native"), (" Off", "native"), ("no", "native")])
-def test_the_start_file_switches_the_patch_on_unless_the_kill_switch_is_set(
-    environment: Path, setting: str, served: str
-) -> None:
-    """Not tested on a Python 3.15: the test does what PEP 829 says that it will do."""
-    inside(environment, "-m", "rope_patch", "install")
-    (start,) = environment.rglob("rope_patch.start")
-    start.with_suffix(".pth").unlink()  # Python 3.15 does not execute it where there is a .start
-    assert inside(environment, "-c", LOADED).stdout == ("False\n" if sys.version_info < (3, 15) else "True\n")
-    done = inside(environment, "-c", AS_PEP_829 + SHOW, str(start), VLLM_ASCEND_TRITON_ROPE=setting)
-    assert (done.stdout.split(), done.stderr) == (["None", "None", served], "")
-
-
-def test_a_start_file_imports_neither_wrapt_nor_vllm(environment: Path) -> None:
-    inside(environment, "-m", "rope_patch", "install")
-    (start,) = environment.rglob("rope_patch.start")
-    show = "print(*sorted(name for name in sys.modules if name.startswith(('rope_patch', 'wrapt', 'vllm'))))"
-    done = inside(environment, "-c", AS_PEP_829 + show, str(start))
-    light = {f"rope_patch{name}" for name in ("", ".environment", ".patching", ".patching.import_watch", ".startup")}
-    assert set(done.stdout.splitlines()[-1].split()) == light
-
-
-@pytest.mark.parametrize("verb", ["install", "uninstall"])
-@pytest.mark.parametrize("name", NAMES)
-def test_if_install_did_not_write_one_of_the_files_neither_is_touched(environment: Path, verb: str, name: str) -> None:
-    (anchor,) = environment.rglob("a_test.pth")
-    theirs = anchor.with_name(name)
-    theirs.write_text("# theirs\n")
-    other = anchor.with_name(*set(NAMES) - {name})
-    if verb == "uninstall":
-        other.write_text(install.FILES[other.name])
-    before = files(environment)
-    answer = inside(environment, "-m", "rope_patch", verb)
-    assert answer.returncode == 1
-    assert "left as it is" in answer.stderr
-    assert theirs.read_text() == "# theirs\n"
-    assert files(environment) == before
 
 
 @pytest.fixture
@@ -144,109 +86,132 @@ def content(site: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in site.iterdir()}
 
 
-@pytest.mark.parametrize("left", [0, 1, 30, 40])
-@pytest.mark.parametrize("name", NAMES)
-def test_an_interrupted_install_is_completed_or_removed(site: Path, name: str, left: int) -> None:
-    """As a killed install leaves it: one file is missing, the other has only its first ``left`` characters."""
-    for verb, expected in (("install", install.FILES), ("uninstall", {})):
-        for file in site.iterdir():
-            file.unlink()
-        (site / name).write_text(install.FILES[name][:left])
-        assert main([verb]) == 0
-        assert content(site) == expected
-
-
-LATER = {"rope_patch.pth": "import rope_patch.later", "rope_patch.start": "rope_patch.later:start"}
-
-
-@pytest.fixture(params=["the first release", "this release"])
-def older(request: pytest.FixtureRequest, site: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Installs files as an older release would: the first release's, or this one's while FILES are a later one's."""
-    if request.param == "the first release":
-        (site / "rope_patch.pth").write_text(FIRST_PTH)
-    else:
-        assert main(["install"]) == 0
-        later = {name: text.replace(text.splitlines()[-1], LATER[name]) for name, text in install.FILES.items()}
-        monkeypatch.setattr(install, "FILES", later)
-    return content(site)
-
-
-def test_uninstall_removes_the_files_of_an_older_release(older: dict[str, str], site: Path) -> None:
-    assert main(["uninstall"]) == 0
-    assert not content(site)
-
-
-def test_install_updates_the_files_of_an_older_release_or_leaves_them(
-    older: dict[str, str], site: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The older files are a way in too, and stay one if the update fails half way."""
-    assert install.complete(site / "rope_patch.pth")
-    with monkeypatch.context() as patched:
-        full_disk(patched, "rope_patch.start")
-        assert main(["install"]) == 1
-    assert content(site) == older
-    assert main(["install"]) == 0
-    assert content(site) == install.FILES != older
+OURS = {"rope_patch.pth": install.PTH}
+OLDER = {"rope_patch.pth": f"{install.MARK}\nimport rope_patch.earlier\n"}
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall"])
-def test_a_file_with_added_lines_is_left_alone(site: Path, verb: str) -> None:
-    for first in (FIRST_PTH, install.FILES["rope_patch.pth"]):
-        (site / "rope_patch.pth").write_text(first + "import theirs\n")
-        assert main([verb]) == 1
-        assert content(site) == {"rope_patch.pth": first + "import theirs\n"}
-
-
-def full_disk(patched: pytest.MonkeyPatch, name: str) -> None:
-    """Make writing the file ``name`` fail half way."""
-    write = Path.write_text
-
-    def full(path: Path, text: str) -> None:
-        write(path, text[:9] if path.name == name and text == install.FILES[name] else text)
-        if path.name == name and text == install.FILES[name]:
-            raise OSError(28, "No space left on device")
-
-    patched.setattr(Path, "write_text", full)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("there", [False, True], ids=["nothing there", "the other there"])
-def test_an_install_that_fails_leaves_what_was_there(
-    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, there: bool
+@pytest.mark.parametrize("theirs", ["# theirs\n", "", f"{install.PTH}import theirs\n"])
+def test_a_file_that_install_did_not_write_is_left_alone(
+    site: Path, capsys: pytest.CaptureFixture[str], verb: str, theirs: str
 ) -> None:
-    other = {other: text for other, text in install.FILES.items() if there and other != name}
-    for file, text in other.items():
-        (site / file).write_text(text)
-    full_disk(monkeypatch, name)
-    assert main(["install"]) == 1
-    assert "No space left on device" in capsys.readouterr().err
-    assert content(site) == other
+    (site / "rope_patch.pth").write_text(theirs)
+    assert main([verb]) == 1
+    assert "left as it is" in capsys.readouterr().err
+    assert content(site) == {"rope_patch.pth": theirs}
 
 
-def test_an_uninstall_that_fails_half_way_is_reported_and_can_be_completed(
+@pytest.mark.parametrize("verb", ["install", "uninstall"])
+def test_neither_verb_follows_a_link(site: Path, verb: str) -> None:
+    precious = site / "precious"
+    precious.write_text(install.PTH)
+    (site / "rope_patch.pth").symlink_to(precious)
+    assert main([verb]) == 1
+    assert os.path.islink(site / "rope_patch.pth")
+    assert set(content(site)) == {"precious", "rope_patch.pth"}
+
+
+@pytest.mark.parametrize(("verb", "left"), [("install", OURS), ("uninstall", {})])
+def test_the_file_of_another_release_is_replaced_or_removed(site: Path, verb: str, left: dict[str, str]) -> None:
+    (site / "rope_patch.pth").write_text(OLDER["rope_patch.pth"])
+    assert install.content(site / "rope_patch.pth") == OLDER["rope_patch.pth"]
+    assert main([verb]) == 0
+    assert content(site) == left
+
+
+def test_every_user_can_read_the_file_that_the_mask_lets_read(site: Path) -> None:
+    mask = os.umask(0o022)
+    try:
+        assert main(["install"]) == 0
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((site / "rope_patch.pth").stat().st_mode) == 0o644
+
+
+def test_an_interpreter_that_starts_meanwhile_sees_the_file_whole_or_as_it_was(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the file has is seen each time that the system is called."""
+    (site / "rope_patch.pth").write_text(OLDER["rope_patch.pth"])
+    seen = set()
+
+    def watched(name: str) -> None:
+        call = getattr(os, name)
+
+        def looks(*arguments: object, **named: object) -> object:
+            try:
+                return call(*arguments, **named)
+            finally:
+                seen.add((site / "rope_patch.pth").read_text())
+                seen.update(path.suffix for path in site.iterdir() if path.name != "rope_patch.pth")
+
+        monkeypatch.setattr(os, name, looks)
+
+    for name in ("open", "fsync", "replace"):
+        watched(name)
+    monkeypatch.setattr(Path, "write_text", None)  # it writes in place
+    assert main(["install"]) == 0
+    assert seen - {OLDER["rope_patch.pth"], install.PTH} <= {".new"}, "site executes every file named *.pth"
+    assert content(site) == OURS
+
+
+@pytest.mark.parametrize("there", [{}, OLDER], ids=["nothing there", "another release's"])
+@pytest.mark.parametrize("call", ["open", "write", "fsync", "replace"])
+def test_an_install_that_fails_leaves_what_was_there(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], there: dict[str, str], call: str
+) -> None:
+    for name, text in there.items():
+        (site / name).write_text(text)
+
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patched:
+        if call == "write":  # a limit on the size of files stands for a disk that is full half way
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        else:
+            patched.setattr(os, call, full)
+        try:
+            assert main(["install"]) == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write" in capsys.readouterr().err
+    assert content(site) == there
+    assert main(["install"]) == 0
+    assert content(site) == OURS
+
+
+@pytest.mark.parametrize(("verb", "left"), [("install", OURS), ("uninstall", {})])
+def test_what_a_killed_install_left_is_no_obstacle_and_uninstall_removes_it(
+    site: Path, verb: str, left: dict[str, str]
+) -> None:
+    (site / ".rope_patch.pth.0123456789abcdef.new").write_text(install.PTH[:40])
+    (site / ".rope_patch.pth.theirs").write_text("")
+    assert main([verb]) == 0
+    found = content(site)
+    found.pop(".rope_patch.pth.0123456789abcdef.new", None) if verb == "install" else None
+    assert found == {".rope_patch.pth.theirs": "", **left}
+
+
+def test_many_installs_at_a_time_all_succeed(site: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(main, [["install"]] * 24)) == {0}
+    assert content(site) == OURS
+
+
+def test_an_uninstall_that_fails_is_reported_and_can_be_repeated(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["install"]) == 0
-    unlink = Path.unlink
 
-    def stuck(path: Path) -> None:
-        if path.suffix == ".pth":
-            raise OSError(30, "Read-only file system")
-        unlink(path)
+    def stuck(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "unlink", stuck)
         assert main(["uninstall"]) == 1
     assert "cannot remove" in capsys.readouterr().err
-    assert set(content(site)) == {"rope_patch.pth"}
+    assert content(site) == OURS
     assert main(["uninstall"]) == 0
     assert not content(site)
-
-
-def test_neither_verb_follows_a_link(site: Path) -> None:
-    precious = site / "precious"
-    precious.write_text(install.START)
-    (site / "rope_patch.start").symlink_to(precious)
-    assert [main([verb]) for verb in ("install", "uninstall")] == [1, 1]
-    assert os.path.islink(site / "rope_patch.start")
-    assert set(content(site)) == {"precious", "rope_patch.start"}

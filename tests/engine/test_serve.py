@@ -22,7 +22,7 @@ import pytest
 pytest.importorskip("vllm", reason="needs the real vLLM")
 
 from rope_patch.cli import main
-from rope_patch.reporting import report_folder
+from rope_patch.reporting import keeper, report_folder
 from tests.engine import models
 from tests.engine.server import NEW_TOKENS, Server, reported, serving, settled
 
@@ -158,7 +158,7 @@ def test_a_report_folder_that_is_full_or_read_only_harms_no_request_and_no_count
             assert server.process.poll() is None
             time.sleep(0.2)
         time.sleep(
-            2 * report_folder.SECONDS
+            2 * keeper.SECONDS
         )  # time for more attempts; on a slow machine there are fewer, and the test shows less
         assert said(server, words) == 2, "once in each of two workers"
         assert {path: path.read_bytes() for path in server.reports.iterdir()} == files, (

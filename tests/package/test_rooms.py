@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "rope_patch"
 # From top to bottom. A module imports from its own room and those below it; see ``rope_patch/README.md``.
 FLOORS = (
-    {"__main__", "startup", "vllm_plugin", "bootstrap"},
+    {"__main__", "vllm_plugin", "bootstrap"},
     {"cli"},
     {""},  # rope_patch itself: enable, disable, status
     {"patching"},

@@ -10,7 +10,8 @@ import pytest
 
 import rope_patch
 from rope_patch.cli import main
-from rope_patch.reporting import process, report_folder
+from rope_patch.reporting import fitting, report_folder
+from rope_patch.settings import NAMES
 from tests.conftest import Run
 
 SIGNATURE = {"path": "kernel", "check": "passed", "plans": [], "calls": 1, "fallbacks": {}}
@@ -62,20 +63,20 @@ def test_without_a_folder_or_without_vllm_nothing_is_written_or_loaded(
 ) -> None:
     code = (
         START if unset else "import rope_patch\n"
-    ) + "import sys; print('rope_patch.reporting.report_folder' in sys.modules)"
+    ) + "import sys; print('rope_patch.reporting.keeper' in sys.modules)"
     environment = {} if unset else {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder)}
     assert with_doubles(code, **environment) == "False"
     assert not written(folder)
 
 
-def test_a_process_that_is_switched_off_reports_that_and_touches_nothing_of_vllm(
+def test_a_process_that_is_switched_off_reports_that_and_vllm_learns_its_variables_names(
     with_doubles: Run, folder: Path
 ) -> None:
     code = (
         START + WAIT + "import vllm.envs\nreports(); print(len(vllm.envs.environment_variables), base.EARLY(1, 2, 3))"
     )
     environment = {"VLLM_ASCEND_TRITON_ROPE_REPORT": str(folder), "VLLM_ASCEND_TRITON_ROPE": "0"}
-    assert with_doubles(code, **environment) == "1 native"
+    assert with_doubles(code, **environment).splitlines()[-1] == f"{1 + len(NAMES)} native"
     (report,), _ = report_folder.read(str(folder))
     assert report["status"]["mode"] == "off"
     assert "VLLM_ASCEND_TRITON_ROPE=0" in report["status"]["reason"]
@@ -100,6 +101,20 @@ print(os.waitpid(child, 0)[1], len(reports()))
     assert with_doubles(code, VLLM_ASCEND_TRITON_ROPE_REPORT=str(folder)).splitlines()[-1] == "0 2"
 
 
+def test_a_fork_has_its_own_counts_where_there_is_no_folder(with_doubles: Run) -> None:
+    code = f"""{START}
+import os
+from rope_patch.reporting import ledger
+ledger.page().served["eager"][0] += 7
+ledger.page().fallbacks["a reason"] += 3
+if not (child := os.fork()):
+    ledger.page().served["eager"][0] += 2
+    os._exit(not (rope_patch.status()["calls"] == {{"eager": 2}} and rope_patch.status()["fallbacks"] == {{}}))
+print(os.waitpid(child, 0)[1], rope_patch.status()["calls"], rope_patch.status()["fallbacks"])
+"""
+    assert with_doubles(code).splitlines()[-1] == "0 {'eager': 7} {'a reason': 3}"
+
+
 def test_vllm_knows_the_variables_and_they_do_not_change_its_compile_caches_key(
     with_doubles: Run, folder: Path
 ) -> None:
@@ -119,12 +134,12 @@ def test_vllm_knows_the_variables_and_they_do_not_change_its_compile_caches_key(
 # Ends after three attempts to write a report.
 HARMLESS = (
     """
-from rope_patch.reporting import report_folder
-report_folder.SECONDS = 0.05
+from rope_patch.reporting import keeper, report_folder
+keeper.SECONDS = 0.05
 tried, write = [], report_folder.write
 def counted(*arguments):
     tried.append(arguments)
-    write(*arguments)
+    return write(*arguments)
 report_folder.write = counted
 """
     + START
@@ -150,7 +165,7 @@ def test_a_full_disk_leaves_neither_a_temporary_file_nor_half_a_report(with_doub
 
 def test_a_folder_that_was_removed_is_made_again(with_doubles: Run, folder: Path) -> None:
     code = (
-        "from rope_patch.reporting import report_folder; report_folder.SECONDS = 0.05\n"
+        "from rope_patch.reporting import keeper; keeper.SECONDS = 0.05\n"
         + START
         + WAIT
         + """
@@ -169,7 +184,7 @@ def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.M
     mine = report_folder.current(rope_patch.status())
     monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
     for act in (lambda: report_folder.write(str(folder), mine), lambda: report_folder.read(str(folder))):
-        with pytest.raises(report_folder.NotOurs, match="belongs to user"):
+        with pytest.raises(report_folder.NotOurs, match=f"belongs to user .* {folder}/rope_patch say"):
             act()
     assert not written(folder)
 
@@ -188,11 +203,11 @@ def test_a_link_in_the_folder_is_neither_followed_nor_written_through(folder: Pa
     assert precious.read_text() == "untouched"
     found, wrong = report_folder.read(str(folder))
     assert len(found) == 1
-    assert [words.split(":")[0] for words in wrong] == ["other.json"]
+    assert [file.name for file in wrong] == ["other.json"]
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"process": {}, "status": {}}', "[" * 100_000, "x" * (report_folder.LARGEST + 1)]
+    "content", ["", "[]", "{", '{"process": {}, "status": {}}', "[" * 100_000, "x" * (fitting.LARGEST + 1)]
 )
 def test_a_file_that_is_not_a_report_is_named_and_left(folder: Path, content: str) -> None:
     folder.mkdir()
@@ -201,7 +216,7 @@ def test_a_file_that_is_not_a_report_is_named_and_left(folder: Path, content: st
     os.mkfifo(folder / "pipe.json")
     found, wrong = report_folder.read(str(folder))
     assert len(found) == 1
-    assert [words.split(":")[0] for words in wrong] == ["broken.json", "pipe.json"]
+    assert [file.name for file in wrong] == ["broken.json", "pipe.json"]
 
 
 def mangled(report: Any, *place: str, value: Any) -> Any:
@@ -243,11 +258,12 @@ def test_a_report_with_a_wrong_type_is_named_with_what_was_expected(
     (folder / "junk.json").write_text(json.dumps(junk))
     found, (wrong,) = report_folder.read(str(folder))
     assert [one["process"]["pid"] for one in found] == [os.getpid()]
-    assert wrong.startswith(f"junk.json: {'.'.join(('report', *place))}")
-    assert "expected" in wrong
-    assert len(wrong) < 300
+    assert (wrong.name, wrong.lives) == ("junk.json", None)
+    assert wrong.fault.startswith(".".join(("report", *place)))
+    assert "expected" in wrong.fault
+    assert len(wrong.fault) < 300
     assert main(["status", str(folder)]) == 1
-    assert f"cannot read {wrong}" in capsys.readouterr().out
+    assert f"cannot read junk.json: {wrong.fault}" in capsys.readouterr().out
 
 
 def test_a_report_that_lacks_a_field_is_named_as_another_versions(folder: Path) -> None:
@@ -255,9 +271,5 @@ def test_a_report_that_lacks_a_field_is_named_as_another_versions(folder: Path) 
     del mine["status"]["note"]
     folder.mkdir()
     (folder / "older.json").write_text(json.dumps(mine))
-    assert report_folder.read(str(folder)) == ([], ["older.json: a report of another version: no report.status.note"])
-
-
-def test_a_process_is_identified_by_its_start_time_too() -> None:
-    assert process.started(os.getpid()) == process.this()["started"]
-    assert process.started(2**22 + 1) is None
+    _, (wrong,) = report_folder.read(str(folder))
+    assert (wrong.name, wrong.fault) == ("older.json", "a report of another version: no report.status.note")
