@@ -58,7 +58,7 @@ def test_install_reaches_every_process_and_uninstall_leaves_nothing(environment:
     assert inside(environment, "-c", SHOW).stdout == "native\n"
 
 
-def test_the_pth_imports_rope_patch_which_heeds_the_kill_switch_and_does_no_harm_where_it_is_missing(
+def test_the_pth_heeds_the_kill_switch_and_does_no_harm_without_rope_patch(
     environment: Path,
 ) -> None:
     inside(environment, "-m", "rope_patch", "install")
