@@ -3,12 +3,14 @@
 import torch
 from torch import is_grad_enabled
 from torch.autograd import forward_ad
+from torch.autograd.graph import increment_version
 from torch.compiler import is_compiling
 
 from rope_patch.reporting import ledger, log
 from rope_patch.rotation import dispatch, ops
 from rope_patch.rotation.arguments import Unsupported, unsupported
 from rope_patch.rotation.cached_launch import Rotated
+from rope_patch.rotation.failures import MayHaveStarted
 
 # A parameter is plain memory. Any other subclass (a fake tensor, say) needs PyTorch's dispatcher.
 PLAIN = torch.Tensor, torch.nn.Parameter
@@ -38,14 +40,18 @@ def serve(
 
     In eager mode a contiguous tensor is rotated in place and returned. For a strided one (the usual view of qkv) a new
     contiguous tensor is returned, which includes the lanes that are not rotated. Under ``torch.compile`` the op is put
-    into the graph, and all outputs are new tensors. Never raises of its own: the original serves.
+    into the graph, and all outputs are new tensors.
+
+    Never raises of its own: the original serves. Only if a launch in place raised, perhaps after the kernel was
+    started, does its error go to the caller, since the original would rotate a second time.
     """
     if is_compiling():
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
             return hand_back("gradients wanted")
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
     try:
-        if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
+        gradients = is_grad_enabled()
+        if gradients and _wants_gradients(query, key, cos_sin_cache):
             return hand_back("gradients wanted")
         if not (
             type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
@@ -59,6 +65,8 @@ def serve(
         rotated = dispatch.rotate(
             positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False, axes
         )
+    except MayHaveStarted as doubt:
+        raise doubt.error from None
     except Exception as error:  # no kernel was started; the arguments are of an unforeseen kind
         reason = f"arguments of another kind: {type(error).__name__}"
         log.warn_once(f"rope_patch: a call goes to the original: {reason} (traceback at level DEBUG)")
@@ -66,7 +74,19 @@ def serve(
         return hand_back(reason)
     if isinstance(rotated, Unsupported):
         return hand_back(f"expected {rotated.expected}")
+    if gradients and rotated is not None:
+        _tell_autograd(query, key, rotated)
     return rotated
+
+
+def _tell_autograd(query: torch.Tensor, key: torch.Tensor | None, rotated: Rotated) -> None:
+    """Say that tensors were changed in place: a backward pass that saved one raises, instead of using the new values.
+
+    Tensors made in inference mode have no version; no backward pass may save one.
+    """
+    for before, after in zip((query, key), rotated, strict=True):
+        if before is not None and after is before and not before.is_inference():
+            increment_version(before)
 
 
 def _wants_gradients(query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor) -> bool:

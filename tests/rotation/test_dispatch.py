@@ -17,7 +17,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch.kernels.launch import INTERPRETED, Launch  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import cached_launch, dispatch, rotary  # noqa: E402
+from rope_patch.rotation import cached_launch, dispatch, layouts, rotary  # noqa: E402
 from rope_patch.trust import first_use  # noqa: E402
 from tests import interpreted_runner  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
@@ -82,7 +82,7 @@ def watch_launchers(instead: Callable[[Callable[..., object]], Callable[..., obj
         assert not isinstance(found, str)
         for kernel, launcher in found.runners.items():
             found.runners[kernel] = launcher._replace(run=instead(launcher.run))
-    dispatch.forget_launches()
+    layouts.forget()
 
 
 @compiled
@@ -178,7 +178,7 @@ def uncached(monkeypatch: pytest.MonkeyPatch, through_triton: list[Launch]) -> l
 
 
 def test_the_number_of_cached_launches_is_limited(monkeypatch: pytest.MonkeyPatch, uncached: list[Launch]) -> None:
-    monkeypatch.setattr(dispatch, "MAX_CACHED", 2)
+    monkeypatch.setattr(layouts, "MAX_CACHED", 2)
     for num_tokens in range(1, 7):
         check(rotation(num_tokens, 4, 2, 32, 32))
     uncached.clear()
@@ -294,7 +294,7 @@ def test_one_tensor_as_query_and_key_goes_to_the_original_although_its_layout_is
 def test_a_layout_that_is_in_use_stays_cached_among_any_number_of_others(
     monkeypatch: pytest.MonkeyPatch, uncached: list[Launch]
 ) -> None:
-    monkeypatch.setattr(dispatch, "MAX_CACHED", 4)
+    monkeypatch.setattr(layouts, "MAX_CACHED", 4)
     for num_tokens in range(6, 12):
         check(rotation(num_tokens, 4, 2, 32, 32))
         uncached.clear()
