@@ -79,7 +79,7 @@ def rotate(
     last, cached = layouts.last
     if layout != last:
         cached = layouts.look_up(layout)
-    # Of what else ``arguments`` asks about memory, the layout does not tell, and no call site changes it.
+    # What else ``memory.py`` asks was asked when the layout was new: it would cost more than the launcher does.
     if (
         cached is not None and not negated
         and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST)

@@ -33,7 +33,8 @@ def serve(
     """Rotate query and key by position. None means that the original must serve; the reason is already counted.
 
     Args:
-        positions: ``[T]`` or ``[B, S]``, int32 or int64; with axes ``[3, T]``: in time, in height and in width.
+        positions: ``[T]`` or ``[B, S]``, int32 or int64; with axes ``[3, T]``: in time, in height and in width. Of one
+            outside the cache the lowest 32 bits are clamped to the cache's rows.
         query, key: ``[T, H * D]``, ``[T, H, D]`` or ``[B, S, H * D]``, float16, bfloat16 or float32; key may be None.
         cos_sin_cache: ``[max_position, rotary_dim]``, cosines then sines, of query's dtype or float32.
         axes: which of a token's three positions each pair of lanes turns by (``axes_of`` makes it), or empty.
