@@ -52,7 +52,6 @@ def rotate(
         return Unsupported(TypeError, NO_MEMORY)
     layout: layouts.Layout
     if key is None:
-        negated = query.is_neg()
         low = q | c | p
         layout = (
             query.shape, query.stride(), query.dtype, query.get_device(),
@@ -62,7 +61,6 @@ def rotate(
             head_size, rotary_dim, is_neox_style, always_fresh,
         )  # fmt: skip
     else:
-        negated = query.is_neg() or key.is_neg()
         low = q | (k or 0) | c | p
         layout = (
             query.shape, query.stride(), query.dtype, query.get_device(),
@@ -79,11 +77,8 @@ def rotate(
     last, cached = layouts.last
     if layout != last:
         cached = layouts.look_up(layout)
-    # What else ``memory.py`` asks was asked when the layout was new: it would cost more than the launcher does.
-    if (
-        cached is not None and not negated
-        and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST)
-    ):  # fmt: skip
+    # What else ``memory.py`` asks it asked when the layout was new; each answer takes as long as four addresses.
+    if cached is not None and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST):
         try:
             rotated = cached(query, key, q, k, c, p)
         except NotStarted:

@@ -1,4 +1,10 @@
-"""Whether the addresses of a tensor's elements hold its values, as a kernel that is started on addresses believes."""
+"""Whether the addresses of a tensor's elements hold its values, as a kernel that is started on addresses believes.
+
+It is asked once for a layout, since asking takes longer than the launch; of a tensor of a cached layout only what its
+address tells. In vLLM that is enough: torch-npu makes private formats of weights, on request, and a neg bit comes with
+the strides of a complex tensor's imaginary part, which no kernel takes. What else could have one (``torch._neg_view``)
+is noticed where gradients are enabled (``rotary.serve``).
+"""
 
 import sys
 

@@ -11,9 +11,11 @@ from rope_patch.rotation import dispatch, ops
 from rope_patch.rotation.arguments import Unsupported, unsupported
 from rope_patch.rotation.cached_launch import Rotated
 from rope_patch.rotation.failures import MayHaveStarted
+from rope_patch.rotation.memory import NEGATED
 
 # A parameter is plain memory. Any other subclass (a fake tensor, say) needs PyTorch's dispatcher.
 PLAIN = torch.Tensor, torch.nn.Parameter
+FOUR_TENSORS = (torch.Tensor,) * 4  # the usual call, by one comparison
 # How many dispatch modes are active (fake tensors, make_fx, operator counters), and whether torch.jit traces. These see
 # operators only, so they would miss a kernel that is started on addresses. The public functions are slower.
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -52,12 +54,15 @@ def serve(
         return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
     try:
         gradients = is_grad_enabled()
-        if gradients and _wants_gradients(query, key, cos_sin_cache):
-            return hand_back("gradients wanted")
-        if not (
-            type(query) in PLAIN and type(positions) in PLAIN and type(cos_sin_cache) in PLAIN
-            and (key is None or type(key) in PLAIN)
-        ):  # fmt: skip
+        if gradients:  # vLLM calls in inference mode, which pays for none of this
+            if _wants_gradients(query, key, cos_sin_cache):
+                return hand_back("gradients wanted")
+            if any(tensor is not None and tensor.is_neg() for tensor in (positions, query, key, cos_sin_cache)):
+                return hand_back(f"expected {NEGATED}")
+        kinds = type(positions), type(query), type(cos_sin_cache), type(key)
+        if kinds != FOUR_TENSORS and not (
+            all(kind in PLAIN for kind in kinds[:3]) and (key is None or kinds[3] in PLAIN)
+        ):
             return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
         if forward_ad._current_level >= 0:
             return hand_back("in a level of forward-mode differentiation")
