@@ -11,6 +11,7 @@ import torch
 from rope_patch.kernels.axes import order_of
 from rope_patch.kernels.launch import INTERPRETED, Call, Heads, is_big
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
+from rope_patch.rotation.memory import fault_of
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 INTEGERS = (torch.int32, torch.int64)
@@ -28,9 +29,6 @@ class Unsupported:
         """The error to raise. It names what was expected and the arguments' values (dtype and layout of a tensor)."""
         values = ", ".join(f"{name}={_kind(value)}" for name, value in arguments.items())
         return self.error(f"expected {self.expected}; got {values}")
-
-
-NO_MEMORY = Unsupported(TypeError, "tensors with memory of their own, not sparse ones or those of a transform")
 
 
 def _kind(value: object) -> object:
@@ -139,8 +137,9 @@ def _laid_out(
             return Unsupported(ValueError, "query and key whose heads lie beside each other within their token's row")
         if heads.token_stride > MAX_TILE_OFFSET:
             return Unsupported(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
-    if any(tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)):
-        return NO_MEMORY
+    for tensor in (query, query if key is None else key, positions, cos_sin_cache):
+        if expected := fault_of(tensor):
+            return Unsupported(TypeError, expected)
     return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
 
 

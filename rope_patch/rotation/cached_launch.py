@@ -1,6 +1,7 @@
 """A cached launch: starts the kernel for a call whose layout was served before, given the call's addresses."""
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 
@@ -12,6 +13,8 @@ Rotated = tuple[torch.Tensor, torch.Tensor | None]
 # Takes query, key, and the addresses of query, key, cache and positions. Returns the rotated tensors. Returns
 # None, with nothing done, if another device is current, or if query and key overlap and would be rotated twice.
 CachedLaunch = Callable[[torch.Tensor, torch.Tensor | None, int, int | None, int, int], Rotated | None]
+# Takes what a cached launch raised, and whether the kernel may have been started; raises what the dispatch expects.
+Failed = Callable[[Exception, bool], NoReturn]
 
 
 def cached_launch(
@@ -23,6 +26,7 @@ def cached_launch(
     key_fresh: bool,
     spans: tuple[int, int],
     served: list[int],
+    failed: Failed,
 ) -> CachedLaunch:
     """A function that serves calls with the layout of ``query`` and ``key``.
 
@@ -43,14 +47,21 @@ def cached_launch(
         if current_device() != index or (k_span and k is not None and q < k + k_span and k < q + q_span):
             return None
         q_out = k_out = None
-        if query_fresh:
-            query = empty(shape, strides, dtype)
-            q_out = query.data_ptr()
-        if key_fresh:
-            key = empty(key_shape, key_strides, dtype)
-            k_out = key.data_ptr()
-        run(programs, 1, 1, current_stream(index), *before, q, k, q_out, k_out, c, p, *after)
-        served[0] += 1
+        try:
+            if query_fresh:
+                query = empty(shape, strides, dtype)
+                q_out = query.data_ptr()
+            if key_fresh:
+                key = empty(key_shape, key_strides, dtype)
+                k_out = key.data_ptr()
+            stream = current_stream(index)
+        except Exception as error:
+            failed(error, False)
+        try:
+            run(programs, 1, 1, stream, *before, q, k, q_out, k_out, c, p, *after)
+            served[0] += 1
+        except Exception as error:
+            failed(error, True)
         return query, key
 
     return serve

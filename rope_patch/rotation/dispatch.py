@@ -7,30 +7,25 @@ the same tensor object may have got other memory (``tensor.data = other``, ``res
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 
-from rope_patch.kernels.launch import Call, Launch, device_facts, planned
+from rope_patch.kernels.launch import Call, device_facts, planned
 from rope_patch.kernels.planning import make_plan
-from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger
-from rope_patch.rotation.arguments import NO_MEMORY, Unsupported, parse
-from rope_patch.rotation.cached_launch import CachedLaunch, Rotated, cached_launch
-from rope_patch.rotation.outputs import Outputs, outputs_of
+from rope_patch.rotation import layouts
+from rope_patch.rotation.arguments import Unsupported, parse
+from rope_patch.rotation.cached_launch import Rotated, cached_launch
+from rope_patch.rotation.failures import NotStarted, after_the_start, forget_retired, launcher_failed, start
+from rope_patch.rotation.memory import LOWEST, NO_MEMORY
+from rope_patch.rotation.outputs import outputs_of
 from rope_patch.trust import first_use
 from rope_patch.trust.signature import signature_of
 from rope_patch.trust.trial import ALIGNMENT
 
-Layout = tuple[object, ...]
 SHARED = "query and key share memory that would be rotated in place"
 UNCHECKED = "its kernel is not among those that were checked"
-MAX_CACHED = 1024  # layouts in each of the two dictionaries: new token counts never end, and a step needs few layouts
-
-_cached: dict[Layout, CachedLaunch] = {}
-_older: dict[Layout, CachedLaunch] = {}  # what ``_cached`` held when it was last full; a launch that is used moves back
-# The last call's layout, which mostly is the next one's too: comparing two layouts is faster than hashing one. It is
-# one tuple, so that other threads never see a layout with another one's launch.
-_last: tuple[Layout, CachedLaunch | None] = ((), None)
 
 
 def rotate(
@@ -54,8 +49,8 @@ def rotate(
         q, c, p = query.data_ptr(), cos_sin_cache.data_ptr(), positions.data_ptr()
         k = None if key is None else key.data_ptr()
     except RuntimeError:  # sparse, or wrapped by a transform such as torch.vmap
-        return NO_MEMORY
-    layout: Layout
+        return Unsupported(TypeError, NO_MEMORY)
+    layout: layouts.Layout
     if key is None:
         low = q | c | p
         layout = (
@@ -79,48 +74,34 @@ def rotate(
         layout += (axes, positions.stride())
     if low % ALIGNMENT:
         layout += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
-    last, cached = _last
+    last, cached = layouts.last
     if layout != last:
-        cached = _look_up(layout)
-    if cached is not None and q and k != 0 and c and p:
+        cached = layouts.look_up(layout)
+    # What else ``memory.py`` asks it asked when the layout was new; each answer takes as long as four addresses.
+    if cached is not None and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST):
         try:
             rotated = cached(query, key, q, k, c, p)
-            if rotated is not None:
-                return rotated
-        except Exception:  # nothing ran; launching through Triton will serve, or say what is wrong
-            _cache(layout, None)
-    with _current(query.device):
-        call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
-        return call if isinstance(call, Unsupported) else _rotate(layout, call, always_fresh)
+        except NotStarted:
+            return None
+        if rotated is not None:
+            return rotated
+    done: list[Rotated] = []
+    try:
+        with _current(query.device):
+            call = parse(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
+            return call if isinstance(call, Unsupported) else _rotate(layout, call, always_fresh, done)
+    except Exception as error:
+        if not done:
+            raise
+        after_the_start(error)
+        return done[0]
 
 
-def _look_up(layout: Layout) -> CachedLaunch | None:
-    """The cached launch for that layout, or None. If there is one, it becomes the last call's."""
-    global _last
-    cached = _cached.get(layout)
-    if cached is not None:
-        _last = layout, cached
-    elif layout in _older:
-        cached = _older.get(layout)
-        _cache(layout, cached)
-    return cached
+def _rotate(layout: layouts.Layout, call: Call, always_fresh: bool, done: list[Rotated]) -> Rotated | None:
+    """Serve a call without a cached launch: ask which kernels are trusted, plan, launch, and cache the launch.
 
-
-def _cache(layout: Layout, cached: CachedLaunch | None) -> None:
-    """Cache a launch; None removes it. Two threads may overwrite each other's, which is then worked out once more."""
-    global _cached, _older, _last
-    if len(_cached) >= MAX_CACHED:
-        _cached, _older = {}, _cached
-    _last = layout, cached
-    if cached is not None:
-        _cached[layout] = cached
-    else:
-        _cached.pop(layout, None)
-        _older.pop(layout, None)
-
-
-def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
-    """Serve a call without a cached launch: ask which kernels are trusted, plan, launch, and cache the launch."""
+    As soon as the kernel is started, the result is put into ``done``: whatever fails later, it is the answer.
+    """
     path = "op" if always_fresh else "eager"
     query, key = call.query.tensor, call.key.tensor if call.key else None
     out = outputs_of(query, key, always_fresh)
@@ -141,37 +122,28 @@ def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
     launch = planned(call, shape, make_plan(shape, num_tokens, trusted.device), trusted.device)
     if not trusted.includes(launch.kernel):
         return _hand_back(page, UNCHECKED)
-    error = _start(launch, call, out)
-    if error:
-        return _hand_back(page, first_use.launch_failed(signature, error, query.device))
-    page.served[path][0] += 1
+    served, ready = page.served[path], None
     runner = trusted.runners.get(launch.kernel)
     if runner:
         fresh = not in_place[0], key is not None and not in_place[1]
-        _cache(layout, cached_launch(runner, launch, query, key, *fresh, out.spans, page.served[path]))
+        any_in_place = not fresh[0] or (key is not None and not fresh[1])
+        failed = partial(launcher_failed, signature, trusted, launch.kernel, query.device, any_in_place)
+        ready = cached_launch(runner, launch, query, key, *fresh, out.spans, served, failed)
+    error = start(launch, call, out)
+    if error:
+        reason = first_use.launch_failed(signature, error, query.device)
+        forget_retired(signature, trusted)
+        return _hand_back(page, reason)
+    done.append(rotated)
+    served[0] += 1
+    if ready:
+        layouts.cache(layout, ready)
+        forget_retired(signature, trusted)  # another thread may have retired it meanwhile
     return rotated
 
 
 def _hand_back(page: ledger.Page, reason: str) -> Rotated | None:
     page.fallbacks[reason] += 1
-    return None
-
-
-def _start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
-    """Start the kernel through Triton. Returns the error if that fails; the tensors then are as they were.
-
-    Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are rotated in place
-    are copied first. Without hooks nothing can raise once the kernel was started.
-    """
-    in_place = [call.query.tensor] if out.query is None else []
-    in_place += [call.key.tensor] if out.key is None and call.key else []
-    copies = [tensor.clone() for tensor in in_place] if has_launch_hooks() else []
-    try:
-        launch.on(call, out.query, out.key)
-    except Exception as error:
-        for tensor, before in zip(in_place, copies, strict=False):
-            tensor.copy_(before)
-        return error
     return None
 
 
@@ -183,13 +155,5 @@ def _current(device: torch.device) -> AbstractContextManager[object]:
 
 def forget() -> None:
     """Forget all cached launches and first-use checks. For tests, and after a kernel cache was cleared."""
-    forget_launches()
+    layouts.forget()
     first_use.forget()
-
-
-def forget_launches() -> None:
-    """Forget all cached launches: the next call of each layout goes through Triton."""
-    global _last
-    _cached.clear()
-    _older.clear()
-    _last = (), None

@@ -5,9 +5,8 @@ the kernel of each of its plans is run on random q and k, with positions spread 
 compared with fp64 on the host. That also compiles the kernels before they are needed.
 """
 
-import contextlib
 import os
-from collections.abc import Iterator
+import time
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from rope_patch.kernels.runner import Runner
 from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.ledger import Signature
 from rope_patch.trust import trial
+from rope_patch.trust.one_thread import one_thread
 
 
 class Trusted(NamedTuple):
@@ -38,8 +38,14 @@ class Trusted(NamedTuple):
 CAPTURED = "first seen during graph capture"
 NOT_POSSIBLE = "its first-use check was not possible"
 ELSEWHERE = "its first-use check is going on in another thread"
+LAUNCHER_FAILED = "its kernel's own launcher failed"
+FIRST_WAIT, LONGEST_WAIT = 1 / 64, 1.0  # seconds from a check that was not possible to the next try
 
 results: dict[Signature, Trusted | str] = {}
+# Signatures whose check was not possible: when it may be tried again, and the wait that ends then. Each try makes
+# tensors and waits for the device, which every layer's call would do while vLLM sleeps, say.
+_waiting: dict[Signature, tuple[float, float]] = {}
+clock = time.monotonic
 # Signatures that a thread is checking right now. Other threads do not wait; the original serves their calls until the
 # check is over. A lock would be held while kernels are compiled and modules imported: a thread that holds the lock of
 # such an import could wait for it forever, and a forked process would inherit it locked.
@@ -54,13 +60,20 @@ def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool
         return found
     if _capturing(call.query.tensor.device):
         return CAPTURED
+    until, wait = _waiting.get(signature, (0.0, 0.0))
+    if clock() < until:
+        return NOT_POSSIBLE
     me = object()
     if _examining.setdefault(signature, me) is not me:
         return ELSEWHERE
     try:
         found = results.get(signature)  # another thread may have finished just before
-        return found or _remember(signature, _examine(signature, call, shape, query_in_place, key_in_place))
+        found = found or _remember(signature, _examine(signature, call, shape, query_in_place, key_in_place))
+        _waiting.pop(signature, None)
+        return found
     except trial.NotNow as error:
+        wait = min(2 * wait, LONGEST_WAIT) or FIRST_WAIT
+        _waiting[signature] = clock() + wait, wait
         if NOT_POSSIBLE not in ledger.page(signature).fallbacks:
             words = ledger.name_of(signature)
             log.warn_once(f"rope_patch: {words}: {NOT_POSSIBLE}, and will be tried again: {error}")
@@ -81,9 +94,25 @@ def launch_failed(signature: Signature, error: Exception, device: torch.device) 
     return fault
 
 
+def launcher_failed(signature: Signature, kernel: Kernel, error: Exception, device: torch.device) -> str:
+    """The reason to count for a kernel's own launcher that failed although it had passed the check.
+
+    If it is to blame, Triton starts that kernel from now on, for all calls of its signature.
+    """
+    if _is_blameless(error, device):
+        return f"could not be started: {type(error).__name__}"
+    found = results.get(signature)
+    if isinstance(found, Trusted) and kernel in found.runners:
+        runners = {other: runner for other, runner in found.runners.items() if other != kernel}
+        results[signature] = found._replace(runners=runners)
+        words = f"rope_patch: {ledger.name_of(signature)}: {LAUNCHER_FAILED}, and Triton starts it from now on"
+        log.warn_once(f"{words}: {_said(error)}")
+    return f"{LAUNCHER_FAILED}: {type(error).__name__}"
+
+
 def _is_blameless(error: Exception, device: torch.device) -> bool:
     """Whether ``error`` is not the kernel's fault: no memory was left, or the device had failed before."""
-    if _is_memory(error):
+    if is_memory(error):
         return True
     synchronize = getattr(getattr(torch, device.type, None), "synchronize", None)
     if synchronize is None or _capturing(device):  # a device cannot be waited for during capture
@@ -95,9 +124,15 @@ def _is_blameless(error: Exception, device: torch.device) -> bool:
     return False
 
 
+def is_memory(error: Exception) -> bool:
+    """Whether no memory was left; nothing was started then."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
 def forget() -> None:
     """Forget all checks and counts, so that every signature is checked again. For tests; see ``dispatch.forget``."""
     results.clear()
+    _waiting.clear()
     ledger.forget()
 
 
@@ -137,7 +172,7 @@ def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: boo
         try:
             plans = plans_of(shape, budget)
             ledger.page(signature).plans = [asdict(plan) for plan in plans]
-            with _one_thread():
+            with one_thread():
                 for plan in plans if checking else ():
                     kernel, runner = trial.run(call, shape, plan, budget, query_in_place, key_in_place)
                     tried[kernel] = runner
@@ -150,23 +185,7 @@ def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: boo
         except trial.Wrong as error:
             fault = fault or str(error)
         except Exception as error:  # a compile failure, an overflow of the unified buffer, a changed internal of Triton
-            if _is_memory(error):
+            if is_memory(error):
                 raise trial.NotNow(_said(error)) from error
             fault = fault or _said(error)
     return fault
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in str(error).lower()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on the host in this thread only: a forked process has no PyTorch thread pool and would wait for it
-    forever."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

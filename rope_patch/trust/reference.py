@@ -17,8 +17,8 @@ def rotate(
     """Rotate the first ``rotary_dim`` lanes of every head; the others are copied.
 
     Args:
-        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows. With axes
-            ``[3, num_tokens]``.
+        positions: ``[num_tokens]``, integers; a value outside the cache is clamped to its rows (by the kernels: the
+            lowest 32 bits of it). With axes ``[3, num_tokens]``.
         heads: ``[num_tokens, num_heads, head_size]``, any strides.
         cos_sin_cache: ``[max_position, rotary_dim]``; a row holds cosines, then sines.
         compute_dtype: of the arithmetic.

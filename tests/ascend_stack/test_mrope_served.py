@@ -222,3 +222,27 @@ def test_disabled_a_live_instance_is_native_again_and_no_attribute_is_left(stack
     finally:
         rope_patch.enable()
     assert all(is_ours(embedding._forward_method) for embedding in live)
+
+
+FLIPPED = [("GLM-4.5V", "image"), ("ERNIE-4.5-VL", "image"), ("GLM-4.1V", "draft")]
+
+
+@pytest.mark.parametrize(("name", "request_"), FLIPPED, ids=lambda value: value)
+def test_a_style_that_is_changed_after_construction_counts_where_it_does_natively(
+    stack: Stack, name: str, request_: str
+) -> None:
+    """0.11's native code reads it at each call; newer ones ask a part of the module that was built before."""
+    from rope_patch.reporting import ledger
+
+    model = MODELS[name]
+    positions, query, key = inputs(stack.torch, model, request_)
+    embedding, native = build(stack, model), build(stack, model)
+    for changed in (embedding, native):
+        changed.is_neox_style = not model.is_neox_style
+    native.cos_sin_cache = native.cos_sin_cache.cpu().float()
+    wanted = type(native).forward_native(native, positions, query.float(), key.float())
+    ledger.reset()
+    rotated = call(stack, embedding, positions, query, key)
+    assert ledger.calls() == {"eager": 1}, ledger.fallbacks()
+    for actual, exact in zip(rotated, wanted, strict=True):
+        close(stack, actual, exact)

@@ -1,5 +1,6 @@
 """The kernel's own launcher is recorded from Triton's call of it; if that call looks different, there is none."""
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,6 +38,30 @@ def test_the_recorded_call_is_repeated_with_other_addresses(name: str, extra: tu
     before = ("function", "metadata", None, None, None)
     assert kernel.calls == [(2, 1, 1, 88, *before, 111, None, 222, *extra)]
     assert vars(kernel)[name] == kernel.run_it, "the launcher is no longer watched"
+
+
+@pytest.mark.parametrize("holder", ["knobs", "compiler"])
+def test_chains_of_hooks_are_not_repeated_since_hooks_may_be_added_to_them_later(
+    monkeypatch: pytest.MonkeyPatch, holder: str
+) -> None:
+    """Triton hands its launcher the two chains; while they are empty a launcher is recorded, without them."""
+    chains = [SimpleNamespace(calls=[]), SimpleNamespace(calls=[])]
+    hooks = SimpleNamespace(launch_enter_hook=chains[0], launch_exit_hook=chains[1])
+    of_knobs = SimpleNamespace(knobs=SimpleNamespace(runtime=hooks))
+    of_compiler = SimpleNamespace(compiler=SimpleNamespace(CompiledKernel=hooks))
+    monkeypatch.setitem(sys.modules, "triton", of_knobs if holder == "knobs" else of_compiler)
+    kernel, arguments = Compiled("run"), (object(), 7)
+
+    def start() -> Compiled:
+        vars(kernel)["run"](3, 1, 1, 77, "function", "metadata", *chains, *arguments, "constant")
+        return kernel
+
+    launcher = recorded(start, 3, arguments)
+    assert launcher is not None
+    assert launcher.before == ("function", "metadata", None, None)
+    assert launcher.after == ("constant",)
+    chains[1].calls.append(print)
+    assert recorded(start, 3, arguments) is None, "hooks are set, and would see no launch"
 
 
 def test_a_call_that_looks_different_gives_no_launcher() -> None:

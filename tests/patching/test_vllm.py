@@ -103,6 +103,17 @@ positions, query, key = inputs()
 want = mrope.forward_native(positions.expand(3, -1), query.clone(), key.clone())
 for a, b in zip(mrope(positions.expand(3, -1), query, key), want):
     torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+from vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope import Ernie4_5_VLRotaryEmbedding
+for cls in MRotaryEmbedding, Ernie4_5_VLRotaryEmbedding:
+    for style in True, False:  # as native code does, which here rotates in the style of construction
+        flipped = cls(64, 64, 128, 10000.0, style, torch.float32, mrope_section=[12, 12, 8])
+        flipped.is_neox_style = not style
+        for rows in positions, torch.stack([positions, positions.flip(0), positions]):
+            want = flipped.forward_native(rows, query.clone(), key.clone())
+            served = ledger.calls()["eager"]
+            for a, b in zip(flipped(rows, query.clone(), key.clone()), want):
+                torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+            assert ledger.calls()["eager"] == served + 1
 class OtherOrder(MRotaryEmbedding):
     def forward_native(self, positions, query, key=None, offsets=None):
         return "its own"
@@ -122,7 +133,7 @@ for length in 32, 128:  # Phi-3's: one cache for contexts of up to 64, and one f
         torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
 print(dict(ledger.calls()))
 """
-    assert vllm(code) == "{'eager': 3}"
+    assert vllm(code) == "{'eager': 11}"
 
 
 def test_attributes_that_models_change_after_construction_are_read_at_every_call(vllm: Run) -> None:

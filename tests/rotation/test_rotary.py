@@ -273,3 +273,14 @@ def test_the_global_random_numbers_stay_the_same() -> None:
     torch.manual_seed(1)
     serve(rotation(5, 4, 2, 64, 64))
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+def test_of_positions_outside_the_cache_the_lowest_32_bits_are_clamped(strided: bool) -> None:
+    rows = {-1: 0, 97: 96, 2**31 - 1: 96, 2**31: 0, 2**32: 0, 2**32 + 5: 5, -(2**32) + 7: 7, 2**63 - 1: 0, -(2**63): 0}
+    case = rotation(len(rows), 4, 2, 64, 40, strided=strided)
+    case.positions[:] = torch.tensor(list(rows))
+    before = case.query.clone()
+    query, _ = serve(case)
+    case.positions[:] = torch.tensor(list(rows.values()))
+    assert_rotated(case, before, query)

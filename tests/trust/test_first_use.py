@@ -1,5 +1,6 @@
 """The first-use check: it finds a wrong kernel before the kernel serves, whatever the first call's positions are."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from rope_patch import settings  # noqa: E402
 from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from rope_patch.reporting import announcement, ledger, log  # noqa: E402
-from rope_patch.rotation import dispatch, rotary  # noqa: E402
+from rope_patch.rotation import dispatch, layouts, rotary  # noqa: E402
 from rope_patch.trust import first_use, reference, trial  # noqa: E402
 from rope_patch.trust.signature import signature_of  # noqa: E402
 from tests.conftest import Run  # noqa: E402
@@ -31,8 +32,9 @@ def unchecked() -> Iterator[None]:
     dispatch.forget()
 
 
-def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
-    """A rotation with a deliberate mistake, in fp32 and rounded once like the kernel's."""
+def rotated(call: Call, heads: Heads, mistake: str, tile: int = 1) -> torch.Tensor:
+    """A rotation with a deliberate mistake, in fp32 and rounded once like the kernel's, whose tiles have ``tile``
+    tokens."""
     cache, half = call.cos_sin_cache, call.rotary_dim // 2
     tensor = heads.tensor.view(-1, heads.num_heads, call.head_size)
     if mistake == "sin at the padded offset":  # upstream's defect for rotary dims that are not powers of two
@@ -51,6 +53,8 @@ def rotated(call: Call, heads: Heads, mistake: str) -> torch.Tensor:
         out[0, 0, -1] += 1
     if mistake == "not written":
         out[1] = float("nan")
+    if mistake in TILES:
+        out[TILES.index(mistake) * tile, 0, 0] += 1
     return out
 
 
@@ -60,12 +64,18 @@ MISTAKES = (
 )  # fmt: skip
 
 
-def seed(monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
+TILES = ("the first tile", "the second tile", "the tail")
+
+
+def seed(monkeypatch: pytest.MonkeyPatch, mistake: str, where: tuple[str, ...] = ("query", "key")) -> None:
+    """Let the kernel make a mistake in these of its outputs."""
+
     def launch(work: Launch, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> None:
-        for heads, out in ((call.query, query_out), (call.key, key_out)):
+        for name, heads, out in (("query", call.query, query_out), ("key", call.key, key_out)):
             if heads is not None:
                 target = heads.tensor if out is None else out
-                target.copy_(rotated(call, heads, mistake).view(target.shape))
+                made = mistake if name in where else "none"
+                target.copy_(rotated(call, heads, made, work.constants.get("BLOCK_T", 1)).view(target.shape))
 
     monkeypatch.setattr(Launch, "on", launch)
 
@@ -102,6 +112,20 @@ def test_a_wrong_kernel_never_serves(
     assert len(warnings) == 1, "one WARNING, not one per call"
     assert "rotary_dim 40" in warnings[0]
     assert "first-use check failed" in warnings[0]
+
+
+@pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
+@pytest.mark.parametrize("where", ["query", "key"])
+@pytest.mark.parametrize("mistake", ["one lane off", *TILES])
+def test_a_kernel_that_is_wrong_in_one_output_or_in_one_tile_never_serves(
+    monkeypatch: pytest.MonkeyPatch, mistake: str, where: str, strided: bool
+) -> None:
+    seed(monkeypatch, mistake, (where,))
+    assert serve(strided) is None
+    (fault,) = checks()
+    assert f"{where} lanes wrong" in fault
+    if mistake in TILES:
+        assert "failed: 1 of" in fault
 
 
 @pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
@@ -207,7 +231,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    dispatch.forget_launches()  # so that Triton starts it; the kernel's own launcher: rotation/test_dispatch.py
+    layouts.forget()  # so that Triton starts it; the kernel's own launcher: rotation/test_dispatch.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -219,18 +243,28 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     assert "no such kernel any more" in caplog.text
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The first-use check's clock: one number, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(first_use, "clock", lambda: now[0])
+    return now
+
+
 def out_of_memory(*arguments: Any, **named: Any) -> Any:
     raise torch.OutOfMemoryError("NPU out of memory. Tried to allocate 2.00 MiB")
 
 
 def test_no_memory_for_the_check_is_not_the_kernels_fault(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
     for place in ((torch, "full"), (Launch, "on")):  # the check's own memory, and what Triton allocates for a launch
         with monkeypatch.context() as patched:
             patched.setattr(*place, out_of_memory)
             assert serve() is None
+            clock[0] += first_use.LONGEST_WAIT
             assert serve(seed=1) is None
+        clock[0] += first_use.LONGEST_WAIT
         assert checks() == ["not run yet"]
     assert caplog.text.count("will be tried again") == 1
     assert serve() is not None
@@ -238,7 +272,7 @@ def test_no_memory_for_the_check_is_not_the_kernels_fault(
 
 def test_no_memory_for_a_later_launch_is_not_the_kernels_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     assert serve() is not None
-    dispatch.forget_launches()
+    layouts.forget()
     with monkeypatch.context() as patched:
         patched.setattr(Launch, "on", out_of_memory)
         assert serve() is None
@@ -252,7 +286,7 @@ def test_a_device_that_failed_before_is_not_the_kernels_fault(monkeypatch: pytes
         raise RuntimeError("507015: an asynchronous error of another kernel")
 
     assert serve() is not None
-    dispatch.forget_launches()
+    layouts.forget()
     case = rotated_by_zero()  # the host CANN waits for the device when it makes a tensor
     with monkeypatch.context() as patched:
         patched.setattr(Launch, "on", failed)
@@ -266,7 +300,7 @@ def test_after_a_launch_hook_raises_tensors_rotated_in_place_are_restored(
 ) -> None:
     """Triton calls exit hooks, as profilers set them, after the kernel was started."""
     assert serve(strided=False) is not None
-    dispatch.forget_launches()
+    layouts.forget()
     right = Launch.on
 
     def launch(*arguments: Any) -> None:
@@ -370,7 +404,7 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
     assert "smaller tiles are used, since RuntimeError: ub overflow" in caplog.text
     assert set(checks()) == {"passed"}
     tried.clear()
-    dispatch.forget_launches()
+    layouts.forget()
     assert serve_tokens(3000) is not None
     assert len(tried) == 1, "not checked again"
     assert tried[0] <= largest, "many tokens, in the smaller tiles"
@@ -443,17 +477,59 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert (reason, count) == (entries["wrong"]["check"], 1)
 
 
-def test_a_cache_that_is_not_filled_yet_does_not_retire_the_kernel() -> None:
+def test_a_cache_that_is_not_filled_yet_does_not_retire_the_kernel(clock: list[float]) -> None:
     """As between ``sleep(level=2)`` and the end of the wake-up, when the cache's memory may hold any values."""
     case = rotated_by_zero()
     filled = case.cache.clone()
     case.cache.fill_(float("nan"))
     assert served(case) is None
     case.cache.copy_(filled)
+    clock[0] += first_use.LONGEST_WAIT
     query = case.query.clone()
     rotated = served(case)
     assert rotated is not None, ledger.fallbacks()
     assert_rotated(case, query, rotated[0])
+
+
+def test_a_check_that_is_not_possible_is_tried_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    """Each try makes tensors and waits for the device; every layer of every step asks."""
+    tries: list[float] = []
+
+    def not_now(*arguments: Any) -> Any:
+        tries.append(clock[0])
+        raise trial.NotNow("the cache holds values that are not finite")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trial, "run", not_now)
+        calls = 640
+        for _ in range(calls):
+            assert serve() is None
+            clock[0] += 1 / 64
+        assert ledger.fallbacks() == {first_use.NOT_POSSIBLE: calls}
+        waits = [late - early for early, late in itertools.pairwise(tries)]
+        assert waits[:7] == [2.0**n for n in range(-6, 1)]
+        assert set(waits[7:]) == {1.0}
+        device = getattr(torch, torch.device(DEVICE).type)
+        patched.setattr(device, "is_current_stream_capturing", lambda: True, raising=False)
+        ledger.reset()
+        assert serve() is None
+        assert ledger.fallbacks() == {first_use.CAPTURED: 1}
+    clock[0] += 1
+    assert serve() is not None
+    for seed_ in range(1, 4):
+        assert serve(seed=seed_) is not None, "the clock is not asked any more"
+
+
+def test_one_signatures_check_that_is_not_possible_delays_no_other(
+    monkeypatch: pytest.MonkeyPatch, clock: list[float]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "full", out_of_memory)
+        assert serve() is None
+    assert serve(strided=False) is not None
+    assert serve() is None
 
 
 FORK = """

@@ -36,18 +36,20 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
     check_parameters(f"{NAME}.forward_oot", getattr(cls, "forward_oot", None), PARAMETERS)
     check_parameters(f"{NAME}.forward_native", native, mrope.PARAMETERS)
     everything = settings.mode is Mode.ALL
+    fixed = mrope.style_is_fixed(native)
     has_triton = bool(getattr(module, "HAS_TRITON", False)) and hasattr(cls, "forward_triton")
 
     def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
         def forward_oot(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
             gathers = has_triton and positions.dim() == 2 and self.mrope_interleaved
+            style = (self.apply_rotary_emb if fixed else self).is_neox_style
             if not is_on():
                 pass  # the original serves
-            elif self.mrope_section == OF_THE_VENDOR and self.is_neox_style and not gathers and not everything:
+            elif self.mrope_section == OF_THE_VENDOR and style and not gathers and not everything:
                 rotary.hand_back(LEFT_TO_VENDOR)
             elif key is not None and type(self).forward_native is native:
-                rotated = mrope.rotate(self, positions, query, key)
+                rotated = mrope.rotate(self, positions, query, key, style)
                 if rotated is not None:
                     return rotated
             return original(self, positions, query, key)

@@ -6,12 +6,15 @@ Why: neither it nor its subclasses define ``forward_oot``, so what vllm-ascend d
 How: ``MRotaryEmbedding`` gets a ``forward_oot``, which subclasses inherit. Positions of ``[T]``, as drafts have them,
     are served too. Whether sections are chunked or interleaved is read from the module; ERNIE's class has an order of
     its own (its sections are those of h, w and t). Any other subclass with a ``forward_native`` of its own goes to the
-    original, and so does openPangu's, which overrides ``forward`` and never dispatches here.
+    original, and so does openPangu's, which overrides ``forward`` and never dispatches here. An ``is_neox_style`` that
+    was changed after construction counts where vLLM's native code reads it (0.11), and not where that asks a part of
+    the module that was built with it (0.13 and newer).
 Upstream: vllm/model_executor/layers/rotary_embedding/mrope.py, ernie45_vl_rope.py.
 Remove when: vllm-ascend serves these classes by one kernel, GPT-J style and all sections included.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -29,7 +32,15 @@ ERNIE = ("vllm.model_executor.layers.rotary_embedding.ernie45_vl_rope", "Ernie4_
 UNKNOWN = "three positions a token: its sections are not ones that the kernel knows"
 
 
-def rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor, ernie: bool = False) -> Any:
+def style_is_fixed(native: Any) -> bool:
+    """Whether this ``forward_native`` takes the style from ``apply_rotary_emb``, which was built with the module."""
+    code = getattr(inspect.unwrap(native), "__code__", None)
+    return code is not None and "apply_rotary_emb" in code.co_names
+
+
+def rotate(
+    self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor, is_neox_style: bool, ernie: bool = False
+) -> Any:
     """Serve a call of an ``MRotaryEmbedding``, or return None. Attributes are read at each call: models change them."""
     axes = ""
     if positions.dim() != 1:
@@ -43,9 +54,7 @@ def rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.T
             axes = axes_of(section, "interleaved" if interleaved else "chunked", self.rotary_dim)
         if positions.dim() != 2 or not axes:
             return rotary.hand_back(UNKNOWN)
-    return rotary.serve(
-        positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, self.is_neox_style, axes
-    )
+    return rotary.serve(positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style, axes)
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
@@ -55,6 +64,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
     if cls is None or native is None or not hasattr(cls, "forward_oot"):
         raise NotApplicable(f"{module.__name__} has no MRotaryEmbedding with forward_native and forward_oot")
     check_parameters("MRotaryEmbedding.forward_native", native, PARAMETERS)
+    fixed = style_is_fixed(native)
 
     def make(original: Any, is_on: IsOn) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -65,7 +75,8 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             ernie = (kind.__module__, kind.__qualname__) == ERNIE
             plain = key is not None and not args and not kwargs
             if is_on() and plain and (ernie or kind.forward_native is native):
-                rotated = rotate(self, positions, query, key, ernie)
+                style = (self.apply_rotary_emb if fixed else self).is_neox_style
+                rotated = rotate(self, positions, query, key, style, ernie)
                 if rotated is not None:
                     return rotated
             return original(self, positions, query, key, *args, **kwargs)
