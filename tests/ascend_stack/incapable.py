@@ -6,6 +6,7 @@ full rotation.
 
 import json
 import logging
+import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -70,9 +71,20 @@ def main(situation: str) -> None:
     status = rope_patch.status()
     found: dict[str, Any] = {
         "capable": status["capable"], "reason": status["reason"], "targets": status["targets"], "errors": errors,
-        "calls": status["calls"], "logged": lines,
+        "calls": status["calls"], "logged": lines, "accepted": accepted(),
     }  # fmt: skip
     sys.stdout.write("\n" + json.dumps(found) + "\n")
+
+
+def accepted() -> bool:
+    """Whether vLLM, told to refuse variables that it does not know, starts with ours (if it looks for them)."""
+    import vllm.envs
+
+    unknown = [name for name in os.environ if name.startswith("VLLM_") and name not in vllm.envs.environment_variables]
+    validate = getattr(vllm.envs, "validate_environ", None)
+    if validate and not unknown:
+        validate(True)
+    return validate is None or not any("TRITON_ROPE" in name for name in unknown)
 
 
 def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:

@@ -4,6 +4,8 @@ Run in the environments of ``stack_environment``, on the host CANN; see the READ
 imports, so on one release.
 """
 
+from typing import Any
+
 import pytest
 
 from tests.ascend_stack import processes
@@ -41,7 +43,14 @@ def test_what_is_missing_is_logged_once_and_the_stack_behaves_as_without_us(stac
     assert isinstance(found["errors"]["llama3"], float)
     assert [level for level, _ in found["logged"]] == ["INFO"], found["logged"]
     assert REASONS[situation] in found["logged"][0][1]
-    assert not without["logged"]
+    _says_off(without)
+
+
+def _says_off(found: Any) -> None:
+    ((level, line),) = found["logged"]
+    assert level == "INFO"
+    assert "off: switched off by VLLM_ASCEND_TRITON_ROPE=0; vLLM serves natively" in line
+    assert found["accepted"], "vLLM refuses our variable"
 
 
 def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) -> None:
@@ -55,6 +64,8 @@ def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) 
     ((level, line),) = found["logged"]
     assert level == "INFO"
     assert f": {', '.join(applied)} applied ({found['reason']})" in line
+    assert found["accepted"], "vLLM refuses our variable"
+    _says_off(processes.table("tests.ascend_stack.incapable", "0", "nothing missing"))
 
 
 def test_an_operator_that_vllm_was_told_to_disable_is_native(stack: Stack) -> None:

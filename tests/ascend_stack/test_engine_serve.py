@@ -93,7 +93,8 @@ def patched(model: Path, folder: Path) -> Served:
 @pytest.fixture(scope="module")
 def off(model: Path, folder: Path) -> Served:
     variables = {"VLLM_ASCEND_TRITON_ROPE": "0", "VLLM_WORKER_MULTIPROC_METHOD": "fork"}
-    return served(model, folder, "off", "--distributed-executor-backend", "mp", **variables)
+    arguments = "--distributed-executor-backend", "mp", "--fail-on-environ-validation"
+    return served(model, folder, "off", *arguments, **variables)
 
 
 def test_every_request_gets_the_tokens_that_it_gets_switched_off(patched: Served, off: Served) -> None:

@@ -50,7 +50,9 @@ def model(folder: Path) -> Path:
 
 def announced(server: Server) -> Counter[int]:
     """How many INFO lines each process has in the log, by process id."""
-    lines = re.findall(r"pid=(\d+)\).* INFO .*\[hooks\.py:\d+\] rope_patch .* applied \(", server.log.read_text())
+    lines = re.findall(
+        r"pid=(\d+)\).* INFO .*\[announcement\.py:\d+\] rope_patch .* applied \(", server.log.read_text()
+    )
     return Counter(map(int, lines))
 
 
@@ -70,6 +72,7 @@ class Load:
         self.tokens = warm_up + server.many(PROMPTS[WARM_UP:], CONCURRENCY)
         self.grown = resident(worker["process"]["pid"]) - before
         (self.worker,) = settled(server)
+        self.log = server.log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +83,18 @@ def loaded(folder: Path, model: Path) -> Load:
 
 @pytest.fixture(scope="module")
 def loaded_natively(folder: Path, model: Path, loaded: Load) -> Load:
-    """Runs with the compile cache that the patched server left."""
+    """Runs with the compile cache that the patched server left. vLLM refuses variables that it does not know."""
     off = FORKING | {"VLLM_ASCEND_TRITON_ROPE": "0"}
-    with serving(model, folder, "native", "--compilation-config", COMPILED, **off) as server:
+    arguments = "--compilation-config", COMPILED, "--fail-on-environ-validation"
+    with serving(model, folder, "native", *arguments, **off) as server:
         return Load(server)
 
 
 def test_under_load_every_request_gets_the_tokens_that_it_gets_unpatched(loaded: Load, loaded_natively: Load) -> None:
     assert len(loaded.tokens) == REQUESTS
     assert loaded_natively.worker["status"]["mode"] == "off"
+    assert "off: switched off by VLLM_ASCEND_TRITON_ROPE=0; vLLM serves natively" in loaded_natively.log
+    assert "Unknown vLLM environment variable" not in loaded_natively.log
     differing = [n for n in range(REQUESTS) if loaded.tokens[n] != loaded_natively.tokens[n]]
     assert not differing
 
