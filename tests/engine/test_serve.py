@@ -50,7 +50,8 @@ def model(folder: Path) -> Path:
 
 def announced(server: Server) -> Counter[int]:
     """How many INFO lines each process has in the log, by process id."""
-    lines = re.findall(
+    said = r"pid=(\d+)\).* INFO .*\[announcement\.py:\d+\] rope_patch .* applied \("
+    lines = re.findall(said, server.log.read_text())
         r"pid=(\d+)\).* INFO .*\[announcement\.py:\d+\] rope_patch .* applied \(", server.log.read_text()
     )
     return Counter(map(int, lines))

@@ -21,6 +21,7 @@ def noting(*arguments, **named):
         lines.append((record.levelname, record.getMessage()))
     return record
 logging.setLogRecordFactory(noting)
+logging.getLogger("vllm.rope_patch").setLevel(logging.INFO)  # as vLLM's command sets it
 import vllm.envs
 LOAD
 from vllm.platforms import current_platform
