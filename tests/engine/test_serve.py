@@ -52,8 +52,6 @@ def announced(server: Server) -> Counter[int]:
     """How many INFO lines each process has in the log, by process id."""
     said = r"pid=(\d+)\).* INFO .*\[announcement\.py:\d+\] rope_patch .* applied \("
     lines = re.findall(said, server.log.read_text())
-        r"pid=(\d+)\).* INFO .*\[announcement\.py:\d+\] rope_patch .* applied \(", server.log.read_text()
-    )
     return Counter(map(int, lines))
 
 
