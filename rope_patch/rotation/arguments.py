@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.kernels.axes import order_of
-from rope_patch.kernels.launch import INTERPRETED, Call, Heads, is_big
+from rope_patch.kernels.call import Call, Heads, Rotation, is_big
+from rope_patch.kernels.launch import INTERPRETED
+from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -141,7 +142,7 @@ def _laid_out(
             return Unsupported(ValueError, f"query and key with rows at most {MAX_TILE_OFFSET} elements apart")
     if any(tensor.numel() and not tensor.data_ptr() for tensor in (query, positions, query if key is None else key)):
         return NO_MEMORY
-    return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
+    return Call(positions, q, k, cos_sin_cache, Rotation(head_size, rotary_dim, is_neox_style, axes))
 
 
 def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:

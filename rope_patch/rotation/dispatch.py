@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from rope_patch.kernels.launch import Call, Launch, device_facts, planned
+from rope_patch.kernels import catalogue
+from rope_patch.kernels.call import Call, planned
+from rope_patch.kernels.launch import ALIGNMENT, Launch, device_facts
 from rope_patch.kernels.planning import make_plan
 from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger
@@ -19,7 +21,6 @@ from rope_patch.rotation.cached_launch import CachedLaunch, Rotated, cached_laun
 from rope_patch.rotation.outputs import Outputs, outputs_of
 from rope_patch.trust import first_use
 from rope_patch.trust.signature import signature_of
-from rope_patch.trust.trial import ALIGNMENT
 
 Layout = tuple[object, ...]
 SHARED = "query and key share memory that would be rotated in place"
@@ -138,7 +139,8 @@ def _rotate(layout: Layout, call: Call, always_fresh: bool) -> Rotated | None:
     trusted = first_use.trusted(signature, call, shape, *in_place)
     if isinstance(trusted, str):
         return _hand_back(page, trusted)
-    launch = planned(call, shape, make_plan(shape, num_tokens, trusted.device), trusted.device)
+    plan = make_plan(catalogue.ROTATION, shape, num_tokens, trusted.device)
+    launch = planned(call, shape, plan, trusted.device)
     if not trusted.includes(launch.kernel):
         return _hand_back(page, UNCHECKED)
     error = _start(launch, call, out)

@@ -10,6 +10,7 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, launch, rotation  # noqa: E402
@@ -111,7 +112,7 @@ def test_zero_tokens_start_nothing() -> None:
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
     for fresh in (False, True):
-        plans = plans_of(rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
+        plans = plans_of(ROTATION, rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
