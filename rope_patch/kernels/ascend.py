@@ -30,10 +30,6 @@ SHARES = 700  # more for three positions a token: working out shares, once
 class AscendPlan(Plan):
     """Exact sizes; a tile must fit the unified buffer."""
 
-    @classmethod
-    def runs_on(cls, device: Device) -> bool:
-        return not device.powers_of_two
-
     @abstractmethod
     def need(self, shape: Shape) -> int:
         """Bytes of the unified buffer, if nothing in there shares space."""

@@ -23,6 +23,7 @@ class Padded(Plan):
     """Blocks of heads of a tile, one for each program."""
 
     function = rotary_kernel_padded
+    powers_of_two = True
 
     block_tokens: int
     block_heads: int
@@ -30,10 +31,6 @@ class Padded(Plan):
     half_lanes: int
     rest_lanes: int
     units: int
-
-    @classmethod
-    def runs_on(cls, device: Device) -> bool:
-        return device.powers_of_two
 
     @classmethod
     def candidates(cls, shape: Shape, device: Device) -> Iterable["Padded"]:

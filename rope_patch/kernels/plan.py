@@ -40,15 +40,11 @@ class Plan(ABC):
     """
 
     function: ClassVar[Any]  # the Triton kernel
+    powers_of_two: ClassVar[bool] = False  # whether it is for devices that need them
     splits_tokens: ClassVar[bool] = False
 
     block_tokens: int
     units: int
-
-    @classmethod
-    @abstractmethod
-    def runs_on(cls, device: Device) -> bool:
-        """Whether the kernel is one for ``device``."""
 
     @classmethod
     @abstractmethod

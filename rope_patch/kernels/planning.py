@@ -33,16 +33,15 @@ def plans_of(kernels: Kernels, shape: Any, device: Device) -> tuple[Plan, ...]:
 @functools.lru_cache(maxsize=1024)
 def _steps(kernels: Kernels, shape: Any, device: Device) -> Steps:
     """Cached, since every new number of tokens needs it."""
-    parts, tiles = (
-        [
-            plan
-            for kernel in kernels
-            if kernel.runs_on(device) and kernel.splits_tokens == splits
-            for plan in kernel.candidates(shape, device)
-        ]
-        for splits in (True, False)
-    )
-    one_of_each = {type(plan): plan for plan in (*parts, *tiles)}.values()
+    plans = [
+        plan
+        for kernel in kernels
+        if kernel.powers_of_two == device.powers_of_two
+        for plan in kernel.candidates(shape, device)
+    ]
+    parts = [plan for plan in plans if plan.splits_tokens]
+    tiles = [plan for plan in plans if not plan.splits_tokens]
+    one_of_each = {type(plan): plan for plan in plans}.values()
     if any(plan.cycles(shape, device, plan.least_tokens) is None for plan in one_of_each):
         return _plain(tiles, device)
     return _cheapest(parts, tiles, shape, device)
