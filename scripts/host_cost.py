@@ -22,7 +22,9 @@ from tests.host_cann import discard, fixture
 stack = None if harness.missing() else harness.start()
 torch = stack.torch if stack else fixture.initialise()
 
-from rope_patch.kernels.launch import device_facts, memory, planned  # noqa: E402
+from rope_patch.kernels.call import planned  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
+from rope_patch.kernels.launch import device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
@@ -90,8 +92,8 @@ def main() -> None:
     in_place, fresh = parse(at_one, q, k, *arguments), parse(at_two, two[0], two[1], *arguments)
     outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
     shape, shape_fresh = in_place.shape(False), fresh.shape(True)
-    launch = planned(in_place, shape, make_plan(shape, 1, device), device)
-    launch_fresh = planned(fresh, shape_fresh, make_plan(shape_fresh, 2, device), device)
+    launch = planned(in_place, shape, make_plan(ROTATION, shape, 1, device), device)
+    launch_fresh = planned(fresh, shape_fresh, make_plan(ROTATION, shape_fresh, 2, device), device)
     op = torch.ops.rope_patch.rotary_embedding
     works: dict[str, Callable[[], object]] = {
         "kernel[grid], in place": lambda: launch.on(in_place, None, None),
@@ -105,8 +107,8 @@ def main() -> None:
     }
     for work in works.values():
         work()
-    works["launcher, in place"] = own_launcher(launch, memory(in_place, None, None))
-    works["launcher, fresh"] = own_launcher(launch_fresh, memory(fresh, *outputs))
+    works["launcher, in place"] = own_launcher(launch, in_place.memory(None, None))
+    works["launcher, fresh"] = own_launcher(launch_fresh, fresh.memory(*outputs))
     with discard.launches(torch):  # the stand-in's work says nothing about a driver's
         found = microseconds(works)
     assert not ledger.fallbacks(), ledger.fallbacks()

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.kernels.launch import INTERPRETED, Call, device_facts, planned
+from rope_patch.kernels.call import Call, planned
+from rope_patch.kernels.catalogue import ROTATION
+from rope_patch.kernels.launch import INTERPRETED, device_facts
 from rope_patch.kernels.plan import Plan
 from rope_patch.kernels.planning import make_plan
 from rope_patch.rotation.arguments import parse
@@ -107,5 +109,5 @@ def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | N
     num_tokens = call.num_tokens
     if num_tokens:
         device, shape = device_facts(call.positions.device), call.shape(query_out is not None or key_out is not None)
-        plan = plan or make_plan(shape, num_tokens, device)
+        plan = plan or make_plan(ROTATION, shape, num_tokens, device)
         planned(call, shape, plan, device).on(call, query_out, key_out)

@@ -16,10 +16,10 @@ class ModelShape(NamedTuple):
 
     @property
     def axes(self) -> str:
-        """Which of three positions each pair of lanes turns by (``kernels/axes.py``); "" for one position."""
+        """Which of three positions each pair of lanes turns by (``kernels/orders.py``); "" for one position."""
         if self.order is None:
             return ""
-        from rope_patch.kernels.axes import lanes  # which needs Triton
+        from rope_patch.kernels.orders import lanes
 
         return lanes(self.order[0], self.rotary_dim // 2, *self.order[1:])
 

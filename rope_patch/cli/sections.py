@@ -1,7 +1,7 @@
 """The sections of a multimodal model (MRoPE), from its ``config.json``: how many pairs of lanes turn by each position.
 
 A token of such a model has three positions, in time, in height and in width; ``mrope_section`` of its rope parameters
-says how many pairs are of each. ``kernels/axes.py`` has the orders. Knows JSON only.
+says how many pairs are of each. ``kernels/orders.py`` has the orders. Knows JSON only.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ UNKNOWN = ("xdrope", "bailing_mrope", "openpangu")  # rope types that are multim
 
 
 class Sections(NamedTuple):
-    """``order`` is one of ``kernels/axes.py``'s; ``pairs`` are those of time, height and width."""
+    """``order`` is one of ``kernels/orders.py``'s; ``pairs`` are those of time, height and width."""
 
     order: str
     pairs: tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""The kernels (``rope``, ``padded``), their plans (tiling) and their launch.
+"""Triton kernels, each with its plans (tiling), and their launch.
 
 Nothing here knows vLLM. Importing this package imports nothing else; its modules import torch and triton.
 """

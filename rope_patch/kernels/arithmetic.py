@@ -11,6 +11,13 @@ With x1, x2 the two halves of a head's rotary part (NeoX) or its even and odd la
 import triton
 import triton.language as tl
 
+# The integers that a launch gives every kernel of a rotation at run time, after its pointers. Triton must not compile
+# a kernel for some values of them; and ``runner.py`` looks for all run-time arguments side by side, before others.
+NUMBERS = [
+    "num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride", "q_head_stride", "k_token_stride",
+    "k_head_stride", "axis_stride",
+]  # fmt: skip
+
 
 @triton.jit
 def turned(x1, x2, cos, sin, PRODUCTS_FIRST: tl.constexpr):
@@ -37,7 +44,7 @@ def row_offset(position, cache_rows, cache_stride):
     """Where the row of a position begins. Positions outside the cache are clamped to its rows.
 
     In 32 bits, since Ascend computes vectors of int64 one by one: of a position beyond int32 the lowest 32 bits count,
-    so 2**32 is 0. No cache has a row for it: those that need more than 32 bits are refused (``launch.is_big``).
+    so 2**32 is 0. No cache has a row for it: those that need more than 32 bits are refused (``call.is_big``).
     """
     return tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1) * cache_stride
 

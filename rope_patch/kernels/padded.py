@@ -1,24 +1,23 @@
 """The kernel for mainline Triton: for CUDA, where it is measured as a proxy, and for interpreters.
 
-It has the contract and the arithmetic of Ascend's kernels (``rope.py``, ``arithmetic.py``), but its own program:
+It has the arguments and the arithmetic of Ascend's kernels (``tiles.py``, ``arithmetic.py``), but its own program:
 mainline's ``arange`` takes powers of two only, so blocks of tokens, heads and lanes are rounded up and masked, and it
 has no unified buffer to cut tiles in. Program ``tile * UNITS + u`` takes the u-th block of heads of a tile of tokens:
 q's blocks first, then k's.
 
-Constexpr arguments, decided by ``plan_padded.py`` and ``launch.py``:
+Constexpr arguments, decided by ``padded_plan.py``:
 
 * ``STRIDE_UNIT``: all strides are multiples of it and are passed divided by it, so that CUDA can use wide accesses.
 * ``VECTOR``: how many cosines a CUDA thread fetches at once: as many as the lanes that it rotates, of one axis.
-* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: which of a token's three positions each pair of lanes turns by (``axes.py``).
-  Here each lane's address is selected, not what is loaded. By default a token has one position.
+* ``ORDER``, ``H_PAIRS``, ``W_PAIRS``: as in ``tiles.py``, but each lane's address is selected, not what is loaded.
 """
 
 import triton
 import triton.language as tl
 from triton.runtime.interpreter import InterpretedFunction
 
-from rope_patch.kernels.arithmetic import block_offsets, row_offset, turned
-from rope_patch.kernels.axes import shares
+from rope_patch.kernels.angles import shares
+from rope_patch.kernels.arithmetic import NUMBERS, block_offsets, row_offset, turned
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
@@ -87,12 +86,12 @@ def _cos_sin(cache_ptr, position, position_h, position_w, cache_rows, cache_stri
 
 
 @triton.jit
-def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, token0, tokens_left, token_stride,
+def _turn_block(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, token0, tokens_left, token_stride,
             head_stride, cache_rows, cache_stride, HEADS: tl.constexpr, BLOCK_H: tl.constexpr, HEAD_SIZE: tl.constexpr,
             HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
             BLOCK_T: tl.constexpr, VECTOR: tl.constexpr, ORDER: tl.constexpr,
             H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
-    """Rotate ``BLOCK_H`` heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None."""
+    """``BLOCK_H`` heads of q, or of k, for one tile of tokens, into ``out_ptr``, or in place if that is None."""
     IN_PLACE: tl.constexpr = out_ptr is None  # the same pointer, never a second argument for the same memory
     REST: tl.constexpr = 0 if IN_PLACE else HEAD_SIZE - 2 * HALF
     dtype: tl.constexpr = x_ptr.dtype.element_ty
@@ -134,9 +133,8 @@ def _rotate(x_ptr, out_ptr, cache_ptr, position, position_h, position_w, head0, 
         tl.store(y_at, _narrow(both, dtype), mask=mask)
 
 
-@triton.jit(do_not_specialize=["num_tokens", "per_program", "cache_rows", "cache_stride", "q_token_stride",
-                               "q_head_stride", "k_token_stride", "k_head_stride", "axis_stride"])
-def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
+@triton.jit(do_not_specialize=NUMBERS)
+def rotary_kernel_padded(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, num_tokens, per_program,
                   cache_rows, cache_stride, q_token_stride, q_head_stride, k_token_stride, k_head_stride,
                   axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
                   HALF: tl.constexpr, IS_NEOX: tl.constexpr, HALF_LANES: tl.constexpr, REST_LANES: tl.constexpr,
@@ -163,10 +161,10 @@ def rotary_kernel(q_ptr, k_ptr, q_out_ptr, k_out_ptr, cache_ptr, positions_ptr, 
         position_h = _positions(positions_ptr + axis_stride, token0, tokens_left, BLOCK_T)
         position_w = _positions(positions_ptr + 2 * axis_stride, token0, tokens_left, BLOCK_T)
     if unit < Q_UNITS:
-        _rotate(q_ptr, q_out_ptr, cache_ptr, position, position_h, position_w, unit * BLOCK_Q, token0, tokens_left,
+        _turn_block(q_ptr, q_out_ptr, cache_ptr, position, position_h, position_w, unit * BLOCK_Q, token0, tokens_left,
                 q_token_stride, q_head_stride, cache_rows, cache_stride, Q_HEADS, BLOCK_Q, HEAD_SIZE, HALF, IS_NEOX,
                 HALF_LANES, REST_LANES, BLOCK_T, VECTOR, ORDER, H_PAIRS, W_PAIRS)
     elif K_HEADS > 0:
-        _rotate(k_ptr, k_out_ptr, cache_ptr, position, position_h, position_w, (unit - Q_UNITS) * BLOCK_K, token0,
+        _turn_block(k_ptr, k_out_ptr, cache_ptr, position, position_h, position_w, (unit - Q_UNITS) * BLOCK_K, token0,
                 tokens_left, k_token_stride, k_head_stride, cache_rows, cache_stride, K_HEADS, BLOCK_K, HEAD_SIZE, HALF,
                 IS_NEOX, HALF_LANES, REST_LANES, BLOCK_T, VECTOR, ORDER, H_PAIRS, W_PAIRS)

@@ -13,7 +13,7 @@ class SignatureStatus(TypedDict):
 
     path: str  # "kernel", or "native" if the kernel does not serve it
     check: str  # "passed", "switched off", "not run yet" (first seen in a graph capture, say), or what was wrong
-    plans: list[dict[str, Any]]  # the fields of each ``rope_patch.kernels.plan.Plan``, for growing numbers of tokens
+    plans: list[dict[str, Any]]  # ``Plan.facts`` of each, for growing numbers of tokens
     calls: int  # how many the kernel served
     fallbacks: dict[str, int]  # how many the original served, by reason
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from rope_patch.kernels.axes import order_of
-from rope_patch.kernels.launch import INTERPRETED, Call, Heads, is_big
+from rope_patch.kernels.call import Call, Heads, Rotation, is_big
+from rope_patch.kernels.launch import INTERPRETED
+from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
 from rope_patch.rotation.memory import fault_of
 
@@ -140,7 +141,7 @@ def _laid_out(
     for tensor in (query, query if key is None else key, positions, cos_sin_cache):
         if expected := fault_of(tensor):
             return Unsupported(TypeError, expected)
-    return Call(positions, q, k, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
+    return Call(positions, q, k, cos_sin_cache, Rotation(head_size, rotary_dim, is_neox_style, axes))
 
 
 def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:

@@ -4,14 +4,14 @@ import functools
 
 import torch
 
-from rope_patch.kernels.axes import lanes
+from rope_patch.kernels.orders import lanes
 
 
 @torch.compiler.assume_constant_result
 def axes_of(section: tuple[int, ...] | None, order: str, rotary_dim: int) -> str:
     """The ``axes`` of ``rotary.serve`` for ``section``, the numbers of pairs of t, h and w; empty if they do not fit.
 
-    ``order`` is "chunked", "interleaved" or "alternating": see ``kernels/axes.py``.
+    ``order`` is "chunked", "interleaved" or "alternating": see ``kernels/orders.py``.
     """
     return _axes_of(section, order, rotary_dim)
 

@@ -11,7 +11,9 @@ from functools import partial
 
 import torch
 
-from rope_patch.kernels.launch import Call, device_facts, planned
+from rope_patch.kernels import catalogue
+from rope_patch.kernels.call import Call, planned
+from rope_patch.kernels.launch import ALIGNMENT, device_facts
 from rope_patch.kernels.planning import make_plan
 from rope_patch.reporting import ledger
 from rope_patch.rotation import layouts
@@ -22,7 +24,6 @@ from rope_patch.rotation.memory import LOWEST, NO_MEMORY
 from rope_patch.rotation.outputs import outputs_of
 from rope_patch.trust import first_use
 from rope_patch.trust.signature import signature_of
-from rope_patch.trust.trial import ALIGNMENT
 
 SHARED = "query and key share memory that would be rotated in place"
 UNCHECKED = "its kernel is not among those that were checked"
@@ -119,7 +120,8 @@ def _rotate(layout: layouts.Layout, call: Call, always_fresh: bool, done: list[R
     trusted = first_use.trusted(signature, call, shape, *in_place)
     if isinstance(trusted, str):
         return _hand_back(page, trusted)
-    launch = planned(call, shape, make_plan(shape, num_tokens, trusted.device), trusted.device)
+    plan = make_plan(catalogue.ROTATION, shape, num_tokens, trusted.device)
+    launch = planned(call, shape, plan, trusted.device)
     if not trusted.includes(launch.kernel):
         return _hand_back(page, UNCHECKED)
     served, ready = page.served[path], None

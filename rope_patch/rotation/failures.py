@@ -5,7 +5,8 @@ from typing import NoReturn
 
 import torch
 
-from rope_patch.kernels.launch import Call, Kernel, Launch
+from rope_patch.kernels.call import Call
+from rope_patch.kernels.launch import Kernel, Launch
 from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger, log
 from rope_patch.reporting.ledger import Signature

@@ -7,14 +7,16 @@ compared with fp64 on the host. That also compiles the kernels before they are n
 
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from rope_patch import settings
-from rope_patch.kernels.launch import Call, Kernel, device_facts
-from rope_patch.kernels.plan import Device, Shape
+from rope_patch.kernels import catalogue
+from rope_patch.kernels.call import Call, Shape
+from rope_patch.kernels.launch import Kernel, device_facts
+from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import plans_of
 from rope_patch.kernels.runner import Runner
 from rope_patch.reporting import announcement, ledger, log
@@ -170,8 +172,8 @@ def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: boo
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
         tried: dict[Kernel, Runner | None] = {}
         try:
-            plans = plans_of(shape, budget)
-            ledger.page(signature).plans = [asdict(plan) for plan in plans]
+            plans = plans_of(catalogue.ROTATION, shape, budget)
+            ledger.page(signature).plans = [plan.facts() for plan in plans]
             with one_thread():
                 for plan in plans if checking else ():
                     kernel, runner = trial.run(call, shape, plan, budget, query_in_place, key_in_place)

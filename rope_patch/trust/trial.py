@@ -6,13 +6,13 @@ from typing import NamedTuple
 import torch
 
 from rope_patch.kernels import runner
-from rope_patch.kernels.launch import Call, Heads, Kernel, Launch, memory, planned, stride_unit
-from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan, Shape
+from rope_patch.kernels.call import Call, Heads, Shape, planned
+from rope_patch.kernels.launch import ALIGNMENT, Kernel, Launch
+from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan
 from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.trust import reference
 
-ALIGNMENT = 16  # bytes; Triton compiles another kernel for a pointer that is not a multiple of it
 WORD = 4  # bytes
 
 
@@ -51,8 +51,8 @@ def run(
         Exception: whatever compiling or starting the kernel raises.
     """
     # The synthetic tensors must select the kernel that will serve: their strides are multiples of the same unit.
-    unit = stride_unit(call, device)
-    head_stride = -(-call.head_size // unit) * unit
+    unit = call.stride_unit(device)
+    head_stride = -(-call.rotation.head_size // unit) * unit
     copies = 1 if query_in_place and key_in_place else 2
     rows = sum(copies * heads.num_heads + 1 for heads in _both(call))
     per_token = rows * head_stride * call.query.tensor.element_size()
@@ -66,18 +66,18 @@ def run(
         generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
         positions = _positions(call, num_tokens)
         apart = head_stride + (unit < device.stride_unit)
-        size = num_tokens, call.head_size
+        size = num_tokens, call.rotation.head_size
         query = _synthetic("query", call.query, size, head_stride, 0 if query_in_place else apart, generator)
         key = call.key and _synthetic("key", call.key, size, head_stride, 0 if key_in_place else apart, generator)
         # Copying to the host waits for the device, so an earlier fault of the device is raised here, before the launch.
-        cache_rows = reference.rows_of(positions, call.cos_sin_cache, call.axes).cpu()
+        cache_rows = reference.rows_of(positions, call.cos_sin_cache, call.rotation.axes).cpu()
     except Exception as error:
         raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
     if not cache_rows.isfinite().all():  # vLLM sleeps, or has not loaded the model yet
         raise NotNow("the cache holds values that are not finite")
     call = call._replace(positions=positions, query=query.heads, key=key and key.heads)
     launch, outputs = planned(call, shape, plan, device), (query.out, key and key.out)
-    arguments = *memory(call, *outputs), *launch.numbers
+    arguments = *call.memory(*outputs), *launch.numbers
     found = runner.recorded(lambda: launch.on(call, *outputs), launch.programs, arguments)
     if found and _is_right(found, call, launch, cache_rows, query, key):
         return launch.kernel, found
@@ -90,7 +90,7 @@ def run(
 def _is_right(
     found: Runner, call: Call, launch: Launch, cache_rows: torch.Tensor, query: Synthetic, key: Synthetic | None
 ) -> bool:
-    arguments = memory(call, query.out, key and key.out)
+    arguments = call.memory(query.out, key and key.out)
     addresses = [tensor if tensor is None else tensor.data_ptr() for tensor in arguments]
     device = call.query.tensor.device
     stream = stream_getter(device.type, found.queued)(device.index)
@@ -109,9 +109,10 @@ def _fault(
     for synthetic in filter(None, (query, key)):
         synthetic.renew()
     start()
+    asked = call.rotation
     for synthetic in filter(None, (query, key)):
         after = synthetic.heads.tensor if synthetic.out is None else synthetic.out
-        found = reference.compared(synthetic.before, after, cache_rows, call.rotary_dim, call.is_neox_style)
+        found = reference.compared(synthetic.before, after, cache_rows, asked.rotary_dim, asked.is_neox_style)
         if wrong := found.wrong():
             return f"first-use check failed: {wrong} of {found.error.numel()} {synthetic.name} lanes wrong"
     return None
@@ -121,7 +122,7 @@ def _positions(call: Call, num_tokens: int) -> torch.Tensor:
     """Spread over the cache. Those of the three axes of a token differ, since equal ones would prove nothing."""
     last = call.cos_sin_cache.shape[0] - 1
     spread = torch.linspace(last, 0, num_tokens, dtype=torch.float64, device="cpu").long().to(call.positions.dtype)
-    if not call.axes:
+    if not call.rotation.axes:
         return _placed(spread, (1,), call.positions)
     rows = torch.stack([(spread + last * axis // 3) % (last + 1) for axis in range(3)])
     return _placed(rows, (num_tokens + 1, 1), call.positions)

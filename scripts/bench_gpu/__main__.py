@@ -14,7 +14,9 @@ from pathlib import Path
 
 import torch
 
-from rope_patch.kernels.launch import device_facts, planned
+from rope_patch.kernels.call import planned
+from rope_patch.kernels.catalogue import ROTATION
+from rope_patch.kernels.launch import device_facts
 from rope_patch.kernels.planning import make_plan
 from rope_patch.rotation import dispatch, ops, rotary
 from rope_patch.rotation.arguments import parse
@@ -44,7 +46,8 @@ def host_costs() -> dict[str, float]:
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
     strided = two.positions, two.query, two.key, two.cos_sin_cache, two.head_size, two.rotary_dim, True
     in_place, fresh = (
-        planned(call, shape, make_plan(shape, 1, device), device) for shape in (call.shape(False), call.shape(True))
+        planned(call, shape, make_plan(ROTATION, shape, 1, device), device)
+        for shape in (call.shape(False), call.shape(True))
     )
     found = {
         "kernel[grid], in place": timing.host_us(lambda: in_place.on(call, None, None)),

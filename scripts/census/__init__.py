@@ -6,6 +6,7 @@
     python -m scripts.census --quick               every twentieth kernel
     python -m scripts.census --compiler 1.2.0 --chip 910B3
     python -m scripts.census --reports             six reports of users about vllm-ascend's kernel, instead
+    python -m scripts.census.unchanged FILE        hashes of all kernels' Linalg, and of all plans; no compiler is asked
 
 It needs triton-ascend and a compiler (``tests/host_cann/bishengir.py`` says how they are found), no NPU and no CANN.
 ``results.json`` and ``three_positions.json`` are the last whole runs; a test fails when kernels or plans have changed

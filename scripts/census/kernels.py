@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rope_patch.kernels import buffer_ascend, rope, transposed
-from rope_patch.kernels.launch import UNIFIED_BUFFER, constants, kernel_of
-from rope_patch.kernels.plan import Device, Shape
-from rope_patch.kernels.planning import plans_of
+from rope_patch.kernels.call import Rotation, Shape
+from rope_patch.kernels.catalogue import ROTATION
+from rope_patch.kernels.launch import UNIFIED_BUFFER
+from rope_patch.kernels.plan import Device
+from rope_patch.kernels.planning import make_plan, plans_of
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
 from tests.shapes import MORE_SHAPES, SHAPES, THREE_POSITIONS, ModelShape
 
+FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in ROTATION}
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
@@ -23,7 +25,7 @@ class Kernel(NamedTuple):
 
     def linalg(self, **options: Any) -> str:
         values = dict(self.values)
-        function = getattr(transposed if self.name == "rotary_kernel_transposed" else rope, self.name)
+        function = FUNCTIONS[self.name]
         signature = {name: self._kind(name) for name in front_end.arguments(function, values)}
         return front_end.linalg(function, signature, values, **options)
 
@@ -45,7 +47,7 @@ class Case(NamedTuple):
     key: bool
     step: int  # which of its plans, from few tokens to many
     kernel: Kernel
-    predicted: int  # bytes of the unified buffer, as ``buffer_ascend`` has it
+    predicted: int  # bytes of the unified buffer, as the plan has it
 
     @property
     def style(self) -> str:
@@ -66,30 +68,42 @@ def cases(chip: Chip, positions: int) -> Iterator[Case]:
 
 
 def kernels(shape: ModelShape, dtype: str, fresh: bool, key: bool, chip: Chip) -> list[tuple[Kernel, int]]:
-    """One for each plan, with the bytes of the unified buffer that are predicted for it.
+    """One for each plan, with the bytes of the unified buffer that are predicted for it."""
+    device, asked = _device(chip), _shape(shape, dtype, fresh, key)
+    absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
+    pointers = {name: None for name, without in absent.items() if without}
+    found = []
+    for plan in plans_of(ROTATION, asked, device):
+        values = (*plan.constants(asked).items(), *pointers.items())
+        found.append((Kernel(plan.function.__name__, dtype, values), plan.bytes_of(asked, device)))
+    return found
 
-    Planned as on the device (``launch.device_facts``). Fresh outputs come from slices of a qkv; tensors rotated
-    in place are contiguous.
-    """
-    device = Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False)
+
+def planned(
+    shape: ModelShape, dtype: str, fresh: bool, key: bool, chip: Chip, num_tokens: int
+) -> tuple[dict[str, Any], tuple[int, int]]:
+    """The constants of the plan for so many tokens, and its grid."""
+    device, asked = _device(chip), _shape(shape, dtype, fresh, key)
+    plan = make_plan(ROTATION, asked, num_tokens, device)
+    values = {name: value for name, value in plan.constants(asked).items() if value is not None}
+    return values, plan.grid(num_tokens, device)
+
+
+def _device(chip: Chip) -> Device:
+    """As ``launch.device_facts`` has it."""
+    return Device(chip.vector_cores, UNIFIED_BUFFER, powers_of_two=False)
+
+
+def _shape(shape: ModelShape, dtype: str, fresh: bool, key: bool) -> Shape:
+    """Fresh outputs come from slices of a qkv; tensors rotated in place are contiguous."""
     rows = [shape.num_heads, shape.num_kv_heads, shape.num_heads + 2 * shape.num_kv_heads]
-    planned = Shape(
+    return Shape(
+        Rotation(shape.head_size, shape.rotary_dim, shape.is_neox_style, shape.axes),
         num_heads=shape.num_heads,
         num_kv_heads=shape.num_kv_heads if key else 0,
-        head_size=shape.head_size,
-        rotary_dim=shape.rotary_dim,
-        is_neox_style=shape.is_neox_style,
         token_stride=(rows[2] if fresh else max(rows[: 1 + key])) * shape.head_size,
         itemsize=DTYPES[dtype],
         cache_itemsize=DTYPES[dtype],
         fresh=fresh,
         words="" if shape.is_neox_style or DTYPES[dtype] == 4 else f"{dtype} words",
-        axes=shape.axes,
     )
-    absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
-    pointers = {name: None for name, without in absent.items() if without}
-    found = []
-    for plan in plans_of(planned, device):
-        values = (*constants(planned, plan).items(), *pointers.items())
-        found.append((Kernel(kernel_of(plan).__name__, dtype, values), buffer_ascend.bytes_of(plan, planned, device)))
-    return found

@@ -12,7 +12,7 @@ CACHE_ROWS = 4096
 
 class Case(NamedTuple):
     """A rotation of q and k in bf16, the cache too; strided tensors are slices of one qkv. With ``axes``, each pair of
-    lanes turns by one of three positions (``rope_patch/kernels/axes.py``)."""
+    lanes turns by one of three positions (``rope_patch/kernels/orders.py``)."""
 
     name: str
     num_heads: int

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rope_patch.kernels.launch import constants, kernel_of
-from rope_patch.kernels.plan import Device, Shape
+from rope_patch.kernels.by_heads import ByHeads
+from rope_patch.kernels.call import Rotation, Shape
+from rope_patch.kernels.catalogue import ROTATION
+from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
@@ -86,9 +88,9 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     fresh = case.strided and num_tokens > 1
     device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False)
     rows, shape = _rows(case), shape_of(case, fresh)
-    plan = make_plan(shape, num_tokens, device)
-    values = constants(shape, plan) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
-    types = {name: kind(name) for name in front_end.arguments(kernel_of(plan), values)}
+    plan = make_plan(ROTATION, shape, num_tokens, device)
+    values = plan.constants(shape) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
+    types = {name: kind(name) for name in front_end.arguments(plan.function, values)}
     if plan.in_words:
         types |= {name: "*i32" for name in types if name in ("q_ptr", "k_ptr", "q_out_ptr", "k_out_ptr")}
     words = 2 if plan.in_words else 1  # elements in what the kernel counts strides in
@@ -98,7 +100,9 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
 
     def tokens(program: int) -> Sequence[int]:
         begin, end = program * each, (program + 1) * each
-        if plan.units:  # whole tokens, if all programs are executed; else their blocks of heads are not told apart
+        if isinstance(
+            plan, ByHeads
+        ):  # whole tokens, if all programs are executed; else their blocks of heads are not told apart
             begin, end = begin // plan.units, -(-end // plan.units)
         return range(begin, min(end, num_tokens))
 
@@ -107,22 +111,22 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
         return [data.q, data.k, *outputs, data.cache, data.positions, *numbers]
 
     alike = {0: count - 1, count - 1: 1} if count > 1 else {0: 1}
-    if plan.units:  # few tokens: all programs, so that whole tokens can be compared
+    if isinstance(plan, ByHeads):  # few tokens: all programs, so that whole tokens can be compared
         alike = dict.fromkeys(range(count), 1)
-    kernel = programs.compiled(kernel_of(plan), types, values, chip)
+    kernel = programs.compiled(plan.function, types, values, chip)
     return Launch(case, num_tokens, kernel, alike, tokens, 1e-5, arguments, fresh)
 
 
 def shape_of(case: Case, fresh: bool) -> Shape:
     """What of the case its plan follows from."""
     return Shape(
-        *(case.num_heads, case.num_kv_heads, case.head_size, case.rotary_dim, case.is_neox_style),
+        Rotation(case.head_size, case.rotary_dim, case.is_neox_style, case.axes),
+        *(case.num_heads, case.num_kv_heads),
         token_stride=max(_rows(case)),
         itemsize=ITEM,
         cache_itemsize=ITEM,
         fresh=fresh,
         words="" if case.is_neox_style else "bf16 words",
-        axes=case.axes,
     )
 
 

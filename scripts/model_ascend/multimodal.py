@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from rope_patch.kernels.axes import lanes
+from rope_patch.kernels.orders import lanes
 from scripts.model_ascend import cases, kernels, launch, programs, report
 from scripts.model_ascend.cases import ITEM, Case
 from scripts.model_ascend.costs import CHIPS, Costs

@@ -23,13 +23,13 @@ def zero(worker: Any) -> None:
 
 def refuse_new_kernels(worker: Any) -> None:
     """From now on, compiling fails as if the kernel did not fit, whatever other processes have compiled."""
-    from rope_patch.kernels import rope
+    from rope_patch.kernels.catalogue import ROTATION
 
     def refuses(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("ub overflow, requires 1968128 bits while 1572864 bits available!")
 
-    for kernel in (rope.rotary_kernel, rope.rotary_kernel_by_heads):
-        kernel.compile = refuses
+    for kernel in ROTATION:
+        kernel.function.compile = refuses
 
 
 def query_alone_in_place(worker: Any) -> None:

@@ -92,7 +92,7 @@ def test_a_wrong_kernel_is_found_at_first_use_and_only_its_signature_is_native(
 def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
     stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rope_patch.kernels import launch
+    from rope_patch.kernels.catalogue import ROTATION
 
     class Broken:
         __name__ = "broken"
@@ -103,7 +103,8 @@ def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
 
             return run
 
-    monkeypatch.setattr(launch, "kernel_of", lambda plan: Broken())
+    for kernel in ROTATION:
+        monkeypatch.setattr(kernel, "function", Broken())
     assert rotate(stack, 3, times=2) == (0, 2)
     assert len(warned) == 1, warned
     assert "heads 3/1" in warned[0]

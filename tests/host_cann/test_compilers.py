@@ -69,7 +69,7 @@ def run(shape, compiler, num_tokens, fresh, axes=""):
     outputs = [np.zeros(x.shape, np.uint16) for x in (q, k)] if fresh else []
     word = 2 if made.plan.in_words else 1  # elements in one unit of the kernel's strides
     strides = (shape.rotary_dim, *(2 * (made.row // word, shape.head_size // word)))
-    numbers = (tokens, tokens * max(1, made.plan.units), CACHE_ROWS, *strides, *[tokens] * bool(axes))
+    numbers = (tokens, tokens * made.plan.units, CACHE_ROWS, *strides, *[tokens] * bool(axes))
     standalone.load(compiled.program).run(1, [q, k, *outputs, cache, positions, *numbers])
     for wanted, found in zip(expected, outputs or [q, k], strict=True):
         assert np.array_equal(wanted, found)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.plan import Device
 from tests.host_cann import chips
 from tests.host_cann.fixture import needs_build
@@ -122,21 +123,21 @@ def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(npu, shape, nu
     def call_of(num_tokens):
         return rotation(num_tokens, *heads, is_neox_style=shape.is_neox_style).call()
 
-    plan = plans_of(call_of(1).shape(fresh), CHIP)[number]
+    plan = plans_of(ROTATION, call_of(1).shape(fresh), CHIP)[number]
     tokens = 2 * plan.block_tokens + 1
     call = call_of(tokens)
     outputs = [npu.empty(tokens, n * shape.head_size, dtype=npu.bfloat16, device="npu") for n in heads[:2]]
     (found,) = facts.launched(npu, lambda: launch(call, *(outputs if fresh else (None, None)), plan=plan))
     assert found.ub_bytes <= CHIP.tile_bytes
     width = 2 * (shape.head_size if fresh else shape.rotary_dim)
-    qkv, times = call.query.tensor, max(1, plan.units)  # q is where qkv begins
-    if plan.units:
+    qkv, times = call.query.tensor, plan.units  # q is where qkv begins
+    if plan.splits_tokens:
         rows = tokens * plan.units
     else:  # a tail gathers a row for each token that its tile has room for
         programs, each = plan.grid(tokens, CHIP)
         chunks = (min(each, tokens - program * each) for program in range(programs))
         rows = sum(-(-chunk // plan.block_tokens) * plan.block_tokens for chunk in chunks)
-    moved = rows if plan.overlap else tokens  # a last tile that begins early is full
+    moved = rows if plan.least_tokens > 1 else tokens  # a last tile that begins early is full
     of_q, of_k = moved * shape.num_heads * width, moved * shape.num_kv_heads * width
     assert found.bytes_moved("load", qkv) == of_q + of_k
     stored = [found.bytes_moved("store", tensor) for tensor in (outputs if fresh else [qkv])]
@@ -158,5 +159,5 @@ def test_the_grid_is_at_most_the_chips_vector_cores(npu, num_tokens):
     cores = chips.current().vector_cores
     assert found.grid[1:] == (1, 1)
     assert found.grid[0] <= cores
-    plan = make_plan(call.shape(fresh=True), num_tokens, CHIP)
+    plan = make_plan(ROTATION, call.shape(fresh=True), num_tokens, CHIP)
     assert found.grid[0] == plan.grid(num_tokens, CHIP)[0] >= min(num_tokens, cores * 8 // 10)

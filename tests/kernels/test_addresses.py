@@ -11,6 +11,7 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
 from rope_patch.kernels import padded  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
 from rope_patch.rotation.arguments import Unsupported, parse  # noqa: E402
@@ -90,7 +91,7 @@ def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
 def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: tl.constexpr, REST: tl.constexpr):
     position = tl.load(positions + token0)
     for head in range(2):
-        padded._rotate(
+        padded._turn_block(
             x, y, cache, position, None, None, head, token0, 1, stride, 1024, 97, 2 * HALF,
             2, 1, 1024, HALF, True, LANES, REST, 1, 1, "", 0, 0,
         )  # fmt: skip
@@ -100,7 +101,7 @@ def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: 
 def test_fresh_outputs_past_two_to_the_31_elements() -> None:
     """More than 2**20 tokens of 2,048 lanes take too long, so only the last tile is rotated, at its true addresses."""
     case = rotation(3, 2, 0, 1024, 4)
-    plan = make_plan(case.call().shape(fresh=True), 1, device_facts(torch.device(DEVICE)))
+    plan = make_plan(ROTATION, case.call().shape(fresh=True), 1, device_facts(torch.device(DEVICE)))
     token0, width = 2**20 + 1, 2048
     source = sparse((token0 + 1) * width, torch.bfloat16).view(-1, width)
     out = sparse((token0 + 1) * width, torch.bfloat16).view(-1, width)

@@ -10,6 +10,8 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from rope_patch.kernels import ascend, planning  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, launch, rotation  # noqa: E402
@@ -111,13 +113,25 @@ def test_zero_tokens_start_nothing() -> None:
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
     for fresh in (False, True):
-        plans = plans_of(rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
+        plans = plans_of(ROTATION, rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
             for num_tokens in {plan.least_tokens, block, block + 1, 2 * block + 1}:
                 case = rotation(num_tokens, 3, 1, 128, 96, is_neox_style=is_neox_style)
                 check(case, in_place=not fresh, plan=plan)
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["in place", "fresh"])
+def test_plans_that_are_chosen_without_costs_are_right_too(fresh: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = device_facts(torch.device(DEVICE))
+    if device.powers_of_two:
+        pytest.skip("mainline's plans are chosen without costs in all tests")
+    monkeypatch.setattr(ascend.AscendPlan, "cycles", lambda *given: None)
+    plans = planning._steps.__wrapped__(ROTATION, rotation(1, 3, 1, 128, 96).call().shape(fresh), device)
+    assert plans[-1][0].block_tokens > 1
+    for plan, _ in plans:
+        check(rotation(2 * plan.block_tokens + 1, 3, 1, 128, 96), in_place=not fresh, plan=plan)
 
 
 @pytest.mark.parametrize("offset", [0, 1], ids=["words", "odd"])

@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
-from rope_patch.kernels import padded, rope  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import dispatch, rotary  # noqa: E402
@@ -60,7 +60,7 @@ def test_from_the_second_call_on_the_kernels_own_launcher_serves(monkeypatch: py
     assert ledger.calls() == {"eager": 3}
 
 
-@pytest.mark.parametrize("kernel", [padded.rotary_kernel, rope.rotary_kernel, rope.rotary_kernel_by_heads])
+@pytest.mark.parametrize("kernel", [kernel.function for kernel in ROTATION], ids=lambda kernel: kernel.__name__)
 def test_what_a_launch_gives_at_run_time_comes_before_constants(kernel: Any) -> None:
     """Triton from 3.3 on hands constants to the launcher too, in their order: else no launcher would be found."""
     constant = ["constexpr" in str(p.annotation) for p in inspect.signature(kernel.fn).parameters.values()]
@@ -79,7 +79,7 @@ def test_an_order_of_axes_is_a_signature_of_its_own() -> None:
 
 
 def test_a_kernel_that_turns_all_lanes_by_the_first_position_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rope_patch.kernels.launch.order_of", lambda axes: None)
+    monkeypatch.setattr("rope_patch.kernels.call.order_of", lambda axes: None)
     case = rotation(5, 2, 1, 64, 64, axes=AXES)
     assert serve(case) is None
     (reason,) = ledger.fallbacks()

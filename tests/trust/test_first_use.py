@@ -11,7 +11,9 @@ torch = pytest.importorskip("torch", reason="the check needs torch")
 triton = pytest.importorskip("triton", reason="the check needs triton")
 
 from rope_patch import settings  # noqa: E402
-from rope_patch.kernels.launch import Call, Heads, Launch, device_facts  # noqa: E402
+from rope_patch.kernels.call import Call, Heads  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
+from rope_patch.kernels.launch import Launch, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from rope_patch.reporting import announcement, ledger, log  # noqa: E402
 from rope_patch.rotation import dispatch, layouts, rotary  # noqa: E402
@@ -35,18 +37,18 @@ def unchecked() -> Iterator[None]:
 def rotated(call: Call, heads: Heads, mistake: str, tile: int = 1) -> torch.Tensor:
     """A rotation with a deliberate mistake, in fp32 and rounded once like the kernel's, whose tiles have ``tile``
     tokens."""
-    cache, half = call.cos_sin_cache, call.rotary_dim // 2
-    tensor = heads.tensor.view(-1, heads.num_heads, call.head_size)
+    cache, half = call.cos_sin_cache, call.rotation.rotary_dim // 2
+    tensor = heads.tensor.view(-1, heads.num_heads, call.rotation.head_size)
     if mistake == "sin at the padded offset":  # upstream's defect for rotary dims that are not powers of two
-        padded = 1 << (call.rotary_dim - 1).bit_length()
+        padded = 1 << (call.rotation.rotary_dim - 1).bit_length()
         cache = torch.cat((cache[:, :half], cache.roll(half - padded // 2, 1)[:, half:]), -1)
     if mistake == "halves swapped":
         cache = torch.cat((cache[:, :half], -cache[:, half:]), -1)
     if mistake == "position ignored":
         cache = cache[:1].expand_as(cache)
-    out = reference.rotate(call.positions, tensor, cache, call.rotary_dim, call.is_neox_style)
+    out = reference.rotate(call.positions, tensor, cache, call.rotation.rotary_dim, call.rotation.is_neox_style)
     if mistake == "one lane off":
-        out[..., : call.rotary_dim] = out[..., : call.rotary_dim].roll(1, -1)
+        out[..., : call.rotation.rotary_dim] = out[..., : call.rotation.rotary_dim].roll(1, -1)
     if mistake == "one lane of one head of the last token":
         out[-1, -1, 0] *= 1.05
     if mistake == "a pass-through lane changed":
@@ -372,7 +374,7 @@ def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) 
     query, key = wide[:, :256], wide[:, 256:320]
     assert rotary.serve(case.positions, query, key, case.cache, 64, 64, True) is not None
     shape = case.call()._replace(query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
-    for plan in plans_of(shape, device_facts(torch.device(DEVICE))):
+    for plan in plans_of(ROTATION, shape, device_facts(torch.device(DEVICE))):
         assert any(block == plan.block_tokens <= num_tokens for block, num_tokens in seen)
 
 
@@ -425,7 +427,7 @@ def test_a_first_call_of_one_token_does_not_decide_for_other_strides() -> None:
 
 def test_the_first_use_asks_for_the_info_line_and_later_calls_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr(announcement, "say", lambda: asked.append(True))
+    monkeypatch.setattr(announcement, "announce", lambda: asked.append(True))
     for _ in range(3):
         assert serve() is not None
     assert asked == [True]

@@ -13,8 +13,9 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rope_patch.kernels.axes import ORDERS, order_of  # noqa: E402
+from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
+from rope_patch.kernels.orders import ORDERS, order_of  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
 from rope_patch.rotation.axes import axes_of  # noqa: E402
 from tests.kernels.test_kernel import PASSING_LANES, check, options  # noqa: E402
@@ -85,7 +86,7 @@ def test_every_plan_of_a_model(model: str) -> None:
     assert order_of(options["axes"]) == (order, *section[1:])
     device = device_facts(torch.device(DEVICE))
     one = rotation(1, heads, kv_heads, *shape, **options).call()
-    for plan in plans_of(one.shape(fresh=True), device):
+    for plan in plans_of(ROTATION, one.shape(fresh=True), device):
         case = rotation(2 * plan.block_tokens + 1, heads, kv_heads, *shape, **options)
         check(case, in_place=False, plan=plan)
 
