@@ -3,6 +3,7 @@
 ``tests/ascend_stack`` tests them on the real packages.
 """
 
+import timeit
 import types
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -290,3 +291,15 @@ def test_switching_adds_nothing_to_a_graph_or_its_guards_and_what_was_traced_sta
     made.undo()
     torch._dynamo.reset()
     assert torch.compile(held, fullgraph=True, backend="eager")(*call) == ("upstream", True), "traced while off"
+
+
+def test_what_the_switch_costs_a_call() -> None:
+    """The smallest of several rounds; ``pytest -s`` prints it."""
+    module = newer()
+    made = ascend_rope_kernel.replacement(module, ON)
+    closure = dict(zip(made.ours.__code__.co_freevars, made.ours.__closure__, strict=True))
+    is_on = closure["is_on"].cell_contents
+    rounds = (timeit.repeat(statement, globals={"is_on": is_on}, number=20_000) for statement in ("is_on()", "None"))
+    asked, nothing = (min(times) / 20_000 * 1e9 for times in rounds)
+    print(f"asking the switch takes {asked - nothing:.0f} ns a call")
+    assert asked - nothing < 500
