@@ -51,7 +51,7 @@ class Patch:
         if settings.mode is Mode.OFF:
             finder.on_import(ray_driver.MODULE, ray_driver.imported)
         for outcome in self.outcomes:
-            finder.on_import(outcome.target.module, functools.partial(self._apply, outcome))
+            finder.on_import(outcome.target.module, functools.partial(self._decide, outcome))
 
     def enable(self) -> None:
         """See ``rope_patch.enable``."""
@@ -67,8 +67,8 @@ class Patch:
             self._make_variables_known(envs)
         for outcome in self.outcomes:
             module = sys.modules.get(outcome.target.module)
-            if module is not None and not when_complete(module, functools.partial(self._apply, outcome, module)):
-                self._apply(outcome, module)
+            if module is not None and not when_complete(module, functools.partial(self._decide, outcome, module)):
+                self._decide(outcome, module)
 
     def disable(self) -> None:
         """See ``rope_patch.disable``."""
@@ -105,11 +105,20 @@ class Patch:
             return current().why_off
         return self.verdict.reason if self.verdict else "not examined: no target was imported yet"
 
-    def _apply(self, outcome: Outcome, module: ModuleType) -> None:
-        """Apply one target. Logs whatever goes wrong, and raises only ``NotCapable`` under ``force``.
+    def _decide(self, outcome: Outcome, module: ModuleType) -> None:
+        """Apply one target, or say why not. Logs whatever goes wrong, and raises only ``NotCapable`` under ``force``.
 
         Raised while the target's module is imported, that makes the import fail, and each later one again.
         """
+        try:
+            self._apply(outcome, module)
+        except capability.NotCapable:
+            raise
+        except Exception as error:
+            outcome.reason = f"failed: {type(error).__name__}: {error}"
+            log.warn_once(f"rope_patch: {outcome.target.name} {outcome.reason}; vLLM serves natively")
+
+    def _apply(self, outcome: Outcome, module: ModuleType) -> None:
         if not self.enabled or outcome.serves():
             return
         if current().mode is Mode.OFF:

@@ -136,17 +136,17 @@ class Loader:
 
     def exec_module(self, module: "ModuleType") -> None:
         loader, finder = self.rope_patch_loader, self.rope_patch_finder
-        spec = object.__getattribute__(module, "__spec__")
-        if spec.loader is self:
+        named = object.__getattribute__(module, "__dict__")  # ``module.name`` would execute a lazy module
+        spec = named.get("__spec__")
+        if getattr(spec, "loader", None) is self:
             spec.loader = loader
-        named = object.__getattribute__(module, "__dict__")
         if named.get("__loader__") is self:
             named["__loader__"] = loader
         if type(loader) is _lazy("LazyLoader"):
             loader.exec_module(module)  # runs nothing, and gives the module the loader that will
             spec.loader = Loader(spec.loader, finder)
             return
-        finder.before(spec.name)
+        finder.before(named["__name__"])
         loader.exec_module(module)
         finder.ended(module)
 

@@ -93,16 +93,17 @@ class Replacement:
         """Switch on again. Returns False, with nothing done, if something else is in our place now."""
         if self._executed_again():
             return False
-        if not self._is_reached():
-            if getattr(self.owner, self.attribute, None) is not self.original:
-                return False
+        if self._is_reached():
+            self.on = True
+            self._bind_instances()
+        elif getattr(self.owner, self.attribute, None) is self.original:
             self.install()
-        self.on = True
+        else:
+            return False
         for holder, name in self._copies:
             if getattr(holder, name, None) is self.original:
                 setattr(holder, name, self.ours)
         self._copies.clear()
-        self._bind_instances()
         return True
 
     def serves(self) -> bool:

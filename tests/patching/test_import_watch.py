@@ -161,6 +161,8 @@ PASSED_THROUGH = {
     "assert type(spec.loader).__name__ == 'SourceFileLoader'",
     "copying of a spec": "import copy\nassert copy.deepcopy(util.find_spec('vllm')).loader.path",
     "pickling of an imported module's spec": "import pickle, vllm\nassert pickle.loads(pickle.dumps(vllm.__spec__))",
+    "a module without a spec": "import types\nmodule = types.ModuleType('vllm')\n"
+    "util.find_spec('vllm').loader.exec_module(module)",
     "the loader, once the module runs": "import vllm, vllm.envs\n"
     "assert type(vllm.__spec__.loader) is type(vllm.envs.__loader__) is importlib.machinery.SourceFileLoader",
 }
