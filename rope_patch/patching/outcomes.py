@@ -73,9 +73,10 @@ def states() -> dict[str, str]:
 def summary() -> str:
     """The states of the targets, for the one INFO line."""
     applied = [target for target in TARGETS if target.name in undo]
-    # Of targets for different releases one is applied, and the line does not say why the others are not.
+    # Of targets for different releases some are applied; the line does not say why others are not, if they did not fail.
     settled = {target.one_of for target in applied if target.one_of}
     said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
-    native = [t for t in TARGETS if t.name in state and t not in applied and t.one_of not in settled]
+    left = [t for t in TARGETS if t.name in state and t not in applied]
+    native = [t for t in left if t.one_of not in settled or state[t.name].startswith("failed")]
     said += [f"{target.name} {state[target.name]}" for target in native]
     return "; ".join(said)

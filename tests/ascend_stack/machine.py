@@ -3,7 +3,7 @@
 Operators are ``tests/host_cann``'s. Here, each with its limit:
 
 * ``acl``: CANN's own Python binding. vllm-ascend imports ``acl.rt.memcpy`` for its sleep mode: here ``ctypes.memmove``.
-* ``torchvision``: ``doubles.py``'s. Videos are not looked at here; images need none of it (``vision.py``).
+* ``torchvision``, ``fla_npu``: ``doubles.py``'s. Videos are not looked at here; images need none of it (``vision.py``).
 * ``in_fork``: vLLM starts a Python of its own to look at a model's class, 10 seconds each; here a fork looks.
 """
 
@@ -83,7 +83,7 @@ def prepare() -> bool:
     from tests.host_cann import hccl  # it imports torch
 
     hccl.use()
-    _lasting.enter_context(doubles.torchvision())
+    _lasting.enter_context(doubles.packages())
     loaded = extension.load()
     from vllm.model_executor.models import registry
 
