@@ -73,7 +73,7 @@ def states() -> dict[str, str]:
 def summary() -> str:
     """The states of the targets, for the one INFO line."""
     applied = [target for target in TARGETS if target.name in undo]
-    # Of targets for different releases some are applied; the line does not say why others are not, if they did not fail.
+    # Of targets for different releases some are applied; the line says of others only that they failed.
     settled = {target.one_of for target in applied if target.one_of}
     said = [f"{', '.join(target.name for target in applied)} applied"] if applied else []
     left = [t for t in TARGETS if t.name in state and t not in applied]

@@ -74,8 +74,8 @@ def group_of_two(stack: Stack, sequence_parallel: bool) -> Iterator[mock.Mock]:
     with contextlib.ExitStack() as patched:
         if hasattr(module, "enable_sp"):  # 0.28 and later, perhaps earlier
             group = SimpleNamespace(world_size=2, unique_name="")
-            patched.enter_context(mock.patch.object(module, "enable_sp", lambda: sequence_parallel))
-            patched.enter_context(mock.patch.object(module, "get_tp_group", lambda: group))
+            patched.enter_context(mock.patch.object(module, "enable_sp", return_value=sequence_parallel))
+            patched.enter_context(mock.patch.object(module, "get_tp_group", return_value=group))
             patched.enter_context(mock.patch.object(stack.torch.ops.vllm, "all_gather", gather))
         else:
             name = "tensor_model_parallel_all_gather"
