@@ -21,7 +21,7 @@ from tests.ascend_stack import tiny
 ROOT = Path(__file__).parents[2]
 NEWEST = "0.23.0"
 NEWEST_ONLY = {"GLM-OCR"}  # older releases have no such model, or none that takes the tiny model's weights
-RELEASES = (NEWEST, "0.18.0", "0.13.0")
+RELEASES = (NEWEST, "0.30.0rc2", "0.18.0", "0.13.0")
 SHOWN = {
     "vllm": "vLLM's own PyTorch code",
     "patched": "rope_patch",
