@@ -1,4 +1,4 @@
-"""Which targets would apply in every release of vllm-ascend and vLLM that the registry has: ``python -m scripts.releases``.
+"""Which targets would apply in every release that the registry has: ``python -m scripts.releases``.
 
 Run it in an environment with torch and Triton, such as ``.venvs/vllm``. It takes each release of vllm-ascend, and the
 vLLM that it names; and vLLM from 0.24 on by itself. Nothing is built, installed or run: ``registry.py`` reads a few

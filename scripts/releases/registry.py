@@ -1,4 +1,4 @@
-"""Files of released packages, by pip's own means from the registry that it is set up for: nothing is built or installed.
+"""Files of released packages, by pip's own means from the registry that it is set up for: nothing is built.
 
 Runs in a Python that has pip (``.venvs/installers`` here) and prints JSON::
 

@@ -2,13 +2,16 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.releases.verdicts import APPLIED, Answer
 
 RESULTS = Path(__file__).with_name("results.json")
-HEAD = ("| vllm-ascend | replaced | native, and why |", "|---|---|---|")
+FIRST = "0.11.0rc1"  # with which the README's table begins
+STAGES = Path(__file__).parents[1] / "test.sh"
+HEAD = ("| vllm-ascend | targets that apply, read in its source | executed |", "|---|---|---|")
 Answers = dict[str, dict[str, Answer]]  # by package and version, the oldest first
 
 
@@ -45,20 +48,22 @@ def differences(before: Answers, now: Answers) -> list[str]:
     return said
 
 
-def _alike(item: tuple[str, Answer]) -> tuple[tuple[str, str], ...]:
-    return tuple(item[1]["targets"].items())
+def since_the_first(answers: Answers) -> Iterator[tuple[str, Answer]]:
+    """Releases of vllm-ascend from ``FIRST`` on."""
+    return itertools.dropwhile(lambda item: item[0] != FIRST, answers["vllm-ascend"].items())
+
+
+def _applied(item: tuple[str, Answer]) -> list[str]:
+    return [f"`{name}`" for name, state in item[1]["targets"].items() if state == APPLIED]
 
 
 def table(answers: Answers) -> Iterator[str]:
-    """The README's: releases of vllm-ascend with the same answers, one line for each run of them."""
+    """The README's: releases of vllm-ascend in which the same targets apply, one line for each run of them; and which
+    of them the test command executes."""
+    executed = re.findall(r"\d+\.[\w.]+\w", " ".join(re.findall(r"for version in (0\..*); do", STAGES.read_text())))
     yield from HEAD
-    for states, group in itertools.groupby(answers["vllm-ascend"].items(), _alike):
+    for applied, group in itertools.groupby(since_the_first(answers), _applied):
         versions = [version for version, _ in group]
         span = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
-        applied = [f"`{name}`" for name, state in states if state == APPLIED]
-        reasons: dict[str, list[str]] = {}
-        for name, state in states:
-            if state != APPLIED:
-                reasons.setdefault(state.removeprefix("native: "), []).append(f"`{name}`")
-        native = [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-        yield f"| {span} | {', '.join(applied) or 'nothing'} | {'; '.join(native) or 'none'} |"
+        tried = [version for version in versions if version in executed]
+        yield f"| {span} | {', '.join(applied)} | {', '.join(tried) or 'none'} |"

@@ -117,6 +117,17 @@ def test_exactly_one_of_vllm_ascends_call_sites_is_recognised(stack: Stack) -> N
     )
 
 
+def test_what_scripts_releases_reads_in_its_source_is_what_happens(stack: Stack) -> None:
+    import rope_patch
+    from scripts.releases import verdicts
+
+    rope_patch.enable()
+    states = rope_patch.status()["targets"]
+    rope_patch.disable()
+    installed = Path(importlib.import_module("vllm_ascend").__file__ or "").parents[1]
+    assert verdicts.targets(installed) == states
+
+
 def test_newer_releases_rotate_through_a_module_global_below_the_operator(stack: Stack) -> None:
     module = stack.rotary_embedding
     if not stack.has_triton_path:

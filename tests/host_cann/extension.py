@@ -20,6 +20,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from . import build, doubles, environment, experts, layers, library, operators, stubs
 
@@ -67,12 +68,12 @@ def load() -> bool:
     return True
 
 
-def _implement(at_home: "torch.library.Library", name: str) -> None:
+def _implement(at_home: Any, name: str) -> None:
     function = operators.on_device(CUSTOM[name]) if name in CUSTOM else operators.refused(f"_C_ascend::{name}")
     at_home.impl(name, function, operators.DEVICE_KEY, allow_override=True)
 
 
-def _declare(at_home: "torch.library.Library", source: Path) -> None:
+def _declare(at_home: Any, source: Path) -> None:
     """The operators that this source declares."""
     # Strings beside one another are one, as in C. Some are there twice, for two kinds of builds.
     schemas = [ast.literal_eval(f"({found[1]})") for found in DECLARATION.finditer(source.read_text())]
