@@ -16,6 +16,7 @@ from . import bishengir, chips, upstream
 
 VERSIONS = [str(compiler) for compiler in bishengir.installed()]
 KINDS = {"cos": "*bf16", "sin": "*bf16", "query_start_loc_ptr": "*i32", "block_table_ptr": "*i32"}
+KINDS |= {"tokens_ptr": "*i64", "bin_counts_ptr": "*i32"}
 KINDS |= dict.fromkeys(("pos_ptr", "positions_gm_ptr", "positions_ptr", "slot_mapping_ptr"), "*i64")
 
 
