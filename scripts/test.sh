@@ -90,7 +90,7 @@ ascend_lane() {
 # Environments and tests, longest first. By file, since fixtures of a file are dear here.
 shared=(
   # The real vLLM and vllm-ascend of each release that is in use.
-  stack-{0.23.0,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
+  stack-{0.23.0,0.30.0rc2,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
   # The newest stable one, of which little differs from the one before it.
   stack-0.23.0.post1" tests/ascend_stack/test_post_release.py -n 0"
   # Those that copy to Ray workers only variables that they know.
