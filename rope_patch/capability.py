@@ -73,15 +73,23 @@ def _platform() -> Check:
     return Check("platform", False, f"vLLM's platform is {device or 'unspecified'}, not npu")
 
 
+# Chips that vllm-ascend supports and the kernel does not, by what its build information calls them.
+REFUSED = {
+    "310p": "Atlas 310P, which triton-ascend does not support",
+    "950": "Ascend 950 (A5), which has another instruction set and unified buffer than the kernel's plans are made for",
+}
+
+
 def _chip() -> Check:
-    """triton-ascend does not support Atlas 310P. vllm-ascend records the chip it was built for; no device is asked."""
+    """vllm-ascend records the chip it was built for; no device is asked."""
     try:
         built = importlib.import_module("vllm_ascend._build_info")
     except ImportError:  # another platform, or a vllm-ascend that records it elsewhere; the driver check follows
         return Check("chip", True, "")
-    built_for = [getattr(built, name, "") for name in ("__device_type__", "__soc_version__")]
-    is_310p = any("310p" in str(name).lower() for name in built_for)
-    return Check("chip", not is_310p, "Atlas 310P, which triton-ascend does not support" if is_310p else "")
+    built_for = " ".join(str(getattr(built, name, "")) for name in ("__device_type__", "__soc_version__")).lower()
+    named = built_for.replace("a5", "950")
+    refused = [why for name, why in REFUSED.items() if name in named]
+    return Check("chip", not refused, "".join(refused))
 
 
 def _triton() -> Check:

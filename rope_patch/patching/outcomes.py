@@ -57,12 +57,10 @@ class Outcome:
 def summary(outcomes: list[Outcome]) -> str:
     """All outcomes, for the one INFO line."""
     applied = [one for one in outcomes if one.serves()]
-    # Of targets for different releases one is applied, and the line does not say why the others are not.
+    # Of targets for different releases some are applied; the line says of others only that they failed.
     settled = {one.target.one_of for one in applied if one.target.one_of}
     said = [f"{', '.join(one.target.name for one in applied)} applied"] if applied else []
-    said += [
-        f"{one.target.name} {one.state()}"
-        for one in outcomes
-        if one not in applied and (one.reason or one.replacement) and one.target.one_of not in settled
-    ]
+    left = [one for one in outcomes if one not in applied and (one.reason or one.replacement)]
+    native = [one for one in left if one.target.one_of not in settled or one.reason.startswith("failed")]
+    said += [f"{one.target.name} {one.state()}" for one in native]
     return "; ".join(said)

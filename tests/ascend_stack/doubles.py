@@ -1,7 +1,8 @@
 """Doubles of what a machine without an NPU lacks above the host CANN, one class or function each.
 
-* ``torchvision``: its released builds do not load beside a CPU build of torch. vllm-ascend's worker patches import
-  vision models, which import it. Those that are built do without: their images need none of it.
+* ``packages``: torchvision, whose released builds do not load beside a CPU build of torch. vllm-ascend's worker patches
+  import vision models, which import it. Those that are built do without: their images need none of it. And ``fla_npu``,
+  which is on no registry: from 0.30 on vllm-ascend's layers of linear attention import it. None of those is built.
 * ``compiled_extension``: ``vllm_ascend_C`` is linked against all of CANN and does not load. On an Atlas A2 it does, so
   0.11 and 0.13 send fp16 NeoX calls to its ``rotary_embedding``; here they reach that operator's double.
 * ``model_config``: what the model runner knows about a model, as far as rotary embedding asks.
@@ -16,13 +17,13 @@ from typing import Any
 
 
 class _StandIn:
-    """A finder for one package: its modules exist, and any name imported from them is an empty class."""
+    """A finder for some packages: their modules exist, and any name imported from them is an empty class."""
 
-    def __init__(self, package: str) -> None:
-        self.package = package
+    def __init__(self, *packages: str) -> None:
+        self.packages = packages
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> Any:
-        if name.partition(".")[0] == self.package:
+        if name.partition(".")[0] in self.packages:
             return importlib.machinery.ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
         return None
 
@@ -39,9 +40,16 @@ class _StandIn:
 
 
 @contextlib.contextmanager
-def torchvision() -> Iterator[None]:
-    """``import torchvision...`` succeeds inside; afterwards its modules are removed again."""
-    finder = _StandIn("torchvision")
+def packages() -> Iterator[None]:
+    """``import torchvision...`` and ``import fla_npu...`` succeed inside; afterwards their modules are removed again.
+
+    transformers 5 decides by torchvision's presence which image processors it has, so those are imported before.
+    """
+    import transformers
+
+    if hasattr(transformers, "Qwen2VLImageProcessorPil"):  # transformers 5
+        assert transformers.Glm46VImageProcessor is not None
+    finder = _StandIn("torchvision", "fla_npu")
     sys.meta_path.append(finder)  # last, so that a real one is found first
     try:
         yield

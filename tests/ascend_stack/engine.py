@@ -19,9 +19,17 @@ from typing import Any
 from tests.ascend_stack import tiny
 
 ROOT = Path(__file__).parents[2]
-NEWEST = "0.23.0"
-NEWEST_ONLY = {"GLM-OCR"}  # older releases have no such model, or none that takes the tiny model's weights
-RELEASES = (NEWEST, "0.18.0", "0.13.0")
+NEWEST = "0.23.0"  # that is stable, and there with its extension built
+RELEASES = (NEWEST, "0.30.0rc2", "0.18.0", "0.13.0")
+# Older releases have no GLM-OCR, or none that takes the tiny model's weights; of 0.30.0rc2 see the README here.
+LEFT_OUT = {release: {"GLM-OCR"} for release in RELEASES[2:]} | {"0.30.0rc2": {"GLM-4.1V", "GLM-OCR"}}
+
+
+def models_of(release: str) -> list[str]:
+    """All models that the engine of this release is tried with."""
+    return [name for name in tiny.NAMES if name not in LEFT_OUT.get(release, ())]
+
+
 SHOWN = {
     "vllm": "vLLM's own PyTorch code",
     "patched": "rope_patch",
@@ -121,7 +129,7 @@ def main() -> None:
     options = parser.parse_args()
     models = options.models or ["GLM-4", "Phi-3"]
     if models == ["all"]:
-        models = [name for name in tiny.NAMES if name not in NEWEST_ONLY or options.release == NEWEST]
+        models = models_of(options.release)
     if unknown := set(models) - set(tiny.NAMES):
         parser.error(f"no model {', '.join(sorted(unknown))}; there are {', '.join(tiny.NAMES)}")
     print(f"vllm-ascend {options.release}, {options.dtype}; takes a few minutes", file=sys.stderr)

@@ -13,9 +13,9 @@ loading of vLLM, each model in forks of its own:
 ``unpatched``    rope_patch is not among vLLM's plugins, and never imported
 ===============  ==================================================================================================
 
-With graphs, their mode precedes the way: ``piecewise patched``. The first patched engine with full graphs captures
-them anew three times: ``disabled``; ``unseen``, when the kernel is on again and meets its calls in a capture first;
-and ``seen``. It then sleeps, and is ``woken`` with these graphs.
+With graphs, their mode precedes the way: ``piecewise patched``. With ``--anew`` the first patched engine with full
+graphs captures them anew three times: ``disabled``; ``unseen``, when the kernel is on again and meets its calls in a
+capture first; and ``seen``. It then sleeps, and is ``woken`` with these graphs.
 
 An engine that ends without us is a result too: ``raised`` says with what.
 """
@@ -115,13 +115,14 @@ def plugins_without_us() -> str:
     return ",".join(sorted({point.name for group in groups for point in group} - {"rope_patch"}))
 
 
-def run(name: str, dtype: str, way: str, mode: str, again: bool) -> dict[str, Any]:
-    """Run one engine in this process, and ``again`` what captures its graphs anew; return what came out, by way."""
+def run(name: str, dtype: str, way: str, mode: str, sleeps: bool, again: bool) -> dict[str, Any]:
+    """Run one engine in this process, which can sleep; and ``again`` what captures its graphs anew, and sleeps. Return
+    what came out, by way."""
     began = time.process_time()
     os.environ["VLLM_ASCEND_TRITON_ROPE"] = "0" if way == "off" else "1"
     if way == "unpatched":
         os.environ["VLLM_PLUGINS"] = plugins_without_us()
-    llm = engine(name, dtype, mode, **(sleeping.MODE if mode == "full" else {}))
+    llm = engine(name, dtype, mode, **(sleeping.MODE if mode == "full" and sleeps else {}))
     prompts, within_it = PROMPTS, WITHIN
     if name in vision.MODELS:
         prompts, within_it = vision.prompts(tiny.VOCABULARY), (*WITHIN, "flatly")
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument(
         "--in-bfloat16", nargs="+", choices=tiny.NAMES, default=[], metavar="MODEL", help="patched, as 'MODEL bfloat16'"
     )
+    parser.add_argument("--anew", action="store_true", help="capture full graphs anew, and sleep")
     options = parser.parse_args()
     os.environ.update(FIXED)
     if "eager" not in options.mode:
@@ -166,7 +168,7 @@ def main() -> None:
     print(
         f"vLLM, {extension} vllm_ascend_C: {time.process_time():.1f} s of processor time", file=sys.stderr, flush=True
     )
-    results = {name: in_forks(name, options.dtype, options.mode, options.ways) for name in options.models}
+    results = {name: in_forks(name, options.dtype, options.mode, options.ways, options.anew) for name in options.models}
     for name in options.in_bfloat16:
         try:
             results[f"{name} bfloat16"] = in_forks(name, "bfloat16", ["eager"], ["patched"])
@@ -175,13 +177,13 @@ def main() -> None:
     sys.stdout.write("\n" + json.dumps(results) + "\n")
 
 
-def in_forks(name: str, dtype: str, modes: list[str], ways: list[str]) -> dict[str, Any]:
+def in_forks(name: str, dtype: str, modes: list[str], ways: list[str], anew: bool = False) -> dict[str, Any]:
     """Run one engine for each mode and way, one after the other; return what came out, by title."""
     found: dict[str, Any] = {}
     for mode, way in itertools.product(modes, ways):
         first = titled(mode, way) not in found
         try:
-            answers = machine.in_fork(functools.partial(run, name, dtype, way, mode, first))
+            answers = machine.in_fork(functools.partial(run, name, dtype, way, mode, anew, first and anew))
             found |= answers if first else {f"{title}, again": answer for title, answer in answers.items()}
         except RuntimeError as error:
             if way == "patched":

@@ -76,6 +76,20 @@ class Stack:
         """Whether ``AscendRotaryEmbedding`` ends in vllm-ascend's Triton kernel (0.15 and later)."""
         return hasattr(self.rotary_embedding, "rope_forward_triton")
 
+    @property
+    def takes_no_key(self) -> bool:
+        """Whether ``AscendRotaryEmbedding`` takes calls without a key itself (0.28 and later)."""
+        forward = self.rotary_embedding.AscendRotaryEmbedding.forward_oot
+        return "None" in str(inspect.signature(forward).parameters["key"].annotation)
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets that are for this release."""
+        of_the_class = ["ascend_rope_kernel"] if self.has_triton_path else ["ascend_rotary_class"]
+        if self.has_triton_path and not self.takes_no_key:
+            of_the_class.append("ascend_without_key")
+        return ["rotary_embedding", "mrope", "longrope", *of_the_class, "ascend_mrope"]
+
     def build(
         self,
         kind: str = "default",
@@ -160,7 +174,7 @@ def start(now: Callable[[str], None] = lambda event: None) -> Stack:
     # From here on as in NPUWorker.__init__, whose module also wants pyACL.
     from vllm_ascend import utils
 
-    with doubles.torchvision():
+    with doubles.packages():
         utils.adapt_patch()
         ops = importlib.import_module("vllm_ascend.ops")
         ops.register_dummy_fusion_op()

@@ -55,11 +55,7 @@ def _says_off(found: Any) -> None:
 
 def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) -> None:
     found = processes.table("tests.ascend_stack.incapable", "1", "nothing missing")
-    applied = [
-        *("rotary_embedding", "mrope", "longrope"),
-        "ascend_rope_kernel" if stack.has_triton_path else "ascend_rotary_class",
-        "ascend_mrope",
-    ]
+    applied = stack.targets
     assert [name for name, state in found["targets"].items() if state == "applied"] == applied
     ((level, line),) = found["logged"]
     assert level == "INFO"

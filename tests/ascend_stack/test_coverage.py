@@ -16,7 +16,7 @@ from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
 from tests.conftest import ROOT
 
 pytestmark = needs_stack
-HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "why")
+HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "0.30.0rc2", "why")
 ABSENT = "\N{EN DASH}"  # this release's vLLM does not have the class
 # For each class, the rope_type for which vLLM makes it, and its parameters.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "TeleChat3RoPEScaledRotaryEmbedding": ("telechat3-yarn", YARN),
     "MRotaryEmbedding": ("default", {"mrope_section": [16, 24, 24]}),
     "MRotaryEmbeddingInterleaved": ("openpangu", {"mrope_section": [16, 24, 24], "mrope_interleaved": True}),
+    "BailingMRotaryEmbedding": ("bailing_mrope", {"mrope_section": [24, 20, 20]}),
     "Ernie4_5_VLRotaryEmbedding": ("ernie", {"mrope_section": [22, 22, 20]}),
     "DeepseekScalingRotaryEmbedding": ("deepseek_yarn", DEEPSEEK),
 }

@@ -27,6 +27,7 @@ from rope_patch.patching.targets import (
 from tests.ascend_stack import other_classes
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import LLAMA3, YARN
+from tests.ascend_stack.release import since
 
 pytestmark = needs_stack
 
@@ -93,6 +94,7 @@ def test_vllm_ascend_registers_the_same_classes_as_before(stack: Stack) -> None:
         "MRotaryEmbedding",
         "YaRNScalingRotaryEmbedding",
         "DeepseekScalingRotaryEmbedding",
+        *(["Gemma4RotaryEmbedding"] if since("0.30.0rc1") else []),
     }, "vllm-ascend registers other rotary classes: what it does not register is ours, see the README's table"
 
 
@@ -115,18 +117,31 @@ def test_exactly_one_of_vllm_ascends_call_sites_is_recognised(stack: Stack) -> N
     )
 
 
+def test_what_scripts_releases_reads_in_its_source_is_what_happens(stack: Stack) -> None:
+    import rope_patch
+    from scripts.releases import verdicts
+
+    rope_patch.enable()
+    states = rope_patch.status()["targets"]
+    rope_patch.disable()
+    installed = Path(importlib.import_module("vllm_ascend").__file__ or "").parents[1]
+    assert verdicts.targets(installed) == states
+
+
 def test_newer_releases_rotate_through_a_module_global_below_the_operator(stack: Stack) -> None:
     module = stack.rotary_embedding
     if not stack.has_triton_path:
         pytest.skip("the older arrangement")
-    assert parameters(module.rope_forward_triton) == ascend_rope_kernel.PARAMETERS, (
+    newer = ascend_rope_kernel.NEWER if since("0.27.1rc1") else []
+    assert parameters(module.rope_forward_triton) == [*ascend_rope_kernel.PARAMETERS, *newer], (
         "rope_forward_triton has another signature: see targets/ascend_rope_kernel.py"
     )
     assert "rope_forward_triton" in module.rope_forward_oot.__code__.co_names, (
         "rope_forward_oot no longer looks rope_forward_triton up when it is called: replacing the global does nothing"
     )
     call = calls(module.rope_forward_oot, "rope_forward_triton")[0]
-    assert {word.arg for word in call.keywords} == {"cos_sin_cache", "positions", "rope_dim", "is_neox_style"}, (
+    handed = {"cos_sin_cache", "positions", "rope_dim", "is_neox_style", *newer[:1]}
+    assert {word.arg for word in call.keywords} == handed, (
         "rope_forward_oot hands other things to rope_forward_triton: see targets/ascend_rope_kernel.py"
     )
     schema = str(stack.torch.ops.vllm.npu_rotary_embedding.default._schema)
@@ -142,10 +157,12 @@ def test_the_newer_class_gathers_positions_before_the_operator(stack: Stack) -> 
     if not stack.has_triton_path:
         pytest.skip("the older arrangement")
     forward = stack.rotary_embedding.AscendRotaryEmbedding.forward_oot
-    gather = calls(forward, "maybe_all_gather_and_maybe_unpad")
-    rotate = calls(forward, "npu_rotary_embedding")
-    assert len(gather) == len(rotate) == 1, "AscendRotaryEmbedding.forward_oot is arranged in another way"
-    assert gather[0].lineno < rotate[0].lineno, (
+    gather = calls(forward, "maybe_all_gather_and_maybe_unpad") + calls(forward, "all_gather")
+    rotate = calls(forward, "npu_rotary_embedding") + calls(forward, "rope_forward_oot")
+    assert (len(gather), len(rotate)) == (1, 3 if stack.takes_no_key else 1), (
+        "AscendRotaryEmbedding.forward_oot is arranged in another way"
+    )
+    assert gather[0].lineno < min(call.lineno for call in rotate), (
         "positions are no longer gathered before npu_rotary_embedding: is what we see still what the tokens have?"
     )
 

@@ -13,6 +13,7 @@ import pytest
 from tests.ascend_stack import engine, generate, vision
 from tests.ascend_stack.engine_process import EAGER, IN_BFLOAT16, MODELS, VERSION, needs_engine, newest_only
 from tests.ascend_stack.processes import table
+from tests.ascend_stack.release import since
 from tests.conftest import ROOT
 
 pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits for all models
@@ -20,11 +21,12 @@ pytestmark = [needs_engine, pytest.mark.timeout(1800)]  # the first test waits f
 LAYERS, STEPS = 2, generate.NEW_TOKENS
 # vllm-ascend's own kernel is wrong for rotary dims that are no power of two; 0.13 and older have no such kernel.
 # With MRoPE it gives GLM-OCR's heads, GPT-J, to an operator for NeoX: targets/ascend_mrope.py.
-WRONG = {"Phi-3", "StableLM", "GLM-OCR"} if VERSION in ("0.18.0", "0.23.0") else set()
+# 0.28.0rc1 mended its kernel.
+WRONG = ({"GLM-OCR"} if since("0.28.0rc1") else {"Phi-3", "StableLM", "GLM-OCR"}) if since("0.15") else set()
 # Its compiler refuses that kernel on 0.18: GPT-J of 64 heads does not fit the unified buffer.
 REFUSED = {"ERNIE-4.5"} if VERSION == "0.18.0" else set()
 # Full rotary of the base class is left to the vendor's operator on 0.13.
-LEFT = set() if VERSION in ("0.18.0", "0.23.0") else {"Phi-3"}
+LEFT = set() if since("0.15") else {"Phi-3"}
 # vLLM's code rounds to bfloat16 at each step, the kernel once; two layers of sharp attention enlarge the difference.
 # Halved positions change log-probabilities by more than 3.
 TOLERANCE = 0.25

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack.release import since
 
 pytestmark = needs_stack
 NUM_TOKENS, HEADS, KV_HEADS = 5, 6, 2
@@ -50,11 +51,14 @@ def test_triton_mrope_agrees_with_vllms_pytorch(stack: Stack, case: str) -> None
         torch.randn(NUM_TOKENS, heads * head_size, generator=generator).bfloat16() for heads in (HEADS, KV_HEADS)
     )
 
+    nine = since("0.27.1rc1")  # arguments, of which vllm-ascend gives eight
+
     def rotated() -> tuple[Any, Any]:
-        if interleaved and hasattr(embedding, "forward_triton"):  # as a model calls it
+        if interleaved and hasattr(embedding, "forward_triton") and not nine:  # as a model calls it
             return stack.rotate(embedding, positions.npu(), query.npu(), key.npu())
         cos, sin = embedding.cos_sin_cache[positions.npu()].chunk(2, -1)
-        return mrope.triton_mrope(query.npu(), key.npu(), cos, sin, section, head_size, rotary_dim, interleaved)
+        arguments = cos, sin, section, head_size, rotary_dim, interleaved, *([True] if nine else [])
+        return mrope.triton_mrope(query.npu(), key.npu(), *arguments)
 
     results: list[Any] = []
     import rope_patch
@@ -62,6 +66,9 @@ def test_triton_mrope_agrees_with_vllms_pytorch(stack: Stack, case: str) -> None
 
     rope_patch.disable()  # else the class is served by our kernel
     try:
+        if nine and interleaved:
+            with pytest.raises(TypeError, match="is_neox_style"):
+                stack.rotate(embedding, positions.npu(), query.npu(), key.npu())
         (launched,) = facts.launched(torch, lambda: results.extend(rotated()))
     finally:
         rope_patch.enable()

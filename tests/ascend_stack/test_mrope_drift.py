@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ascend_stack.engine_process import VERSION
+from tests.ascend_stack.release import VERSION, since
 
 ABSENT = [name for name in ("vllm", "vllm_ascend") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"no {' and no '.join(ABSENT)}: needs a stack's environment")
@@ -56,13 +56,15 @@ def test_vllms_classes_have_no_forward_oot_of_their_own() -> None:
         )
 
 
-def test_ernies_class_is_where_the_target_looks_for_it() -> None:
-    from rope_patch.patching.targets.mrope import ERNIE
+def test_classes_of_an_order_of_their_own_are_where_the_target_looks_for_them() -> None:
+    from rope_patch.patching.targets.mrope import ALTERNATING
 
-    module, name = ERNIE
-    package, *path = module.split(".")
-    assert name in definitions(package, "/".join(path) + ".py"), (
-        f"{name} has moved: ERNIE-4.5-VL would be handed to PyTorch's operators, see targets/mrope.py"
+    found = {}
+    for module, name in ALTERNATING:
+        package, *path = module.split(".")
+        found[name] = name in definitions(package, "/".join(path) + ".py")
+    assert found == {"Ernie4_5_VLRotaryEmbedding": True, "BailingMRotaryEmbedding": since("0.30.0rc1")}, (
+        "a class has moved: its models would be handed to PyTorch's operators, see targets/mrope.py"
     )
 
 
@@ -104,7 +106,8 @@ def test_interleaved_sections_go_to_triton_mrope_where_it_is_used() -> None:
     )
 
 
-def test_triton_mrope_wants_gathered_cosines_and_is_given_eight_arguments() -> None:
+def test_triton_mrope_wants_gathered_cosines_and_eight_arguments_or_nine_of_which_it_gets_eight() -> None:
+    """Nine from 0.27.1rc1 on: Qwen3-VL's and Qwen3.5's calls of the class raise a TypeError natively."""
     assert has_triton_way() == (not VERSION.startswith("0.11")), "vllm-ascend's way to triton_mrope has moved"
     if not has_triton_way():
         pytest.skip("this release has no triton_mrope on Ascend")
@@ -114,8 +117,10 @@ def test_triton_mrope_wants_gathered_cosines_and_is_given_eight_arguments() -> N
     kernel = definitions("vllm", f"{LAYERS}/mrope.py")["triton_mrope"]
     assert isinstance(kernel, ast.FunctionDef)
     names = [argument.arg for argument in kernel.args.args]
-    assert "is_neox_style" not in names, "vLLM's triton_mrope knows GPT-J now: see targets/ascend_mrope.py"
-    assert len(call.args) == len(names), "vllm-ascend's call of triton_mrope does not fit vLLM's: who is served so?"
+    nine = since("0.27.1rc1")
+    assert ("is_neox_style" in names) == nine, "vLLM's triton_mrope knows GPT-J or not: see targets/ascend_mrope.py"
+    given, wanted = len(call.args) + len(call.keywords), len(names) - len(kernel.args.defaults)
+    assert (given, wanted) == (8, 8 + nine), "vllm-ascend's call of triton_mrope fits vLLM's or not: who is served so?"
 
 
 def test_triton_mrope_copies_and_starts_a_program_a_token() -> None:

@@ -60,10 +60,10 @@ def forward(stack: Stack, name: str, compiled: bool) -> None:
     replaced = getattr(importlib.import_module(f"vllm.model_executor.models.{module}"), cls).forward
     attention = layer(stack, model, build(stack, model))
     positions, query, key = inputs(torch, model, "image")
-    output = (torch.empty_like(query).npu(),) if name == "Qwen3.5" else ()
+    output = {"output": torch.empty_like(query).npu()} if name == "Qwen3.5" else {}
 
     def run(positions: Any, qkv: Any) -> Any:
-        return replaced(attention, positions, *output, qkv)
+        return replaced(attention, positions=positions, hidden_states=qkv, **output)
 
     torch._dynamo.reset()
     call = torch.compile(run, fullgraph=True, backend="eager") if compiled else run

@@ -4,8 +4,10 @@ Run in each environment of ``stack_environment``, on the host CANN; see the READ
 disabled in the same process, and the results are compared bit by bit.
 """
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -62,26 +64,40 @@ def both_ways(run: Callable[[], Any]) -> tuple[Any, Any, int]:
     return native, run(), calls() - before
 
 
+@contextlib.contextmanager
+def group_of_two(stack: Stack, sequence_parallel: bool) -> Iterator[mock.Mock]:
+    """A group of two ranks, where positions are gathered; the other rank's values are + 3."""
+    gather = mock.Mock(side_effect=lambda x, *where: stack.torch.cat((x, x + 3)))
+    from vllm_ascend.ops import register_custom_ops
+
+    module = stack.rotary_embedding
+    with contextlib.ExitStack() as patched:
+        if hasattr(module, "enable_sp"):  # 0.28 and later, perhaps earlier
+            group = SimpleNamespace(world_size=2, unique_name="")
+            patched.enter_context(mock.patch.object(module, "enable_sp", return_value=sequence_parallel))
+            patched.enter_context(mock.patch.object(module, "get_tp_group", return_value=group))
+            patched.enter_context(mock.patch.object(stack.torch.ops.vllm, "all_gather", gather))
+        else:
+            name = "tensor_model_parallel_all_gather"
+            patched.enter_context(mock.patch.object(register_custom_ops, name, gather))
+        yield gather
+
+
 @pytest.mark.parametrize("missing", [None, "use_mtp", "is_draft_model", "flash_comm_v1_enabled"])
 def test_a_drafts_positions_are_gathered_under_sequence_parallelism_and_only_then(
     stack: Stack, missing: str | None
 ) -> None:
     if not stack.has_triton_path:
         pytest.skip("this release gathers no positions")
-    from vllm_ascend.ops import register_custom_ops
-
     embedding = stack.build("default", 128, 64)
     switches = {"use_mtp": True, "is_draft_model": True, "flash_comm_v1_enabled": True} | (
         {missing: False} if missing else {}
     )
     embedding.use_mtp = switches.pop("use_mtp")
-    gather = mock.Mock(
-        side_effect=lambda x, dim: stack.torch.cat((x, x + 3), dim)
-    )  # a group of two; the other rank's values are + 3
     share = stack.torch.tensor([5, 1, 9])
     positions = stack.torch.cat((share, share + 3)) if missing is None else stack.torch.arange(NUM_TOKENS)
     query, key = heads(stack, HEADS, 128), heads(stack, KV_HEADS, 128, 1)
-    with mock.patch.object(register_custom_ops, "tensor_model_parallel_all_gather", gather):
+    with group_of_two(stack, switches["flash_comm_v1_enabled"]) as gather:
         given = (share if missing is None else positions).npu()
         before = calls()
         q, k = stack.rotate(embedding, given, query.npu(), key.npu(), pad_size=0, **switches)
@@ -207,20 +223,64 @@ def test_the_cache_that_a_module_has_now_is_the_one_that_is_read(stack: Stack, k
         close(stack, q, rotated(embedding, positions, query, cache=cache))
 
 
-def test_a_call_without_key_is_served_where_vllm_allows_it_and_refused_by_vllm_ascend_as_before(stack: Stack) -> None:
+@pytest.mark.parametrize(("kind", "parameters"), [("llama3", LLAMA3), ("default", {}), ("yarn", YARN)])
+def test_a_call_without_a_key_is_served_by_us_although_old_releases_raise(
+    stack: Stack, kind: str, parameters: dict[str, Any]
+) -> None:
+    """``AscendRotaryEmbedding`` raises before 0.28, and full rotary is its own on the oldest ones."""
     positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
-    embedding = stack.build("llama3", 128, **LLAMA3)
-    q, k = stack.rotate(embedding, positions.npu(), query.npu(), None)
-    assert k is None
-    close(stack, q, rotated(embedding, positions, query))
-    full = stack.build("default", 128)
+    embedding = stack.build(kind, 128, **parameters)
 
-    def run() -> str:
+    def run() -> Any:
         try:
-            stack.rotate(full, positions.npu(), query.npu(), None)
+            q, k = stack.rotate(embedding, positions.npu(), query.npu(), None)
         except AttributeError as error:
             return str(error)
-        return "served"
+        assert k is None
+        return q.cpu()
 
-    native, with_us, _ = both_ways(run)
-    assert with_us == native == "'NoneType' object has no attribute 'shape'"
+    native, with_us, served = both_ways(run)
+    raises = "'NoneType' object has no attribute 'shape'"
+    if kind != "llama3" and not stack.has_triton_path:
+        assert (with_us, served) == (native, 0) == (raises, 0)
+        return
+    assert served == 1
+    close(stack, with_us, rotated(embedding, positions, query))
+    if kind == "llama3" or stack.takes_no_key:
+        close(stack, native, with_us)
+    else:
+        assert native == raises, "upstream takes calls without a key: targets/ascend_without_key.py is for nothing here"
+
+
+@pytest.mark.parametrize("gathered", [True, False])
+def test_without_a_key_a_drafts_positions_are_gathered_as_with_one(stack: Stack, gathered: bool) -> None:
+    """Gemma 4's MTP."""
+    if not stack.has_triton_path:
+        pytest.skip("this release gathers no positions")
+    embedding = stack.build("default", 128, 64)
+    embedding.use_mtp = True
+    positions, query = stack.torch.tensor([5, 1, 9, 8, 4, 12]), heads(stack, HEADS, 128)
+    given = positions[:3] if gathered else positions
+    switches = {"is_draft_model": gathered, "flash_comm_v1_enabled": True, "pad_size": 0}
+    with group_of_two(stack, True) as gather:
+        q, k = stack.rotate(embedding, given.npu(), query.npu(), None, **switches)
+    assert (gather.call_count, k) == (gathered, None)
+    close(stack, q, rotated(embedding, positions, query))
+
+
+def test_a_call_without_a_key_that_the_kernel_cannot_take_is_upstreams_and_not_silently_wrong(stack: Stack) -> None:
+    if not stack.has_triton_path or stack.takes_no_key:
+        pytest.skip("this release serves these calls itself, or is not asked")
+    from rope_patch.reporting import ledger
+
+    embedding = stack.build("default", 128)
+    positions, query = stack.torch.arange(NUM_TOKENS), heads(stack, HEADS, 128)
+    embedding.cos_sin_cache = embedding.cos_sin_cache.half()
+    ledger.reset()
+    try:
+        q, _ = stack.rotate(embedding, positions.npu(), query.npu(), None)
+    except Exception:  # its kernel of 0.18, say, may not compile without heads; without us the call raises too
+        pass
+    else:
+        close(stack, q, rotated(embedding, positions, query))
+    assert (ledger.calls(), sum(ledger.fallbacks().values())) == ({}, 1)

@@ -5,6 +5,7 @@ Weights are large enough that attention is sharp: a wrong rotation then changes 
 
 import fcntl
 import hashlib
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,9 @@ ROTARY = {  # how a head is rotated, to print
 
 
 def make(name: str, folder: Path) -> Path:
-    """The model's folder under ``folder``, which is made if it does not exist."""
+    """The model's folder under ``folder``, which is made if it does not exist. transformers 5 writes it otherwise."""
     key = hashlib.sha256(Path(__file__).read_bytes() + Path(vision.__file__).read_bytes()).hexdigest()[:8]
-    path = folder / f"{name}-{key}"
+    path = folder / f"{name}-{key}-{importlib.metadata.version('transformers').partition('.')[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # tests of several releases share the folder
         fcntl.flock(lock, fcntl.LOCK_EX)

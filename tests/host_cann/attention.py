@@ -29,6 +29,29 @@ def reshape_and_cache(
         cache.view(-1, *heads)[slots[taken]] = new[: len(slots)][taken].view(-1, *heads).to(cache.dtype)
 
 
+def scatter_pa_kv_cache(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+    *,
+    compress_lens: torch.Tensor | None = None,
+    compress_seq_offsets: torch.Tensor | None = None,
+    seq_lens: torch.Tensor | None = None,
+    cache_mode: str | None = "PA_NZ",
+) -> None:
+    """The same for a cache whose blocks may lie apart from one another, as where keys and values take turns."""
+    plain = compress_lens is compress_seq_offsets is seq_lens is None and cache_mode == "Norm"
+    require(plain, "npu_scatter_pa_kv_cache", f"nothing compressed, cache mode 'Norm'; got {cache_mode!r}")
+    slots = slot_mapping.long()
+    require(len(slots) <= len(key), "npu_scatter_pa_kv_cache", f"{len(slots)} slots for {len(key)} tokens")
+    taken = slots[slots >= 0]
+    for new, cache in ((key, key_cache), (value, value_cache)):
+        rows = new[: len(slots)][slots >= 0].view(-1, *cache.shape[-2:]).to(cache.dtype)
+        cache[taken // cache.shape[1], taken % cache.shape[1]] = rows
+
+
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, causal: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,6 +237,7 @@ DOUBLES = {
     "npu::npu_fused_infer_attention_score.out": fused_infer_attention_score_out,
     "npu::_npu_fused_infer_attention_score_get_max_workspace": fused_infer_attention_score_workspace,
     "atb::_npu_reshape_and_cache": reshape_and_cache,
+    "npu::npu_scatter_pa_kv_cache": scatter_pa_kv_cache,
     "atb::_npu_paged_attention": paged_attention,
     "atb::_npu_flash_attention": flash_attention,
     "atb::_npu_flash_attention_unpad": flash_attention_unpad,

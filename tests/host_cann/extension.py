@@ -5,9 +5,11 @@ It is linked against all of CANN and against torch 2.10. What neither torch-npu 
 (``stubs.py``), in a library beside the host CANN; what torch has under another name since jumps there. Its operators
 are registered under the numbers that PrivateUse1 and Meta had in torch 2.10, so they are registered here once more.
 0.13.0's ends the process when it is loaded, and 0.11.0's has not been tried: these go without, and what a mixture of
-experts needs of it is declared here.
+experts needs of it is declared here. A source distribution has none, since nothing of it is built: its operators are
+declared as its source does, and the module is an empty one, without the allocator for sleep mode.
 """
 
+import ast
 import ctypes
 import fcntl
 import hashlib
@@ -15,7 +17,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from . import build, doubles, environment, experts, layers, library, operators, stubs
 
@@ -27,6 +32,9 @@ RENAMED = {  # of torch 2.10 -> of the torch that is installed; the same functio
     TORCH.format("N2at3TagE", "S8_"): TORCH.format("NS_10headeronly3TagE", "S8_"),
     COPY_ON_WRITE.format("23materialize_cow_storageERNS_11"): COPY_ON_WRITE.format("15materialize_cowEPNS_11"),
 }
+# Where install_stack puts the source of what is not built.
+SOURCE = "vllm_ascend_source/csrc/torch_binding.cpp"
+DECLARATION = re.compile(r'ops\.def\(((?:\s*"(?:[^"\\]|\\.)*")+)')
 CUSTOM = {**layers.CUSTOM, **experts.CUSTOM, "rotary_embedding": doubles.custom_rotary_embedding}
 
 
@@ -40,6 +48,10 @@ def load() -> bool:
 
     at_home = torch.library.Library("_C_ascend", "FRAGMENT")
     doubles._custom.append(at_home)
+    source = Path(importlib.util.find_spec("vllm_ascend").origin).parents[1] / SOURCE
+    if source.exists():
+        _declare(at_home, source)
+        return False
     if version() not in LOADS:
         for schema in experts.SCHEMAS:
             name = at_home.define(schema)
@@ -51,10 +63,23 @@ def load() -> bool:
     for full in torch._C._dispatch_get_all_op_names():
         space, _, name = full.partition("::")
         if space == "_C_ascend" and "." not in name:
-            function = operators.on_device(CUSTOM[name]) if name in CUSTOM else operators.refused(full)
-            at_home.impl(name, function, operators.DEVICE_KEY, allow_override=True)
+            _implement(at_home, name)
     at_home.impl("npu_add_rms_norm_bias", layers.add_rms_norm_bias_shapes, "Meta", allow_override=True)
     return True
+
+
+def _implement(at_home: Any, name: str) -> None:
+    function = operators.on_device(CUSTOM[name]) if name in CUSTOM else operators.refused(f"_C_ascend::{name}")
+    at_home.impl(name, function, operators.DEVICE_KEY, allow_override=True)
+
+
+def _declare(at_home: Any, source: Path) -> None:
+    """The operators that this source declares."""
+    # Strings beside one another are one, as in C. Some are there twice, for two kinds of builds.
+    schemas = [ast.literal_eval(f"({found[1]})") for found in DECLARATION.finditer(source.read_text())]
+    for schema in {schema.partition("(")[0]: schema for schema in schemas}.values():
+        _implement(at_home, at_home.define(schema))
+    sys.modules["vllm_ascend.vllm_ascend_C"] = ModuleType("vllm_ascend.vllm_ascend_C")
 
 
 def _libraries() -> list[Path]:

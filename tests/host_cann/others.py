@@ -16,6 +16,7 @@ from . import bishengir, chips, upstream
 
 VERSIONS = [str(compiler) for compiler in bishengir.installed()]
 KINDS = {"cos": "*bf16", "sin": "*bf16", "query_start_loc_ptr": "*i32", "block_table_ptr": "*i32"}
+KINDS |= {"tokens_ptr": "*i64", "bin_counts_ptr": "*i32"}
 KINDS |= dict.fromkeys(("pos_ptr", "positions_gm_ptr", "positions_ptr", "slot_mapping_ptr"), "*i64")
 
 
@@ -49,12 +50,14 @@ def kernel_of(release: str, folder: Path, member: str, name: str):
 
 
 @functools.cache
-def program(kernel, version: str, constants: tuple[tuple[str, object], ...]) -> bishengir.Compiled:
+def program(
+    kernel, version: str, constants: tuple[tuple[str, object], ...], kinds: tuple[tuple[str, str], ...] = ()
+) -> bishengir.Compiled:
     from tests.host_cann import front_end
 
     values = dict(constants)
     names = [name for name in kernel.arg_names if name not in values]
-    types = {name: KINDS.get(name, "*bf16" if name.endswith("_ptr") else "i32") for name in names}
+    types = {name: KINDS.get(name, "*bf16" if name.endswith("_ptr") else "i32") for name in names} | dict(kinds)
     (compiler,) = (found for found in bishengir.installed() if str(found) == version)
     return bishengir.compile(front_end.linalg(kernel, types, values), compiler, chips.current())
 

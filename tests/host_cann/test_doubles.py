@@ -92,3 +92,19 @@ def test_documented_limits_are_errors(npu):
         torch_npu.npu_apply_rotary_pos_emb(wide, wide, wide, wide)
     with pytest.raises(ValueError, match="neox=false"):
         npu.ops._C_ascend.rotary_embedding(positions, x, x.clone(), 40, cache, False)
+
+
+def test_keys_and_values_go_to_their_slots_of_a_cache_that_is_not_contiguous_and_padding_nowhere(npu):
+    import torch_npu
+
+    both = npu.zeros(3, 2, 4, 2, 8)  # blocks of four tokens, keys and values in turns
+    cache = both.npu()
+    key, value = npu.randn(3, 2, 8), npu.randn(3, 2, 8)
+    slots = npu.tensor([9, -1, 2])
+    caches = {"key_cache": cache[:, 0], "value_cache": cache[:, 1]}
+    given = {"key": key.npu(), "value": value.npu(), "slot_mapping": slots.npu()}
+    torch_npu.npu_scatter_pa_kv_cache(**given, **caches, cache_mode="Norm")
+    both[2, 0, 1], both[2, 1, 1], both[0, 0, 2], both[0, 1, 2] = key[0], value[0], key[2], value[2]
+    assert npu.equal(cache.cpu(), both)
+    with pytest.raises(ValueError, match="cache mode"):
+        torch_npu.npu_scatter_pa_kv_cache(**given, **caches)

@@ -23,7 +23,11 @@ def folder(tmp_path_factory):
 def test_no_other_kernel_is_let_run():
     from tests.host_cann.hivmc import entry
 
-    assert sorted(entry.RACES) == ["_compute_slot_mapping_kernel", "split_qkv_rmsnorm_rope_kernel"]
+    assert sorted(entry.RACES) == [
+        "_compute_slot_mapping_kernel",
+        "split_qkv_rmsnorm_rope_kernel",
+        "token_bin_counts_and_mask_kernel",
+    ]
 
 
 def split_qkv(folder, version: str, tokens: int, **how) -> float:
@@ -94,3 +98,48 @@ def test_vllms_slot_mapping_does_the_same(folder, version):
     with pytest.raises(standalone.Failed, match=ORDER + r"MOVEV\.\w+ \(pipe V\)"):
         slots(folder, version, [AT_ONCE, AT_ONCE + 7])
     slots(folder, version, [AT_ONCE, AT_ONCE + 7, 1], in_program_order=True)
+
+
+VOCABULARY = 96
+
+
+def counts(folder, tokens: int, **how) -> None:
+    """Count two requests' tokens by vllm-ascend 0.30.0rc2's kernel, whose last store is atomic, and compare."""
+    member, name = "vllm_ascend/ops/triton/bincount.py", "token_bin_counts_and_mask_kernel"
+    compiled = program(kernel_of("0.30.0rc2", folder, member, name), VERSIONS[-1], (("SEQ_BLOCK", AT_ONCE),))
+    given = np.random.default_rng(0).integers(0, VOCABULARY, (2, tokens))
+    given[1, -3:] = VOCABULARY  # nobody's
+    found = np.zeros((2, VOCABULARY), np.int32)
+    blocks = 2 * -(-tokens // AT_ONCE)
+    run(compiled, 2, given, tokens, 1, 2, tokens, VOCABULARY, found, VOCABULARY, 1, blocks, **how)
+    assert (found == [np.bincount(row, minlength=VOCABULARY + 1)[:VOCABULARY] for row in given]).all()
+
+
+def test_vllm_ascends_counting_of_tokens_does_the_same(folder):
+    """Tokens behind the last one of a request, which are nobody's."""
+    from tests.host_cann import standalone
+
+    counts(folder, 2 * AT_ONCE)
+    with pytest.raises(standalone.Failed, match=ORDER + r"MOVEV\.\w+ \(pipe V\)"):
+        counts(folder, AT_ONCE + 7)
+    counts(folder, AT_ONCE + 7, in_program_order=True)
+
+
+def test_slot_mapping_of_0_30_takes_the_smallest_of_integers_without_a_temporary_buffer(folder):
+    """The library hands its reductions of whole rows none, and reads the fields of what it hands on all the same."""
+    member, name = "vllm_ascend/ops/triton/compute_slot_mapping.py", "_compute_slot_mapping_kernel"
+    values = {"KV_CACHE_BLOCK_SIZE": BLOCK, "BLOCKS_PER_KV_BLOCK": 1, "TOTAL_CP_WORLD_SIZE": 1, "TOTAL_CP_RANK": 0}
+    values |= {"CP_KV_CACHE_INTERLEAVE_SIZE": 1, "PAD_ID": -1, "TILE_BLOCK_SIZE": AT_ONCE, "IS_CIRCULAR": False}
+    values |= {"BLOCK_TABLE_WINDOW_SIZE": WIDTH}
+    kinds = ("slot_mapping_ptr", "*i32")
+    compiled = program(kernel_of("0.30.0rc2", folder, member, name), VERSIONS[-1], tuple(values.items()), (kinds,))
+    start, positions = (
+        np.array([0, AT_ONCE, 3 * AT_ONCE], np.int32),
+        np.concatenate([np.arange(AT_ONCE), np.arange(2 * AT_ONCE)]),
+    )
+    table = np.random.default_rng(0).permutation(2 * WIDTH).astype(np.int32).reshape(2, WIDTH)
+    found = np.zeros(len(positions) + 5, np.int32)
+    run(compiled, 3, len(positions), len(found), start, positions, table, WIDTH, BLOCK, found)
+    request = np.repeat([0, 1], [AT_ONCE, 2 * AT_ONCE])
+    assert (found[: len(positions)] == table[request, positions // BLOCK] * BLOCK + positions % BLOCK).all()
+    assert (found[len(positions) :] == -1).all()

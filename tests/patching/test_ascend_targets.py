@@ -13,7 +13,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
-from rope_patch.patching.targets import NotApplicable, ascend_rope_kernel, ascend_rotary_class  # noqa: E402
+from rope_patch.patching.targets import (  # noqa: E402
+    NotApplicable,
+    ascend_rope_kernel,
+    ascend_rotary_class,
+    ascend_without_key,
+)
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.rotation import rotary  # noqa: E402
 from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
@@ -28,8 +33,9 @@ def fresh_counts() -> None:
     ledger.reset()
 
 
-def newer(parameters: str = "") -> ModuleType:
-    """The module as in 0.15 and newer; the last of ``rope_forward_triton``'s parameters may be added."""
+def newer(parameters: str = "", key: Any = "torch.Tensor") -> ModuleType:
+    """The module as in 0.15 and newer; the last of ``rope_forward_triton``'s parameters may be added, and ``key`` be
+    what the class says of its key."""
     module = ModuleType("vllm_ascend.ops.rotary_embedding")
     exec(
         f"""def rope_forward_triton(
@@ -46,7 +52,20 @@ def newer(parameters: str = "") -> ModuleType:
             is_neox_style=case.is_neox_style,
         )  # fmt: skip
 
+    class AscendRotaryEmbedding(SimpleNamespace):
+        def forward_oot(
+            self, positions: Any, query: Any, key: Any, offsets: Any = None, is_neox_style_override: Any = None
+        ) -> Any:
+            case = SimpleNamespace(**vars(self), positions=positions + self.gathered, query=query, key=key)
+            return module.rope_forward_oot(case)
+
+    class AscendYaRNRotaryEmbedding(SimpleNamespace):
+        def forward_oot(self, positions: Any, query: Any, key: Any) -> Any:
+            return module.AscendRotaryEmbedding.forward_oot(self, positions, query, key)
+
+    AscendRotaryEmbedding.forward_oot.__annotations__["key"] = key
     module.rope_forward_oot = rope_forward_oot
+    module.AscendRotaryEmbedding, module.AscendYaRNRotaryEmbedding = AscendRotaryEmbedding, AscendYaRNRotaryEmbedding
     return module
 
 
@@ -103,7 +122,47 @@ def test_in_newer_releases_calls_with_cos_and_sin_or_that_the_kernel_cannot_take
     assert module.rope_forward_triton(**given) == ("upstream", given | {"is_neox_style": True})
     case.cache = case.cache.half()
     assert module.rope_forward_oot(case)[0] == "upstream"
+    assert sum(ledger.fallbacks().values()) == 2, "both are counted"
+
+
+@pytest.mark.parametrize("name", ["AscendRotaryEmbedding", "AscendYaRNRotaryEmbedding"])
+def test_in_newer_releases_a_call_without_a_key_rotates_the_query_by_the_positions_that_upstream_gathers(
+    name: str,
+) -> None:
+    module, case = newer(), rotation(5, 4, 2, 64, 40)
+    for target in (ascend_rope_kernel, ascend_without_key):
+        target.replacement(module, ON).install()
+    instance = getattr(module, name)(
+        cache=case.cache, head_size=64, rotary_dim=40, is_neox_style=case.is_neox_style, gathered=1
+    )
+    q, k = instance.forward_oot(case.positions - 1, case.query, None)
+    assert k is None
+    assert_rotated(case, case.query, q)
+    assert (ledger.calls(), ledger.fallbacks()) == ({"eager": 1}, {})
+    q, k = instance.forward_oot(case.positions - 1, case.query, case.key)
+    assert_rotated(case, case.query, q)
+    assert_rotated(case, case.key, k)
+
+
+def test_a_call_without_a_key_that_the_kernel_cannot_take_is_upstreams_and_counted() -> None:
+    module, case = newer(), rotation(5, 4, 2, 64, 40)
+    for target in (ascend_rope_kernel, ascend_without_key):
+        target.replacement(module, ON).install()
+    instance = module.AscendRotaryEmbedding(
+        cache=case.cache.half(), head_size=64, rotary_dim=40, is_neox_style=True, gathered=0
+    )
+    assert instance.forward_oot(case.positions, case.query, None) == ("upstream", None)
     assert sum(ledger.fallbacks().values()) == 1
+
+
+@pytest.mark.parametrize(
+    "module", [newer(key="torch.Tensor | None"), newer(key=torch.Tensor | None), newer(", scale=None"), older()]
+)
+def test_where_upstream_takes_calls_without_a_key_or_looks_different_its_class_is_left(module: ModuleType) -> None:
+    before = dict(vars(module.AscendRotaryEmbedding))
+    with pytest.raises(NotApplicable):
+        ascend_without_key.replacement(module, ON).install()
+    assert dict(vars(module.AscendRotaryEmbedding)) == before
 
 
 def test_parameters_of_september_2026_are_served_at_their_defaults_and_else_are_upstreams_as_given() -> None:
@@ -181,6 +240,7 @@ def test_calls_with_offsets_go_to_the_original() -> None:
     module, case = older(), rotation(5, 4, 2, 64, 40)
     ascend_rotary_class.replacement(module, ON).install()
     assert embedding(module, case).forward_oot(case.positions, case.query, case.key, "offsets")[0] == "upstream"
+    assert ledger.fallbacks() == {ascend_rotary_class.OFFSETS: 1}
 
 
 def test_each_release_is_recognised_by_what_its_module_has_and_an_unknown_one_is_left() -> None:

@@ -28,6 +28,27 @@ def test_what_is_missing_is_named_and_vllm_stays_native(
     assert reason in printed
 
 
+@pytest.mark.parametrize(
+    ("built", "reason"),
+    [
+        ("__device_type__ = '_310P'", "chip: Atlas 310P, which"),
+        ("__soc_version__ = 'ASCEND310P3'", "chip: Atlas 310P, which"),
+        ("__device_type__ = 'A5'", "chip: Ascend 950 (A5), which"),
+        ("__soc_version__ = 'ascend950pr_9589'", "chip: Ascend 950 (A5), which"),
+        ("__device_type__ = 'A2'", ""),
+        ("__device_type__ = 'A3'", ""),
+        ("__soc_version__ = 'ASCEND910B1'", ""),
+    ],
+)
+def test_the_chip_that_vllm_ascend_was_built_for_is_refused_by_its_name(
+    with_doubles: Run, built: str, reason: str
+) -> None:
+    module = "import sys, types\nbuilt = sys.modules['vllm_ascend._build_info'] = types.ModuleType('_build_info')\n"
+    printed = with_doubles(module + f"exec({built!r}, vars(built))" + CODE)
+    assert printed.startswith("native False False " if reason else "ours True True ")
+    assert reason in printed
+
+
 @pytest.mark.parametrize("environment", [{}, {"DOUBLE_PLATFORM": "cpu", "TRITON_INTERPRET": "1"}], ids=["npu", "cpu"])
 def test_an_npu_is_capable_and_a_cpu_under_the_interpreter(with_doubles: Run, environment: dict[str, str]) -> None:
     assert with_doubles(CODE, **environment).startswith("ours True True ")

@@ -52,8 +52,10 @@ def lines(python: Run, tmp_path: Path) -> Lines:
 BOTH = """
 stand_in("mrope"); stand_in("longrope"); stand_in("ascend_mrope")
 stand_in("ascend_rope_kernel"); stand_in("ascend_rotary_class", NotApplicable("rotates through the other"))
+stand_in("ascend_without_key")
 """
 NEITHER = BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", NotApplicable("it takes x, expected y")')
+NEITHER = NEITHER.replace('"ascend_without_key"', '"ascend_without_key", NotApplicable("it takes x, expected y")')
 REASON = r"\(vLLM's platform is npu, triton-ascend .*\)"
 
 
@@ -62,7 +64,8 @@ def test_when_the_last_target_is_decided_one_line_names_what_was_replaced_and_wh
     mark, line = lines(BOTH + BASE + "print('rope_p of one target', file=sys.stderr)\n" + after)
     assert mark == "rope_p of one target"
     assert re.fullmatch(
-        rf"INFO rope_patch \S+: rotary_embedding, mrope, longrope, ascend_rope_kernel, ascend_mrope applied {REASON}",
+        r"INFO rope_patch \S+: rotary_embedding, mrope, longrope, ascend_rope_kernel, ascend_without_key, "
+        rf"ascend_mrope applied {REASON}",
         line,
     )
 
@@ -106,7 +109,8 @@ def test_a_failed_target_has_a_warning_and_is_named_in_the_line(lines: Lines) ->
         BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", OSError("moved")') + BASE + ROTARY
     )
     assert warning.startswith("WARNING rope_patch: ascend_rope_kernel failed: OSError: moved")
-    assert "mrope, longrope, ascend_mrope applied; ascend_rope_kernel failed: OSError: moved" in line
+    said = "mrope, longrope, ascend_without_key, ascend_mrope applied; ascend_rope_kernel failed: OSError: moved"
+    assert said in line, "although another target for that class is applied"
 
 
 def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: Lines) -> None:

@@ -118,6 +118,7 @@ class OtherOrder(MRotaryEmbedding):
     def forward_native(self, positions, query, key=None, offsets=None):
         return "its own"
 assert OtherOrder(64, 64, 128, 10000.0, True, torch.float32, mrope_section=[8, 12, 12])(*inputs()) == "its own"
+assert sum(ledger.fallbacks().values()) == 5, ledger.fallbacks()  # each of the five, once
 import copy
 from types import SimpleNamespace
 from vllm.model_executor.layers.rotary_embedding.phi3_long_rope_scaled_rope import Phi3LongRoPEScaledRotaryEmbedding
@@ -134,6 +135,61 @@ for length in 32, 128:  # Phi-3's: one cache for contexts of up to 64, and one f
 print(dict(ledger.calls()))
 """
     assert vllm(code) == "{'eager': 11}"
+
+
+def test_bailings_order_is_served_in_both_styles_and_its_calls_without_a_key_raise_as_before(vllm: Run) -> None:
+    code = """
+from vllm.model_executor.layers.rotary_embedding.bailing_mrope import BailingMRotaryEmbedding
+for is_neox_style in True, False:
+    embedding = BailingMRotaryEmbedding(64, 48, 128, 1e4, is_neox_style, torch.float32, mrope_section=[4, 10, 10])
+    _, query, key = inputs()
+    for positions in torch.randperm(100)[:15].view(3, 5), torch.randperm(100)[:5]:
+        want = embedding.forward_native(positions, query.clone(), key.clone())
+        ledger.reset()
+        for a, b in zip(embedding(positions, query, key), want):
+            torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
+        assert ledger.calls() == {"eager": 1} and not ledger.fallbacks(), ledger.fallbacks()
+    try:
+        embedding(positions, query)
+    except ValueError as error:
+        print(error, sum(ledger.fallbacks().values()))
+"""
+    assert vllm(code) == "Bailing M-RoPE requires key states 1"
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "served"),
+    [
+        ("[8, 12, 12]", "key.half()", "natively"),
+        ("[16, 24, 24]", "None", "vendor"),
+        ("[8, 12, 12]", "None", "natively"),
+    ],
+)
+def test_a_call_that_a_subclass_hands_to_its_parent_and_we_hand_back_is_counted_once(
+    vllm: Run, section: str, key: str, served: str
+) -> None:
+    """As vllm-ascend's class does with all sections but those of the vendor's operator."""
+    code = f"""
+from types import ModuleType
+from rope_patch.patching.targets import ascend_mrope
+from rope_patch.settings import parse
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+rope_patch.disable()
+MRotaryEmbedding.forward_native = lambda self, positions, query, key=None, offsets=None: "natively"
+rope_patch.enable()
+class AscendMRotaryEmbedding(MRotaryEmbedding):
+    def forward_oot(self, positions, query, key):
+        return "vendor" if self.mrope_section == [16, 24, 24] else super().forward_oot(positions, query, key)
+module = ModuleType("vllm_ascend.ops.rotary_embedding")
+module.AscendMRotaryEmbedding = AscendMRotaryEmbedding
+ascend_mrope.install(module, parse({{"VLLM_ASCEND_TRITON_ROPE": "all"}}))
+embedding = AscendMRotaryEmbedding(64, 64, 128, 1e4, True, torch.float32, mrope_section=[8, 12, 12])
+embedding.mrope_section = {section}
+positions, query, key = inputs()
+result = embedding(positions.expand(3, -1), query, {key})
+print(result, dict(ledger.calls()), sum(ledger.fallbacks().values()))
+"""
+    assert vllm(code) == f"{served} {{}} 1"
 
 
 def test_attributes_that_models_change_after_construction_are_read_at_every_call(vllm: Run) -> None:

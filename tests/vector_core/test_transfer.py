@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vector_core.core import ALL, BLOCK, UB, Core, Refused, built_core, core, np, one
+from tests.vector_core.core import ALL, BLOCK, KEEPS_INFINITY, UB, Core, Refused, built_core, core, np, one
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
@@ -90,9 +90,45 @@ def test_transfers_that_have_no_certain_meaning_are_refused(core: Core) -> None:
     core.wait()
     with pytest.raises(Refused, match="nobody wrote"):
         core(store, memory.ctypes.data, core.base + 8192, sizes(1, 32), 0)
-    core.c.test_control()[0] |= 1 << 6
+    for kind in (2, 3, 5, 6, 7):  # f16, s16, s8, bf16 and nothing known
+        core.c.test_control()[0] = KEEPS_INFINITY | kind << 6
+        with pytest.raises(Refused, match="atomic"):
+            core(store, memory.ctypes.data, core.base, sizes(1, 32), 0)
+
+
+ATOMIC = {
+    "add": (0, np.add), "max": (1, np.maximum), "min": (2, np.minimum),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("operation", ATOMIC)
+def test_an_atomic_store_changes_what_is_there(core: Core, operation: str, dtype: Any) -> None:
+    code, wanted = ATOMIC[operation]
+    lanes = np.random.default_rng(0).integers(-1000, 1000, (2, 3, 5)).astype(dtype)
+    core.start()
+    core.put(0, np.pad(lanes[0], ((0, 0), (0, 3))))
+    core.c.test_control()[0] |= {np.int32: 4, np.float32: 1}[dtype] << 6 | code << 9
+    to = lanes[1].copy()
+    core("MOV.UB.TO.OUT.ALIGN.b32.V220", to.ctypes.data, core.base, sizes(3, 20), 0)
+    assert np.array_equal(to, wanted(lanes[0], lanes[1]))
+    core.c.test_control()[0] &= ~(7 << 6) & ALL  # as the library does: what was to be done stays there
+    core("MOV.UB.TO.OUT.ALIGN.b32.V220", to.ctypes.data, core.base, sizes(3, 20), 0)
+    assert np.array_equal(to, lanes[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "values"),
+    [(np.int32, 4, (2**31 - 1, 1)), (np.float32, 1 | 1 << 3, (np.nan, 1)), (np.int32, 4 | 3 << 3, (1, 1))],
+)
+def test_atomic_results_that_no_document_gives_are_refused(core: Core, dtype: Any, kind: int, values: Any) -> None:
+    """A sum that overflows, the larger one of NaN and a number, and an operation without a name."""
+    core.start()
+    core.put(0, np.full(8, values[0], dtype))
+    core.c.test_control()[0] |= kind << 6
+    to = np.full(8, values[1], dtype)
     with pytest.raises(Refused, match="atomic"):
-        core(store, memory.ctypes.data, core.base, sizes(1, 32), 0)
+        core("MOV.UB.TO.OUT.ALIGN.b32.V220", to.ctypes.data, core.base, sizes(1, 32), 0)
 
 
 @FAST

@@ -6,7 +6,8 @@ Why: it has three ways. ``npu_mrope`` serves sections of [16, 24, 24] only, and 
     and knows no GPT-J. All else runs about twenty PyTorch operators (GLM-4.1V, GLM-4.5V, GLM-4.6V).
 How: this method is replaced; instances stay of their class, for which vllm-ascend's fusion of split, norm and rotation
     asks. NeoX calls with [16, 24, 24] stay with the vendor's operator unless ``VLLM_ASCEND_TRITON_ROPE=all``, as full
-    rotary does on old releases: nobody has measured the kernel against it. ``status()`` counts them.
+    rotary does on old releases: nobody has measured the kernel against it. ``status()`` counts them. What this method
+    hands to its parent is served there, by the target ``mrope``.
 Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/patch/worker/patch_qwen3vl.py.
 Remove when: vllm-ascend heeds ``is_neox_style`` here, and serves every section by one kernel.
 """
@@ -48,10 +49,14 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 pass  # the original serves
             elif self.mrope_section == OF_THE_VENDOR and style and not gathers and not everything:
                 rotary.hand_back(LEFT_TO_VENDOR)
+            elif not gathers and self.mrope_section != OF_THE_VENDOR:
+                pass  # the original hands it to its parent
             elif key is not None and type(self).forward_native is native:
                 rotated = mrope.rotate(self, positions, query, key, style)
                 if rotated is not None:
                     return rotated
+            else:
+                rotary.hand_back(mrope.OTHER)
             return original(self, positions, query, key)
 
         return forward_oot

@@ -7,8 +7,9 @@ How: the custom op ``vllm::npu_rotary_embedding`` looks up this global of the mo
     leaves the op's node in graphs, the fusion passes that match it, and the handling of positions before it as they
     are. Replacing ``rope_forward_oot`` would have no effect, since the op captured it when it was registered. Calls
     that pass cos and sin instead of the cache go to the original, and so do those of newer versions that ask for
-    another dtype or pass tensors for the results (fp8 key caches).
-Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/ops/triton/rope.py; fixed after 0.25 (vllm-ascend #15688).
+    another dtype or pass tensors for the results (fp8 key caches). A key without heads is none.
+Upstream: vllm_ascend/ops/rotary_embedding.py, vllm_ascend/ops/triton/rope.py; the wrong dims are those of 0.15 to
+    0.27.1rc1, fixed in 0.28.0rc1 (vllm-ascend #15688).
 Remove when: every vllm-ascend in use has that fix and a kernel that is as fast.
 """
 
@@ -28,11 +29,12 @@ from rope_patch.settings import Settings
 NAME = "rope_forward_triton"
 PARAMETERS = ["q", "k", "cos", "sin", "cos_sin_cache", "positions", "rope_dim", "is_neox_style"]
 NEWER = ["out_dtype", "q_out", "k_out"]  # all three or none; None by default
+GATHERED = "cosines and sines that were gathered before"
 NOT_PLAIN = "results of another dtype, or in tensors of the caller's"
 
 
-def replacement(module: ModuleType, settings: Settings) -> Replacement:
-    """Replaces the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
+def check(module: ModuleType) -> None:
+    """Raise ``NotApplicable`` unless the module rotates through a function of known parameters."""
     original = getattr(module, NAME, None)
     has = inspect.signature(original).parameters if original else {}
     newer = [name for name in NEWER if name in has]
@@ -40,6 +42,11 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
     for name in newer:
         if has[name].default is not None:
             raise NotApplicable(f"{NAME}'s {name} is {has[name].default!r} by default, expected None")
+
+
+def replacement(module: ModuleType, settings: Settings) -> Replacement:
+    """Replaces the global ``rope_forward_triton`` in vllm-ascend's ``ops.rotary_embedding``."""
+    check(module)
 
     def make(original: Any, is_on: IsOn) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
         @functools.wraps(original)
@@ -60,9 +67,12 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             elif (more or named) and any(value is not None for value in (*more, *named.values())):
                 rotary.hand_back(NOT_PLAIN)
             elif cos_sin_cache is not None and positions is not None:
-                rotated = rotary.serve(positions, q, k, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
+                key = k if k.shape[-2] else None
+                rotated = rotary.serve(positions, q, key, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
                 if rotated is not None:
-                    return rotated
+                    return rotated if k is key else (rotated[0], k)
+            else:
+                rotary.hand_back(GATHERED)
             return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style, *more, **named)
 
         return rope_forward_triton

@@ -28,6 +28,7 @@ PARAMETERS = ["self", "positions", "query", "key", "offsets", "is_neox_style_ove
 INNER_PARAMETERS = ["self", "positions", "query", "key", "is_neox_style", "offsets"]
 FUSED = 128  # the head_size and rotary_dim that qknorm_rope_fusion_pass matches
 LEFT_TO_FUSION = "full rotary, NeoX 128/128: left to the vendor operator, since a fusion pass may match it"
+OFFSETS = "a call with offsets"
 LEFT_TO_VENDOR = "full rotary: left to the vendor operator, VLLM_ASCEND_TRITON_ROPE=all takes it"
 
 
@@ -57,7 +58,9 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 rotary.hand_back(LEFT_TO_FUSION)
             elif self.rotary_dim == self.head_size and not everything:
                 rotary.hand_back(LEFT_TO_VENDOR)
-            elif offsets is None:
+            elif offsets is not None:
+                rotary.hand_back(OFFSETS)
+            else:
                 rotated = rotary.serve(
                     positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style
                 )

@@ -4,7 +4,8 @@ Why: on an out-of-tree platform vLLM dispatches to ``forward_oot``. No rotary cl
     ``forward_native``. So the classes that vllm-ascend does not replace (Llama3, Linear, NTK, DynamicNTK, Gemma4 ...)
     run about ten PyTorch operators per call on the NPU, in every release.
 How: ``RotaryEmbedding`` gets a ``forward_oot``, which every subclass inherits. A subclass that rotates in another way
-    overrides ``forward_native`` or ``forward_static``; its calls go to the original.
+    overrides ``forward_native`` or ``forward_static``; its calls go to the original, and are counted. Where it has a
+    ``forward_oot`` of its own which calls this one, as vLLM's MRoPE of 0.11 has by us, that one has counted them.
 Upstream: vllm/model_executor/layers/rotary_embedding/base.py, custom_op.py.
 Remove when: vllm-ascend registers a fast class for each of them, or vLLM's native code is one kernel.
 """
@@ -23,6 +24,7 @@ from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 PARAMETERS = ["self", "positions", "query", "key"]
+ITS_OWN = "a class that rotates in its own way"
 
 
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
@@ -50,10 +52,14 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
         @functools.wraps(original)
         def forward_oot(self: Any, *args: Any, **kwargs: Any) -> Any:
             cls = type(self)
-            if is_on() and cls.forward_native is native and getattr(cls, "forward_static", None) is static:
+            if not is_on():
+                pass  # the original serves
+            elif cls.forward_native is native and getattr(cls, "forward_static", None) is static:
                 rotated = _rotate(self, *args, **kwargs)
                 if rotated is not None:
                     return rotated
+            elif cls.forward_oot is forward_oot:
+                rotary.hand_back(ITS_OWN)
             return original(self, *args, **kwargs)  # a subclass may have another signature
 
         return forward_oot

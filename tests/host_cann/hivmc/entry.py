@@ -22,6 +22,7 @@ GRID_PARAMETERS = 3  # always the last
 RACES = {
     "split_qkv_rmsnorm_rope_kernel",  # vllm-ascend's
     "_compute_slot_mapping_kernel",  # vLLM's
+    "token_bin_counts_and_mask_kernel",  # vllm-ascend's, from 0.28 on or earlier: tokens behind the last one
 }
 
 

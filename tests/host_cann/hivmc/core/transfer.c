@@ -5,8 +5,12 @@
  * asc_copy_ub2gm_align_arch_2201.md and asc_copy_ub2ub.md. Gaps lead from the end of one burst to the beginning of the
  * next; in global memory they are bytes (DMAUtils.h computes them so), in the unified buffer blocks. */
 #include "operands.h"
+#include <math.h>
 
-enum { NOBODYS = 0xA5, ATOMIC = 0x1f << 6 };
+enum { NOBODYS = 0xA5 };
+/* The control word's bits 6 to 8 and 9 to 10 (the library's set_atomic_type and set_atomic_kind, disassembled). */
+enum { PLAIN, F32, S32 = 4 };
+enum { ADD, MAX, MIN };
 typedef struct { uint32_t bursts, bytes, left, right, low_gap, high_gap; } transfer;
 
 static transfer unpacked(const char *name, pipe_id pipe, uint64_t sizes, uint64_t gaps) {
@@ -36,15 +40,49 @@ static void load(const char *name, char *to, const char *from, uint32_t lane, ui
   core_did(DID_LOAD, 0, t.bursts, t.bytes, (uintptr_t)(from - t.bursts * pitch), pitch);
 }
 
+static float joined_f32(const char *name, uint32_t kind, float a, float b) {
+  if (kind == ADD) return a + b;
+  if (isnan(a) || isnan(b)) core_fail("%s: an atomic store of NaN: not defined", name);
+  return (a > b) == (kind == MAX) ? a : b;
+}
+
+static int32_t joined_s32(const char *name, uint32_t kind, int32_t a, int32_t b) {
+  if (kind != ADD) return (a > b) == (kind == MAX) ? a : b;
+  int32_t sum;
+  if (__builtin_add_overflow(a, b, &sum)) core_fail("%s: an atomic sum that overflows: not defined", name);
+  return sum;
+}
+
+/* Into lanes that are there. Blocks run one after another, so no two stores meet; of fp32 the order shows. */
+static void join(const char *name, char *to, const char *from, uint32_t bytes) {
+  uint32_t type = bits(core_registers.control, 6, 3), kind = bits(core_registers.control, 9, 2);
+  if ((type != F32 && type != S32) || kind > MIN || bytes % 4)
+    core_fail("%s: an atomic store of type %u, operation %u: not modelled", name, type, kind);
+  for (uint32_t b = 0; b < bytes; b += 4) {
+    if (type == F32) {
+      float there, value;
+      memcpy(&there, to + b, 4), memcpy(&value, from + b, 4);
+      there = joined_f32(name, kind, there, value);
+      memcpy(to + b, &there, 4);
+    } else {
+      int32_t there, value;
+      memcpy(&there, to + b, 4), memcpy(&value, from + b, 4);
+      there = joined_s32(name, kind, there, value);
+      memcpy(to + b, &there, 4);
+    }
+  }
+}
+
 static void store(const char *name, char *to, const char *from, uint64_t sizes, uint64_t gaps) {
   transfer t = unpacked(name, PIPE_MTE3, sizes, gaps);
   int64_t pitch = (int64_t)t.bytes + t.high_gap;
   if (t.left || t.right) core_fail("%s: padding on the way out: not defined", name);
-  if (core_registers.control & ATOMIC) core_fail("%s: an atomic store: not modelled", name);
+  bool atomic = bits(core_registers.control, 6, 3) != PLAIN;
   core_aligned(name, from, BLOCK);
   core_global(to, t.bursts, t.bytes, pitch, true);
   for (uint32_t i = 0; i < t.bursts; i++, to += pitch) {
-    memcpy(to, core_read(from, t.bytes), t.bytes);
+    const char *values = core_read(from, t.bytes);
+    atomic ? join(name, to, values, t.bytes) : (void)memcpy(to, values, t.bytes);
     from += (t.bytes + BLOCK - 1) / BLOCK * BLOCK + (uint64_t)t.low_gap * BLOCK;
   }
   core_did(DID_STORE, 0, t.bursts, t.bytes, (uintptr_t)(to - t.bursts * pitch), pitch);
