@@ -1,4 +1,4 @@
-"""The kept answers, what differs from them, and the README's table of them."""
+"""The kept answers, what differs from them, and the table of them in the targets' README."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.releases.verdicts import APPLIED, Answer
 
 RESULTS = Path(__file__).with_name("results.json")
-FIRST = "0.11.0rc1"  # with which the README's table begins
+FIRST = "0.11.0rc1"  # with which that table begins
 STAGES = Path(__file__).parents[1] / "test.sh"
 HEAD = ("| vllm-ascend | targets that apply, read in its source | executed |", "|---|---|---|")
 Answers = dict[str, dict[str, Answer]]  # by package and version, the oldest first
@@ -58,7 +58,7 @@ def _applied(item: tuple[str, Answer]) -> list[str]:
 
 
 def table(answers: Answers) -> Iterator[str]:
-    """The README's: releases of vllm-ascend in which the same targets apply, one line for each run of them; and which
+    """That table: releases of vllm-ascend in which the same targets apply, one line for each run of them; and which
     of them the test command executes."""
     executed = re.findall(r"\d+\.[\w.]+\w", " ".join(re.findall(r"for version in (0\..*); do", STAGES.read_text())))
     yield from HEAD

@@ -1,6 +1,6 @@
-"""The README's coverage table: each cell is checked by a call on the installed release.
+"""The coverage table of the targets' README: each cell is checked by a call on the installed release.
 
-Run in each environment of ``stack_environment``, on the host CANN; see the README.
+Run in each environment of ``stack_environment``, on the host CANN; see the README there.
 """
 
 import importlib
@@ -14,6 +14,8 @@ from tests.ascend_stack import other_classes, test_mrope_served
 from tests.ascend_stack.harness import Stack, needs_stack, start
 from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
 from tests.conftest import ROOT
+
+COVERAGE = ROOT / "rope_patch" / "patching" / "targets" / "README.md"
 
 pytestmark = needs_stack
 HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "0.30.0rc2", "why")
@@ -41,7 +43,7 @@ def rows() -> list[tuple[str, ...]]:
     """The table as rows of cells without back quotes, one row for each class that a line names."""
     lines = [
         tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
-        for line in (ROOT / "README.md").read_text().splitlines()
+        for line in COVERAGE.read_text().splitlines()
         if line.startswith("|")
     ]
     body = lines[lines.index(HEADING) + 2 :]
@@ -100,11 +102,11 @@ def test_the_readmes_table_says_who_serves(stack: Stack, row: tuple[str, ...]) -
     if stack.version not in HEADING:
         pytest.skip(f"the table has no column for {stack.version}")
     name, rotary = row[:2]
-    assert row[HEADING.index(stack.version)] == path(stack, name, rotary), f"README.md's coverage table: {name}"
+    assert row[HEADING.index(stack.version)] == path(stack, name, rotary), f"the targets' README: {name}"
     assert row[-1], "every line says why"
 
 
 def test_the_table_has_every_class_of_this_release(stack: Stack) -> None:
     """A failure names a class that this release has added: who serves it?"""
     found = {name for name in classes() if "Rotary" in name and name != "RotaryEmbeddingBase"}
-    assert found - {row[0] for row in rows()} == set(), f"{stack.version} has classes that the README's table lacks"
+    assert found - {row[0] for row in rows()} == set(), f"{stack.version} has classes that the targets' README lacks"
