@@ -6,7 +6,7 @@ files of a wheel, or of a source distribution; ``source.py`` makes modules of th
 defaults and code of upstream's, and are never called; and the patch's own targets say of these modules whether they
 apply (``verdicts.py``).
 
-``results.json`` keeps the answers, and the table in the targets' README is of it. Exit status 1 if the registry has a release that is
-not in it, or if an answer has changed, such as a target that is refused now; both are named. ``--keep`` writes the new
-answers. Without a registry nothing can be said: then status 2.
+``results.json`` keeps the answers, and the table in the targets' README is of it. Exit status 1 if the registry has a
+release that is not in it, or if an answer has changed, such as a target that is refused now; both are named. ``--keep``
+writes the new answers. Without a registry nothing can be said: then status 2.
 """
