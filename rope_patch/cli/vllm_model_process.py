@@ -1,0 +1,222 @@
+"""A process that builds the model that a ``config.json`` names with vLLM's own code, and says how it rotates.
+
+The model is on the meta device: no weights, no memory of a device. vLLM's platform is its CPU's, whatever is here, so
+no device is initialised. Once everything is imported, and before the configuration is read, the process gives up the
+network, other processes and all but ``MORE_MEMORY``. ``vllm_model.py`` starts it and sets its variables.
+
+    python -c "from rope_patch.cli.vllm_model_process import main; main()" FOLDER RANKS
+
+It prints ``READY`` when it is, and then one JSON object: ``rows``, ``bare`` and ``others``, or ``error``.
+"""
+
+import contextlib
+import inspect
+import json
+import os
+import re
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+READY = "ready"
+MORE_MEMORY = 2**30  # bytes, beyond what the imports took
+REFUSED = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn")
+MADE = "_rope_patch_made"
+looked_at: list[str] = []  # the errors of looking at models' classes
+
+
+def main() -> None:
+    folder, ranks = sys.argv[1:]
+    answers = os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):  # vLLM and its packages print there
+        os.dup2(nowhere, stream)
+    try:
+        prepare()
+    except BaseException as error:
+        print(json.dumps({"error": said(error)}), file=answers)
+        answers.flush()
+        os._exit(0)
+    print(READY, file=answers, flush=True)
+    give_up()
+    print(json.dumps(answered(folder, int(ranks))), file=answers, flush=True)
+    os._exit(0)  # nothing that has been built needs an end
+
+
+def prepare() -> None:
+    """Import what builds a model, with the platform of vLLM's CPU, and have rotary embeddings keep their arguments."""
+    import vllm.platforms
+    from vllm.platforms.cpu import CpuPlatform
+
+    backend = CpuPlatform.get_attn_backend_cls.__func__
+
+    def some_backend(cls: Any, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return backend(cls, *arguments, **keywords)
+        except NotImplementedError:  # of latent or sparse attention
+            return "rope_patch.cli.weightless.NoAttention"
+
+    CpuPlatform.get_attn_backend_cls = classmethod(some_backend)
+    vllm.platforms._current_platform = CpuPlatform()
+    import vllm.engine.arg_utils
+    import vllm.model_executor.model_loader.utils
+    from vllm.model_executor.custom_op import CustomOp
+    from vllm.model_executor.models import registry
+
+    registry._run_in_subprocess = _here
+    make = CustomOp.__new__
+
+    def made(cls: Any, *arguments: Any, **keywords: Any) -> Any:
+        instance = make(cls, *arguments, **keywords)
+        with contextlib.suppress(TypeError):  # other arguments than it takes: its __init__ raises
+            instance.__dict__[MADE] = (cls, bound(cls, arguments, keywords))
+        return instance
+
+    CustomOp.__new__ = made
+
+
+def _here(function: Any) -> Any:
+    """vLLM looks at a model's class in another process, lest a CUDA device is initialised. Here is none."""
+    try:
+        return function()
+    except Exception as error:  # which vLLM logs, and then says that it "failed to be inspected"
+        looked_at.append(said(error))
+        raise
+
+
+def bound(cls: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name."""
+    signature = inspect.signature(cls.__init__)
+    found = dict(signature.bind(None, *arguments, **keywords).arguments)
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    for name in [name for name in found if kinds[name] is inspect.Parameter.VAR_KEYWORD]:
+        found |= found.pop(name)
+    return dict(list(found.items())[1:])  # without self
+
+
+def give_up() -> None:
+    """From here on: little more memory, no network, no other process."""
+    with open("/proc/self/status") as status:
+        taken = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + MORE_MEMORY,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def refuse(event: str, arguments: object) -> None:
+        if event.startswith(REFUSED):
+            raise PermissionError(f"{event} is refused while a config.json is read")
+
+    sys.addaudithook(refuse)
+
+
+def answered(folder: str, ranks: int) -> dict[str, Any]:
+    """What the model of ``folder`` rotates by, or why vLLM does not build it."""
+    try:
+        with _built(folder, ranks) as (model, config):
+            return _described(model, config)
+    except BaseException as error:  # whatever a model's code raises; it may end the process
+        return {"error": "; ".join([*looked_at, said(error)])}
+
+
+def said(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # pydantic's first line says of which class it is, and the third what is wrong.
+    text = " ".join(lines[:3]) if lines else ""
+    return f"{type(error).__name__}: {text[:240]}".rstrip(": ")
+
+
+@contextlib.contextmanager
+def _built(folder: str, ranks: int) -> Iterator[tuple[Any, Any]]:
+    import torch
+    from vllm.config import set_current_vllm_config
+    from vllm.distributed import init_distributed_environment, initialize_model_parallel, parallel_state
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.model_executor.model_loader.utils import initialize_model
+
+    from rope_patch.cli.weightless import Weightless
+
+    config: Any = EngineArgs(
+        model=folder, skip_tokenizer_init=True, load_format="dummy", enforce_eager=True, dtype="bfloat16"
+    ).create_engine_config()
+    with tempfile.TemporaryDirectory() as meeting, set_current_vllm_config(config):
+        if not torch.distributed.is_initialized():
+            init_distributed_environment(1, 0, f"file://{meeting}/meet", 0, backend="gloo")
+            initialize_model_parallel(1)
+        # Of N ranks only this one exists. Its layers ask these two how many there are, and divide by that.
+        parallel_state._TP.world_size = ranks
+        config.parallel_config.tensor_parallel_size = ranks
+        with Weightless():
+            yield initialize_model(vllm_config=config), config
+
+
+def _described(model: Any, config: Any) -> dict[str, Any]:
+    modules = dict(model.named_modules())
+    rows: dict[str, dict[str, Any]] = {}
+    bare, used = 0, set()
+    for name, attention in modules.items():
+        if not all(hasattr(attention, wanted) for wanted in ("layer_name", "num_heads", "num_kv_heads", "head_size")):
+            continue
+        beside, ropes = _beside(name, modules)
+        bare += not ropes
+        for child, rope in ropes:
+            used.add(id(rope))
+            row = _row(child, rope, attention, beside)
+            layer = re.search(r"\.(\d+)\.", f"{name}.")
+            key = json.dumps(row, sort_keys=True)
+            rows.setdefault(key, {**row, "layers": 0, "first": layer and int(layer[1])})["layers"] += 1
+    rotaries = [module for module in modules.values() if "rotary" in type(module).__name__.lower()]
+    others = {type(module).__name__ for module in rotaries if id(module) not in used} - {"ApplyRotaryEmb"}
+    length = getattr(config.model_config, "max_model_len", None)
+    return {"rows": [{**row, "model_length": length} for row in rows.values()], "bare": bare, "others": sorted(others)}
+
+
+def _beside(name: str, modules: dict[str, Any]) -> tuple[Any, list[tuple[str, Any]]]:
+    """The rotary embeddings beside an attention, with their names: in the module that has it, or in the one around."""
+    for depth in (1, 2):
+        module = modules.get(name.rsplit(".", depth)[0]) if name.count(".") >= depth else None
+        ropes = [(child, rope) for child, rope in getattr(module, "_modules", {}).items() if _is_rotary(rope)]
+        if ropes:
+            return module, ropes
+    return None, []
+
+
+def _is_rotary(module: Any) -> bool:
+    return all(hasattr(module, name) for name in ("rotary_dim", "head_size", "is_neox_style"))
+
+
+def _row(child: str, rope: Any, attention: Any, beside: Any) -> dict[str, Any]:
+    num_heads, num_kv_heads = attention.num_heads, attention.num_kv_heads
+    if rope.head_size == getattr(beside, "qk_rope_head_dim", None):  # latent attention: one key for all heads
+        num_kv_heads = 1
+    indexer: Any = getattr(beside, "indexer", None)
+    if "index" in child and hasattr(indexer, "n_head"):  # sparse attention chooses its tokens by heads of its own
+        num_heads, num_kv_heads = indexer.n_head, 1
+    cls, arguments = rope.__dict__.get(MADE, (type(rope), None))
+    cache = getattr(rope, "cos_sin_cache", None)
+    return {
+        "embedding": cls.__name__,
+        "class": f"{cls.__module__}:{cls.__qualname__}",
+        "arguments": arguments and {name: _plain(value) for name, value in arguments.items()},
+        "head_size": rope.head_size,
+        "rotary_dim": rope.rotary_dim,
+        "num_heads": num_heads,
+        "num_kv_heads": num_kv_heads,
+        "is_neox_style": bool(rope.is_neox_style),
+        "sections": _plain(getattr(rope, "mrope_section", None) or getattr(rope, "xdrope_section", None)),
+        "interleaved": bool(getattr(rope, "mrope_interleaved", False)),
+        "table": None if cache is None else list(cache.shape),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it. A dtype becomes None: whoever makes the embedding again has one of their own."""
+    import torch
+
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.dtype):
+        return None
+    raise TypeError(f"an argument of its rotary embedding is {type(value).__name__}")
