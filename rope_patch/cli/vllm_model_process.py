@@ -47,6 +47,7 @@ def main() -> None:
 
 def prepare() -> None:
     """Import what builds a model, with the platform of vLLM's CPU, and have rotary embeddings keep their arguments."""
+    import torch
     import vllm.platforms
     from vllm.platforms.cpu import CpuPlatform
 
@@ -66,15 +67,21 @@ def prepare() -> None:
     from vllm.model_executor.models import registry
 
     registry._run_in_subprocess = _here
-    make = CustomOp.__new__
+    for base in (CustomOp, torch.nn.Module):  # LongRoPE's class is not a CustomOp
+        base.__new__ = _keeping(base.__new__)  # type: ignore[method-assign]
+
+
+def _keeping(make: Any) -> Any:
+    """A ``__new__`` that keeps a rotary embedding's arguments in the instance."""
 
     def made(cls: Any, *arguments: Any, **keywords: Any) -> Any:
-        instance = make(cls, *arguments, **keywords)
-        with contextlib.suppress(TypeError):  # other arguments than it takes: its __init__ raises
-            instance.__dict__[MADE] = (cls, bound(cls, arguments, keywords))
+        instance = object.__new__(cls) if make is object.__new__ else make(cls, *arguments, **keywords)
+        if "rotary" in cls.__name__.lower() and (arguments or keywords):
+            with contextlib.suppress(TypeError):  # other arguments than it takes: its __init__ raises
+                instance.__dict__[MADE] = (cls, bound(cls, arguments, keywords))
         return instance
 
-    CustomOp.__new__ = made
+    return made
 
 
 def _here(function: Any) -> Any:
@@ -182,7 +189,7 @@ def _beside(name: str, modules: dict[str, Any]) -> tuple[Any, list[tuple[str, An
 
 
 def _is_rotary(module: Any) -> bool:
-    return all(hasattr(module, name) for name in ("rotary_dim", "head_size", "is_neox_style"))
+    return all(hasattr(module, name) for name in ("rotary_dim", "head_size"))
 
 
 def _row(child: str, rope: Any, attention: Any, beside: Any) -> dict[str, Any]:
@@ -193,7 +200,7 @@ def _row(child: str, rope: Any, attention: Any, beside: Any) -> dict[str, Any]:
     if "index" in child and hasattr(indexer, "n_head"):  # sparse attention chooses its tokens by heads of its own
         num_heads, num_kv_heads = indexer.n_head, 1
     cls, arguments = rope.__dict__.get(MADE, (type(rope), None))
-    cache = getattr(rope, "cos_sin_cache", None)
+    cache = getattr(rope, "cos_sin_cache", getattr(rope, "long_short_cos_sin_cache", None))
     return {
         "embedding": cls.__name__,
         "class": f"{cls.__module__}:{cls.__qualname__}",
@@ -202,7 +209,7 @@ def _row(child: str, rope: Any, attention: Any, beside: Any) -> dict[str, Any]:
         "rotary_dim": rope.rotary_dim,
         "num_heads": num_heads,
         "num_kv_heads": num_kv_heads,
-        "is_neox_style": bool(rope.is_neox_style),
+        "is_neox_style": bool(getattr(rope, "is_neox_style", True)),  # LongRoPE's class knows no other
         "sections": _plain(getattr(rope, "mrope_section", None) or getattr(rope, "xdrope_section", None)),
         "interleaved": bool(getattr(rope, "mrope_interleaved", False)),
         "table": None if cache is None else list(cache.shape),
