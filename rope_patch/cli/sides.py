@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 import rope_patch
-from rope_patch.cli import judging, native, synthetic
+from rope_patch.cli import judging, native, synthetic, tables
 from rope_patch.cli.definition import Definition
 from rope_patch.cli.judging import Found
 from rope_patch.cli.rope_config import RopeConfig
@@ -63,13 +63,15 @@ class Both(NamedTuple):
     without: Side
     kernel: Side  # the kernel where it does not serve, called directly; else as ``with_it``
     now: Side  # the one that serves under this process's setting
+    table: str | None = None  # how the module's table differs from its definition
 
 
 class Calls:
     """The calls of one shape in one dtype, from a definition of what is right."""
 
     def __init__(self, rope: RopeConfig, dtype: str, device: torch.device, definition: Definition) -> None:
-        self.rope, self.dtype, self.device, self.definition = rope, getattr(torch, dtype), device, definition
+        self.rope, self.name, self.dtype = rope, dtype, getattr(torch, dtype)
+        self.device, self.definition = device, definition
 
     def _each(self) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
         """Positions, and q and k, for each number of tokens and layout."""
@@ -144,36 +146,41 @@ def without_vllm(rope: RopeConfig, dtype: str, device: torch.device, why: str) -
 
 
 def of_vllm(rope: RopeConfig, dtype: str, worker: Worker) -> Both:
-    """Both sides of vLLM's own module. Leaves rope_patch enabled."""
+    """Both sides of vLLM's own module, and its table. Leaves rope_patch enabled."""
     with torch.inference_mode():
         try:
             module = worker.build(rope, getattr(torch, dtype)).module
             definition = Definition.of_module(module, rope)
+            table = tables.differs(rope, module)
         except Exception as error:
             why = Side("vLLM", NOT_KNOWN, said=f"vLLM's module could not be made: {said(error)}")
             return Both(rope, dtype, why, why, why, why)
-        calls = Calls(rope, dtype, worker.device, definition)
-        try:
-            rope_patch.disable()
-            before = ledger.calls()
-            without = calls.judge(
-                native.named(module, worker), module, lambda positions: worker.step(module, positions)
-            )
-            if ledger.calls() != before:
-                without = Side(without.serves, NOT_KNOWN, said="the patch cannot be undone here; see rope-patch status")
-        finally:
-            rope_patch.enable()
-        before, handed_back = ledger.calls(), ledger.fallbacks()
-        through = calls.judge(without.serves, module, lambda positions: worker.step(module, positions))
+        return _judged(module, Calls(rope, dtype, worker.device, definition), worker)._replace(table=table)
+
+
+def _judged(module: Any, calls: Calls, worker: Worker) -> Both:
+    of = calls.rope, calls.name
+    try:
+        rope_patch.disable()
+        before = ledger.calls()
+        without = calls.judge(native.named(module, worker), module, lambda positions: worker.step(module, positions))
         if ledger.calls() != before:
-            serves = "kernel" if through.said is None else f"kernel, and {without.serves}"
-            through = through._replace(serves=serves)
-            return Both(rope, dtype, through, without, through, through)
-        kernel = calls.of_kernel()
-        if ledger.fallbacks() - handed_back and through.said:  # rope_patch was asked, and left it to native code
-            return Both(rope, dtype, through, without, kernel, through)
-        shown = kernel if kernel.outcome != NOT_HERE else through._replace(said=kernel.said)
-        return Both(rope, dtype, shown._replace(said=shown.said or not_replaced()), without, kernel, without)
+            without = Side(without.serves, NOT_KNOWN, said="the patch cannot be undone here; see rope-patch status")
+    finally:
+        rope_patch.enable()
+    before, handed_back = ledger.calls(), ledger.fallbacks()
+    through = calls.judge(without.serves, module, lambda positions: worker.step(module, positions))
+    if ledger.calls() != before:
+        if through.said is None:
+            through = through._replace(serves="kernel")
+            return Both(*of, through, without, through, through)
+        through = through._replace(serves=f"kernel, and {without.serves}")
+        return Both(*of, through, without, calls.of_kernel(), through)
+    kernel = calls.of_kernel()
+    if ledger.fallbacks() - handed_back and through.said:  # rope_patch was asked, and left it to native code
+        return Both(*of, through, without, kernel, through)
+    shown = kernel if kernel.outcome != NOT_HERE else through._replace(said=kernel.said)
+    return Both(*of, shown._replace(said=shown.said or not_replaced()), without, kernel, without)
 
 
 def not_replaced() -> str:
