@@ -3,11 +3,9 @@
 It knows what some models' fields mean, and refuses by name what it does not understand. Only JSON is read.
 """
 
-import json
-from collections.abc import Iterator
 from typing import Any
 
-from rope_patch.cli import model_types, sections
+from rope_patch.cli import config_layers, model_types, sections
 from rope_patch.cli.answer import CannotAnswer, even, number, short, text, unexpected, whole
 from rope_patch.cli.config_json import Config
 from rope_patch.cli.rope_config import RopeConfig
@@ -30,24 +28,6 @@ REFUSED = (
     *("position_embedding_type", "attn_config", "index_head_dim", "mixer_types", "rope_types"),
 )
 FINE = {"position_embedding_type": ("rope", "rotary", "rotary_half"), "alibi": (False,), "use_fope": (False,)}
-# Lists with one entry for each layer, and the field that an entry stands for.
-PER_LAYER = {
-    "rope_theta": "rope_theta",
-    "partial_rotary_factors": "partial_rotary_factor",
-    "num_attention_heads": "num_attention_heads",
-    "num_attention_heads_per_layer": "num_attention_heads",
-    "num_query_heads": "num_attention_heads",
-    "num_key_value_heads": "num_key_value_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-}
-# Of layers with a sliding window (MiMo-V2): their fields, and what these stand for elsewhere.
-SLIDING = {
-    "swa_head_dim": "head_dim",
-    "swa_num_attention_heads": "num_attention_heads",
-    "swa_num_key_value_heads": "num_key_value_heads",
-    "swa_rope_theta": "rope_theta",
-}
 
 
 def ropes(config: Config, ranks: int) -> list[RopeConfig]:
@@ -58,8 +38,8 @@ def ropes(config: Config, ranks: int) -> list[RopeConfig]:
     """
     kind = _text(config, "model_type", default="model")
     for name in INSIDE:
-        config = _object(config, name) or config
-    found = [_rope(name, layer, parameters, kind, ranks) for name, layer, parameters in _kinds(config, kind)]
+        config = config_layers.object_in(config, name) or config
+    found = [_rope(name, layer, parameters, kind, ranks) for name, layer, parameters in config_layers.kinds(config)]
     return found
 
 
@@ -123,66 +103,6 @@ def _kv_heads(config: Config, heads: int, model_type: str) -> int:
     return _whole(config, *names, most=MOST_HEADS, default=heads)
 
 
-def _kinds(config: Config, kind: str) -> list[tuple[str, Config, Config]]:
-    """For each kind of layer: its name, its fields, and its rotary parameters."""
-    found: dict[str, tuple[str, Config, Config]] = {}
-    for name, layer in _layers(config):
-        for which, parameters in _by_layer(layer, name).items():
-            single = {"rope_theta": layer.get("rope_theta"), PARTS[0]: layer.get(PARTS[0])}
-            names = {field: layer.get(field) for field in ("num_attention_heads", "num_key_value_heads", "head_dim")}
-            key = json.dumps([which and name, parameters, single, names], default=str, sort_keys=True)
-            found.setdefault(key, (which or name, layer, parameters))
-    kinds = list(found.values())
-    return [("", *kinds[0][1:])] if len(kinds) == 1 and not _nested(config) else kinds
-
-
-def _layers(config: Config) -> Iterator[tuple[str, Config]]:
-    """The fields as they are for each kind of layer, and its name; empty where all are alike."""
-    count = config.get("num_hidden_layers") or config.get("num_transformer_layers")
-    lists = {
-        field: config[field]
-        for field in PER_LAYER
-        if isinstance(config.get(field), list) and isinstance(count, int) and 0 < count <= len(config[field])
-    }
-    types = config.get("layer_types")
-    types = types if isinstance(types, list) and all(isinstance(one, str) for one in types) else []
-    if lists:
-        for layer in range(count if isinstance(count, int) else 0):
-            own = {PER_LAYER[field]: values[layer] for field, values in lists.items()}
-            others = {field: value for field, value in config.items() if field not in lists}
-            name = types[layer] if layer < len(types) else f"layer {layer}"
-            yield name, _with_other_setting({**others, **own}, name)
-        return
-    if any(config.get(field) is not None for field in SLIDING):
-        yield "full_attention", config
-        own = {name: config[field] for field, name in SLIDING.items() if config.get(field) is not None}
-        yield "sliding_attention", {**config, **own}
-        return
-    kinds = dict.fromkeys(types) if _nested(config) or config.get("attention_other_setting") else {}
-    for name in kinds or [""]:
-        yield name, _with_global(_with_other_setting(config, name), name)
-
-
-def _with_other_setting(config: Config, name: str) -> Config:
-    """Step-3.5: what is other in layers of one kind."""
-    other = _object(config, "attention_other_setting")
-    if other is None or other.get("attention_type") != name:
-        return config
-    return {**config, **{field: value for field, value in other.items() if field != "attention_type"}}
-
-
-def _with_global(config: Config, name: str) -> Config:
-    """Gemma 4: full attention has heads of another size, and other key heads if its keys are its values."""
-    if name != "full_attention":
-        return config
-    if config.get("global_head_dim") is None and str(config.get("model_type")).startswith("gemma4"):
-        raise unexpected("global_head_dim", None, "the head size of full attention")
-    own = {"head_dim": config.get("global_head_dim") or config.get("head_dim")}
-    if config.get("attention_k_eq_v") and config.get("num_global_key_value_heads") is not None:
-        own["num_key_value_heads"] = config["num_global_key_value_heads"]
-    return {**config, **own}
-
-
 def _head_size(config: Config, heads: int) -> int:
     name, value = _field(config, "head_dim", "kv_channels", "attention_head_dim")
     if value is not None:
@@ -225,26 +145,6 @@ def _scaling(parameters: Config) -> str:
     return kind
 
 
-def _nested(config: Config) -> Config:
-    """The rotary parameters of each kind of layer, where ``rope_parameters`` has such."""
-    parameters = _object(config, "rope_parameters") or {}
-    return {name: value for name, value in parameters.items() if isinstance(value, dict)}
-
-
-def _by_layer(config: Config, name: str) -> dict[str, Config]:
-    """The rotary parameters of this kind of layer; of each, with its name, where the configuration has more."""
-    nested = _nested(config)
-    if name in nested:
-        return {name: nested[name]}
-    if nested and not name:
-        return nested
-    parameters = _object(config, "rope_parameters") or _object(config, "rope_scaling") or {}
-    local = config.get("rope_local_base_freq")  # Gemma 3, as it was
-    if local is None or nested:
-        return {"": {} if nested else parameters}
-    return {"full_attention": parameters, "sliding_attention": {"rope_theta": local}}
-
-
 def _field(config: Config, *names: str) -> tuple[str, Any]:
     """The first of ``names`` that is set, and its value. If none is set: all names joined by "or", and None."""
     return next(((name, config[name]) for name in names if config.get(name) is not None), (" or ".join(names), None))
@@ -258,10 +158,3 @@ def _whole(config: Config, *names: str, least: int = 1, most: int, default: int 
 def _text(config: Config, *names: str, default: str) -> str:
     name, value = _field(config, *names)
     return default if value is None else text(name, value)
-
-
-def _object(config: Config, name: str) -> Config | None:
-    value = config.get(name)
-    if value is not None and not isinstance(value, dict):
-        raise unexpected(name, value, "a JSON object")
-    return value
