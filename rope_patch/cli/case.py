@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import rope_patch
-from rope_patch.cli import native, timing
+from rope_patch.cli import layout, native, timing
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.definition import Definition
 from rope_patch.cli.judging import judged
@@ -52,7 +52,7 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Defi
     case.remarks += [embedding.remark] if embedding.remark else []
 
     def through_module() -> Any:
-        return module(case.positions, case.query, case.key)
+        return module(case.positions, *layout.given(module, case.query, case.key))
 
     def directly() -> Any:
         numbers = module.head_size, module.rotary_dim, module.is_neox_style, definition.axes
@@ -63,7 +63,7 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Defi
     before = ledger.calls()
     try:
         case.natively = native.named(module, worker)
-        wrong, lanes = _wrong(case, rope, definition, through_module, exactly=False)
+        wrong, lanes = _wrong(case, rope, definition, lambda: layout.taken(module, through_module()), exactly=False)
         case.remarks += [f"native differs in {wrong} of {lanes} lanes"] if wrong else []
         case.functions["native"] = through_module
     except Exception as error:
@@ -79,10 +79,12 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Defi
     if case.serves == "native" and definition.table is None:
         case.reason = "; ".join(filter(None, (case.reason, "the kernel does not know this class")))
         return
-    function = through_module if case.serves == "kernel" else directly
+    served = case.serves == "kernel"
+    function = through_module if served else directly
     handed_back = ledger.fallbacks()
     try:
-        wrong, lanes = _wrong(case, rope, definition, function, exactly=True)
+        checked = (lambda: layout.taken(module, function())) if served else function
+        wrong, lanes = _wrong(case, rope, definition, checked, exactly=True)
         case.fault = f"WRONG: {wrong} of {lanes} lanes" if wrong else None
         case.functions["patched"] = function
     except Exception as error:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from rope_patch.cli import synthetic
+from rope_patch.cli import layout, synthetic
 from rope_patch.cli.rope_config import SCALINGS, RopeConfig
 from rope_patch.trust import reference
 
@@ -55,7 +55,8 @@ class Definition:
         if self.host is not None:
             rows = reference.rows_of(positions.cpu(), self.host, self.axes)
             return Exact(self.rotary_dim, self.is_neox_style, rows, None)
-        rotated = self.module.forward_native(positions.cpu(), *(tensor.cpu().double() for tensor in tensors))
+        query, key = (tensor.cpu().double() for tensor in tensors)
+        rotated = self.module.forward_native(positions.cpu(), *layout.given(self.module, query, key))
         return Exact(self.rotary_dim, self.is_neox_style, None, rotated)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rope_patch.cli import layout
+
 ROTATES = re.compile("rope|rotary")
 
 
@@ -31,7 +33,7 @@ def named(module: Any, worker: Any) -> str:
     seen = _Seen()
     try:
         with worker.step(module, positions), seen:
-            module(positions, query, key)
+            module(positions, *layout.given(module, query, key))
     except Exception:  # the verdict on it says more
         return name
     operators = dict.fromkeys(name for name in seen.names if ROTATES.search(name))

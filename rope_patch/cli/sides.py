@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 import rope_patch
-from rope_patch.cli import judging, native, synthetic, tables
+from rope_patch.cli import judging, layout, native, synthetic, tables
 from rope_patch.cli.definition import Definition
 from rope_patch.cli.judging import Found
 from rope_patch.cli.rope_config import RopeConfig
@@ -160,16 +160,20 @@ def of_vllm(rope: RopeConfig, dtype: str, worker: Worker) -> Both:
 
 def _judged(module: Any, calls: Calls, worker: Worker) -> Both:
     of = calls.rope, calls.name
+
+    def called(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
+        return layout.taken(module, module(positions, *layout.given(module, query, key)))
+
     try:
         rope_patch.disable()
         before = ledger.calls()
-        without = calls.judge(native.named(module, worker), module, lambda positions: worker.step(module, positions))
+        without = calls.judge(native.named(module, worker), called, lambda positions: worker.step(module, positions))
         if ledger.calls() != before:
             without = Side(without.serves, NOT_KNOWN, said="the patch cannot be undone here; see rope-patch status")
     finally:
         rope_patch.enable()
     before, handed_back = ledger.calls(), ledger.fallbacks()
-    through = calls.judge(without.serves, module, lambda positions: worker.step(module, positions))
+    through = calls.judge(without.serves, called, lambda positions: worker.step(module, positions))
     if ledger.calls() != before:
         if through.said is None:
             through = through._replace(serves="kernel")
