@@ -44,7 +44,7 @@ def _answered(arguments: Sequence[str] | None) -> int:
         with contextlib.suppress(CannotAnswer):  # standard error cannot be written either
             _print(json.dumps({"error": str(error)}) if options.json else f"rope-patch: {error}", sys.stderr)
         return error.exit_status
-    return 0 if answer.ok else 1
+    return 2 if answer.unknown else 0 if answer.ok else 1
 
 
 def _print(text: str, stream: TextIO | None) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Answer:
-    """``--json`` prints ``data``, else ``text`` is printed. ``ok`` decides between exit status 0 and 1."""
+    """``--json`` prints ``data``, else ``text`` is printed. ``ok`` decides between exit status 0 and 1; where the
+    answer is ``unknown``, it is 2."""
 
     ok: bool
     data: dict[str, Any]
     text: str
+    unknown: bool = False
 
 
 class CannotAnswer(Exception):

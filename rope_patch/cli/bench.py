@@ -1,9 +1,10 @@
 """Time vLLM's own rotary embedding against the kernel on this device, for a model's shapes or for a built-in list.
 
-MODEL is a Hugging Face model folder or a config.json; only JSON is read. "native" is vLLM's module with rope_patch
-disabled, "patched" the same module with the kernel. Where the setting leaves a shape native, "patched" calls the kernel
-directly, which helps to decide on VLLM_ASCEND_TRITON_ROPE=all. Both are compared with float64 first. Exit status 0:
-measured; 1: the kernel is wrong or could not be run; 2: it could not be found out.
+MODEL is a Hugging Face model folder or a config.json; only JSON is read, and vLLM's own model code says how the model
+rotates. "native" is vLLM's module with rope_patch disabled, "patched" the same module with the kernel. Where the
+setting leaves a shape native, "patched" calls the kernel directly: that helps to decide on VLLM_ASCEND_TRITON_ROPE=all.
+Both are compared with float64 first. Exit status 0: measured; 1: the kernel is wrong or could not be run; 2: it could
+not be found out.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rope_patch.cli import rope_config, verify
+from rope_patch.cli import model, verify
 from rope_patch.cli.answer import Answer, CannotAnswer, printable, progress, short, table, unexpected
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def act(options: argparse.Namespace) -> Answer:
     """Measure every shape, with progress on standard error."""
     if options.plot is not None:
         _check_plot(options.plot)
-    found = rope_config.selected(options.model, options.tensor_parallel_size)
+    found = model.selected(options.model, options.tensor_parallel_size)
     device = verify.choose_device()
     from rope_patch.cli.worker import Worker
 
@@ -63,8 +64,8 @@ def act(options: argparse.Namespace) -> Answer:
         worker = Worker(device)
         from rope_patch.cli import measurement
 
-        for number, rope in enumerate(found):
-            progress(f"{number} of {len(found)}: {printable(rope.name)} … ")
+        for number, rope in enumerate(found.ropes):
+            progress(f"{number} of {len(found.ropes)}: {printable(rope.name)} … ")
             rows += measurement.measure(rope, tokens, options.dtype, worker)
         progress("")
     if all(row.native is None for row in rows):
@@ -74,8 +75,16 @@ def act(options: argparse.Namespace) -> Answer:
 
         draw(rows, f"{verify.described(device)}, {options.dtype}", options.plot)
     ok = not any(row.fault for row in rows)
-    data = {"device": verify.described(device), "dtype": options.dtype, "ok": ok, "results": [_data(r) for r in rows]}
-    return Answer(ok, data, f"{_text(rows)}\n\n{_verdict(rows, verify.described(device), options.dtype)}")
+    data = {
+        "device": verify.described(device),
+        "dtype": options.dtype,
+        "ok": ok,
+        "way": found.way,
+        "notes": found.notes,
+    }
+    data["results"] = [_data(row) for row in rows]
+    verdict = _verdict(rows, verify.described(device), options.dtype)
+    return Answer(ok, data, "\n".join([f"From {found.way}.", *found.notes, "", _text(rows), "", verdict]))
 
 
 def _check_plot(place: str) -> None:
@@ -100,7 +109,7 @@ def _data(row: "Row") -> dict[str, Any]:
             return {name: plain(inner) for name, inner in value._asdict().items()}
         return value
 
-    fields = plain(row)
+    fields = {**plain(row), "rope": row.rope.as_data()}
     ratios = {"ratio_host": _ratio(row, "host"), "ratio_device": _ratio(row, "device")}
     return {"shape": fields.pop("rope"), **fields, **ratios}
 
@@ -124,7 +133,7 @@ def _text(rows: "list[Row]") -> str:
         said = [note for note in (row.reason, *row.remarks, row.fault) if note]
         notes += [note for note in dict.fromkeys(said) if note not in notes]
         marks = "".join(f" [{notes.index(note) + 1}]" for note in dict.fromkeys(said))
-        serves = f"{'FAULT, ' if row.fault else ''}{row.serves}{marks}"
+        serves = f"{'FAULT, ' if row.fault else ''}{row.serves if row.serves == 'kernel' else row.natively}{marks}"
         cells.append((rope.name, heads, row.tokens, *device, *_cells(row, "host"), serves))
     timed = ("device: native", "patched", "ratio") if len(cells[0]) > 7 else ()
     header = (

@@ -7,16 +7,17 @@ from typing import Any
 import torch
 
 import rope_patch
-from rope_patch.cli import timing, verify
+from rope_patch.cli import layout, native, timing
 from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.definition import Definition
+from rope_patch.cli.judging import judged
 from rope_patch.cli.rope_config import RopeConfig
-from rope_patch.cli.worker import Embedding
+from rope_patch.cli.sides import not_replaced, said
+from rope_patch.cli.worker import Embedding, Worker
 from rope_patch.reporting import ledger
 from rope_patch.rotation import rotary
-from rope_patch.trust import reference
 
 COMPARED = 64  # the most tokens of a call that are compared, since the comparison runs on the host
-NATIVE_ULP = 4  # the error that vLLM's own code may have, in units in the last place: it rounds each product too
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Case:
     query: torch.Tensor
     key: torch.Tensor
     serves: str = "native"
+    natively: str = ""  # what serves natively
     reason: str | None = None
     fault: str | None = None
     remarks: list[str] = field(default_factory=list)
@@ -40,7 +42,7 @@ class Case:
         return self.positions.shape[-1]
 
 
-def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
+def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Definition, worker: Worker) -> None:
     """Run both once, compare them with float64, and note who serves under the setting. Leaves rope_patch enabled.
 
     Raises:
@@ -50,21 +52,22 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
     case.remarks += [embedding.remark] if embedding.remark else []
 
     def through_module() -> Any:
-        return module(case.positions, case.query, case.key)
+        return module(case.positions, *layout.given(module, case.query, case.key))
 
     def directly() -> Any:
-        arguments = case.positions, case.query, case.key, module.cos_sin_cache
-        numbers = module.head_size, module.rotary_dim, module.is_neox_style
-        return rotary.serve(*arguments, *numbers, verify.axes_of(rope))
+        numbers = module.head_size, module.rotary_dim, module.is_neox_style, definition.axes
+        assert definition.table is not None
+        return rotary.serve(case.positions, case.query, case.key, definition.table, *numbers)
 
     rope_patch.disable()
     before = ledger.calls()
     try:
-        wrong, lanes = _wrong(case, rope, module, through_module, exactly=False)
+        case.natively = native.named(module, worker)
+        wrong, lanes = _wrong(case, rope, definition, lambda: layout.taken(module, through_module()), exactly=False)
         case.remarks += [f"native differs in {wrong} of {lanes} lanes"] if wrong else []
         case.functions["native"] = through_module
     except Exception as error:
-        case.remarks.append(f"native cannot be run: {_said(error)}")
+        case.remarks.append(f"native cannot be run: {said(error)}")
     if ledger.calls() != before:
         raise CannotAnswer("the patch cannot be undone here, so native cannot be measured; see rope-patch status")
 
@@ -73,14 +76,19 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
         _who_serves(case, through_module)
     else:
         case.reason = embedding.remark
-    function = through_module if case.serves == "kernel" else directly
+    if case.serves == "native" and definition.table is None:
+        case.reason = "; ".join(filter(None, (case.reason, "the kernel does not know this class")))
+        return
+    served = case.serves == "kernel"
+    function = through_module if served else directly
     handed_back = ledger.fallbacks()
     try:
-        wrong, lanes = _wrong(case, rope, module, function, exactly=True)
+        checked = (lambda: layout.taken(module, function())) if served else function
+        wrong, lanes = _wrong(case, rope, definition, checked, exactly=True)
         case.fault = f"WRONG: {wrong} of {lanes} lanes" if wrong else None
         case.functions["patched"] = function
     except Exception as error:
-        case.fault = "; ".join(ledger.fallbacks() - handed_back) or _said(error)
+        case.fault = "; ".join(ledger.fallbacks() - handed_back) or said(error)
     if case.fault:
         case.functions.pop("patched", None)
 
@@ -93,37 +101,20 @@ def _who_serves(case: Case, through_module: timing.Function) -> None:
         try:
             through_module()
         except Exception as error:
-            case.reason = _said(error)
+            case.reason = said(error)
             return
     case.serves = "kernel" if ledger.calls() != calls else "native"
     if case.serves == "native":
-        status = rope_patch.status()
-        applied = "applied" in status["targets"].values()
-        reasons = "; ".join(ledger.fallbacks() - handed_back)
-        case.reason = reasons or ("not a place that rope_patch replaces" if applied else status["reason"])
+        case.reason = "; ".join(ledger.fallbacks() - handed_back) or not_replaced()
 
 
-def _wrong(case: Case, rope: RopeConfig, module: Any, function: timing.Function, exactly: bool) -> tuple[int, int]:
+def _wrong(
+    case: Case, rope: RopeConfig, definition: Definition, function: timing.Function, exactly: bool
+) -> tuple[int, int]:
     """(number of wrong lanes, number of lanes compared), for the first, the last, and some tokens in between."""
-    some = torch.linspace(0, case.num_tokens - 1, min(case.num_tokens, COMPARED)).long()
-    tensors = case.query, case.key
-
-    def heads(tensor: Any) -> Any:
-        return tensor[some.to(tensor.device)].reshape(len(some), -1, rope.head_size).cpu()
-
-    before = [heads(tensor) for tensor in tensors]
+    some = torch.linspace(0, case.num_tokens - 1, min(case.num_tokens, COMPARED)).long().to(case.query.device)
+    before = case.query[some].clone(), case.key[some].clone()
     rotated: Any = function()
-    positions = case.positions[..., some.to(case.positions.device)]
-    of_positions = torch.arange(positions.numel()).view(positions.shape)
-    rows = reference.rows_of(of_positions, module.cos_sin_cache[positions.flatten()].cpu(), verify.axes_of(rope))
-    wrong = lanes = 0
-    for was, now in zip(before, rotated, strict=True):
-        found = reference.compared(was, heads(now), rows, rope.rotary_dim, module.is_neox_style)
-        loose = None if exactly else NATIVE_ULP * verify.ulp(found.exact, rope, torch.finfo(was.dtype))
-        wrong += found.wrong(loose)
-        lanes += found.error.numel()
-    return wrong, lanes
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip()[-200:]}"
+    after = [now.reshape(case.num_tokens, -1)[some] for now in rotated]
+    found = judged(before, after, definition.of(case.positions[..., some], before), rope.head_size, exactly)
+    return found.wrong, found.lanes

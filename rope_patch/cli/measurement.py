@@ -6,9 +6,10 @@ from typing import NamedTuple
 import torch
 
 import rope_patch
-from rope_patch.cli import timing, verify
+from rope_patch.cli import synthetic, timing
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.case import Case, examine
+from rope_patch.cli.definition import Definition
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.timing import Time
 from rope_patch.cli.worker import Embedding, Worker
@@ -42,6 +43,7 @@ class Row(NamedTuple):
     tokens: int
     embedding: str  # vLLM's class
     serves: str  # under this process's setting: "kernel" or "native"
+    natively: str  # vLLM's class and method, and the operators in it that rotate
     reason: str | None  # why it is native
     native: Times | None  # None: it cannot be run
     patched: Times | None  # of the kernel, which is called directly where native serves
@@ -61,18 +63,18 @@ def measure(rope: RopeConfig, tokens: Sequence[int], dtype: str, worker: Worker)
     with torch.inference_mode():
         try:
             embedding = worker.build(rope, kind)
+            definition = Definition.of_module(embedding.module, rope)
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise CannotAnswer(f"vLLM builds no rotary embedding for {rope.name}: {said}") from error
         cases = []
         try:
             for count in tokens:
-                rows = embedding.module.cos_sin_cache.shape[0]
-                positions = verify.positions_of(rope, count, rows, generator).to(worker.device)
-                cases.append(Case(positions, *verify.inputs(rope, count, True, generator, kind, worker.device)))
+                positions = synthetic.positions_of(rope, count, definition.rows, generator).to(worker.device)
+                cases.append(Case(positions, *synthetic.inputs(rope, count, True, generator, kind, worker.device)))
             for case in cases:
                 with worker.step(embedding.module, case.positions):
-                    examine(case, rope, embedding)
+                    examine(case, rope, embedding, definition, worker)
             _take_turns(cases, embedding, worker)
         except CannotAnswer:
             raise
@@ -110,5 +112,5 @@ def _row(case: Case, rope: RopeConfig, embedding: Embedding) -> Row:
         device = timing.over(case.device.get(name, []))
         return Times(timing.over(case.host[name]), device, case.repeated[name][1] if device else None)
 
-    names = type(embedding.module).__name__, case.serves, case.reason
+    names = type(embedding.module).__name__, case.serves, case.natively, case.reason
     return Row(rope, case.num_tokens, *names, times("native"), times("patched"), case.remarks, case.fault)

@@ -1,26 +1,29 @@
-"""Check the kernel against fp64 on this machine's device, for a model's shapes or for a built-in list.
+"""Check the rotary embeddings of a model on this machine's device against fp64: with rope_patch, and without it.
 
-MODEL is a Hugging Face model folder or a config.json; only JSON is read. The device is the NPU, else the CUDA device,
-else the CPU, where Triton's interpreter runs the kernel for mainline Triton, slowly. Exit status 1 on any wrong lane.
+MODEL is a Hugging Face model folder or a config.json; only JSON is read. vLLM's own model code says how the model
+rotates; where it cannot, the fields of config.json do. Without MODEL a built-in list is checked. The device is the NPU,
+else the CUDA device, else the CPU, where Triton's interpreter runs the kernel for mainline Triton, slowly. Exit status
+0: all right; 1: what serves here is wrong, or the kernel is; 2: it could not be found out.
 """
 
 import argparse
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from rope_patch.cli import rope_config
+from rope_patch.cli import model
 from rope_patch.cli.answer import Answer, CannotAnswer, printable, progress, table
-from rope_patch.cli.rope_config import RopeConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from rope_patch.trust.reference import Compared
+    from rope_patch.cli.rope_config import RopeConfig
+    from rope_patch.cli.sides import Both, Side
 
-TOKENS = (1, 2, 19)  # one and two, since only a slice of qkv of one token is contiguous; and some more
+DTYPES = ("float16", "bfloat16", "float32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,54 +31,91 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tensor-parallel-size", "-tp", type=int, default=1, metavar="N", help="ranks to divide heads by"
     )
-    parser.add_argument("--dtype", choices=["float16", "bfloat16", "float32"], help="this one only (default: all)")
-
-
-class Result(NamedTuple):
-    """One shape in one dtype, over all its layouts and numbers of tokens."""
-
-    rope: RopeConfig
-    dtype: str
-    max_ulp: float  # the largest error, in units in the last place of the rotated pair
-    wrong: int  # number of lanes with an error larger than rounding explains
-    lanes: int
-    fault: str | None  # why the kernel does not serve it
+    parser.add_argument("--dtype", choices=DTYPES, help="this one only (default: all)")
 
 
 def act(options: argparse.Namespace) -> Answer:
     """Check every shape in every dtype, with progress on standard error."""
-    found = rope_config.selected(options.model, options.tensor_parallel_size)
+    found = model.selected(options.model, options.tensor_parallel_size)
     device = choose_device()
-    dtypes = [options.dtype] if options.dtype else ["float16", "bfloat16", "float32"]
-    results = []
-    for number, (rope, dtype) in enumerate((rope, dtype) for rope in found for dtype in dtypes):
-        progress(f"{number} of {len(found) * len(dtypes)}: {printable(rope.name)} {dtype} … ")
-        results.append(examine(rope, dtype, device))
-    progress("")
-    bad = [result for result in results if result.wrong or result.fault]
-    verdict = f"{len(bad)} of {len(results)} wrong" if bad else f"all {len(results)} right, to rounding"
-    data = {"device": described(device), "ok": not bad, "results": [_data(result) for result in results]}
-    return Answer(not bad, data, f"{_text(results)}\n\n{described(device)}: {verdict}")
+    dtypes = [options.dtype] if options.dtype else DTYPES
+    results: list[Both] = []
+    with contextlib.redirect_stdout(sys.stderr):  # vLLM and its plugins print there
+        examine = _examiner(device)
+        for number, (rope, dtype) in enumerate((rope, dtype) for rope in found.ropes for dtype in dtypes):
+            progress(f"{number} of {len(found.ropes) * len(dtypes)}: {printable(rope.name)} {dtype} … ")
+            results.append(examine(rope, dtype))
+        progress("")
+    from rope_patch.cli import verdict
+
+    said = verdict.of(results)
+    data = {
+        "device": described(device), "ok": said.ok, "verdict": said.text, "way": found.way, "notes": found.notes,
+        "results": [verdict.data(result) for result in results],
+    }  # fmt: skip
+    text = [
+        f"From {found.way}.",
+        *found.notes,
+        "",
+        _text(results),
+        "",
+        f"{described(device)}: {said.text}",
+        *said.helps,
+    ]
+    return Answer(said.ok, data, "\n".join(text), unknown=said.unknown)
 
 
-def _data(result: Result) -> dict[str, Any]:
-    fields = result._asdict()
-    rope = fields.pop("rope")
-    shape = {**rope._asdict(), "sections": rope.sections and rope.sections._asdict()}
-    return {"shape": shape, **fields, "ok": not (result.wrong or result.fault)}
+def _examiner(device: "torch.device") -> "Callable[[RopeConfig, str], Both]":
+    """Checks one shape in one dtype: in vLLM's module where there is vLLM, else the kernel by itself."""
+    from rope_patch.cli import sides
+
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    if importlib.util.find_spec("vllm") is None:
+        return lambda rope, dtype: sides.without_vllm(rope, dtype, device, "vLLM is not installed")
+    from rope_patch.cli.worker import Worker
+
+    try:
+        worker = Worker(device)
+    except CannotAnswer as error:
+        why = str(error)
+        return lambda rope, dtype: sides.without_vllm(rope, dtype, device, why)
+    return lambda rope, dtype: sides.of_vllm(rope, dtype, worker)
 
 
-def _text(results: list[Result]) -> str:
-    header = ("shape", "head", "rotary", "heads", "style", "sections", "scaling", "dtype", "max error", "")
+def _text(results: "list[Both]") -> str:
+    """One row a rotary embedding; what is alike in all dtypes is said once."""
+    header = (
+        "shape",
+        "layers",
+        "head",
+        "rotary",
+        "heads",
+        "style",
+        "sections",
+        "scaling",
+        "with rope_patch",
+        "without",
+    )
     rows = []
-    for one in results:
-        rope = one.rope
-        heads, style = f"{rope.num_heads}/{rope.num_kv_heads}", "neox" if rope.is_neox_style else "gpt-j"
-        verdict = one.fault or (f"WRONG: {one.wrong} of {one.lanes} lanes" if one.wrong else "ok")
-        error = "-" if one.fault else f"{one.max_ulp:.3f} ulp"
-        shape = rope.name, rope.head_size, rope.rotary_dim, heads, style, rope.sections or "-", rope.scaling
-        rows.append((*shape, one.dtype, error, verdict))
+    for rope in dict.fromkeys(result.rope.name for result in results):
+        alike = [result for result in results if result.rope.name == rope]
+        first = alike[0].rope
+        heads, style = f"{first.num_heads}/{first.num_kv_heads}", "neox" if first.is_neox_style else "gpt-j"
+        shape = first.name, first.layers or "-", first.head_size, first.rotary_dim, heads, style, first.sections or "-"
+        sides = (_cell([(r.dtype, r.with_it) for r in alike]), _cell([(r.dtype, r.without) for r in alike]))
+        rows.append((*shape, first.scaling, *sides))
     return table(header, rows)
+
+
+def _cell(sides: "list[tuple[str, Side]]") -> str:
+    from rope_patch.cli import verdict
+
+    said: dict[str, list[str]] = {}
+    for dtype, side in sides:
+        said.setdefault(verdict.of_side(side), []).append(dtype)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{', '.join(dtypes)}: {words}" for words, dtypes in said.items())
 
 
 def choose_device() -> "torch.device":
@@ -103,110 +143,3 @@ def described(device: "torch.device") -> str:
     if device.type == "cpu":
         return "the CPU, under Triton's interpreter"
     return f"{device} ({getattr(torch, device.type).get_device_name(device)})"
-
-
-def examine(rope: RopeConfig, dtype: str, device: "torch.device") -> Result:
-    """Rotate every layout and number of tokens of one shape by ``rotary.serve``, and compare every lane."""
-    import torch
-
-    max_ulp, wrong, lanes = 0.0, 0, 0
-    try:
-        for found in _compared(rope, dtype, device):
-            ulps = found.error / ulp(found.exact, rope, torch.finfo(getattr(torch, dtype)))
-            max_ulp = max(max_ulp, float(ulps.nan_to_num(float("inf")).max()))
-            wrong += found.wrong()
-            lanes += found.error.numel()
-    except NotServed as why:
-        return Result(rope, dtype, max_ulp, wrong, lanes, str(why))
-    except Exception as error:  # it becomes the shape's fault in the answer
-        return Result(rope, dtype, max_ulp, wrong, lanes, f"{type(error).__name__}: {str(error).strip()[-200:]}")
-    return Result(rope, dtype, max_ulp, wrong, lanes, None)
-
-
-class NotServed(Exception):
-    """The kernel does not serve the call; the message says why."""
-
-
-def _compared(rope: RopeConfig, dtype: str, device: "torch.device") -> "Iterator[Compared]":
-    """q and then k, call by call."""
-    import torch
-
-    from rope_patch.reporting import ledger
-    from rope_patch.rotation import rotary
-    from rope_patch.trust import reference
-
-    generator = torch.Generator("cpu").manual_seed(0)
-    kind = getattr(torch, dtype)
-    rows = min(rope.max_position, 65_536)
-    cache = _cache(rope, rows).to(device, kind)
-    numbers = rope.head_size, rope.rotary_dim, rope.is_neox_style
-    axes = axes_of(rope)
-    for num_tokens in TOKENS:
-        positions = positions_of(rope, num_tokens, rows, generator)
-        positions.view(-1)[-1] = rows - 1
-        rows_of_tokens = reference.rows_of(positions, cache.cpu(), axes)
-        positions = positions.to(device)
-        for strided in (True, False):
-            query, key = inputs(rope, num_tokens, strided, generator, kind, device)
-            before = [tensor.cpu().clone().reshape(num_tokens, -1, rope.head_size) for tensor in (query, key)]
-            handed_back = ledger.fallbacks()
-            rotated = rotary.serve(positions, query, key, cache, *numbers, axes)
-            if rotated is None:
-                raise NotServed("; ".join(ledger.fallbacks() - handed_back))
-            for was, now in zip(before, rotated, strict=True):
-                assert now is not None  # there was a key
-                yield reference.compared(was, now, rows_of_tokens, *numbers[1:])
-
-
-def axes_of(rope: RopeConfig) -> str:
-    """The ``axes`` of ``rotary.serve`` for this shape; empty if a token has one position."""
-    from rope_patch.rotation import axes
-
-    sections = rope.sections
-    return axes.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
-
-
-def positions_of(rope: RopeConfig, num_tokens: int, rows: int, generator: Any) -> "torch.Tensor":
-    """Random rows of the cache: ``[num_tokens]``, or ``[3, num_tokens]``, where equal ones would prove nothing."""
-    import torch
-
-    return torch.randint(0, rows, (3, num_tokens) if rope.sections else (num_tokens,), generator=generator)
-
-
-def inputs(
-    rope: RopeConfig, num_tokens: int, strided: bool, generator: Any, dtype: Any, device: Any
-) -> "tuple[torch.Tensor, torch.Tensor]":
-    """q and k as vLLM has them: views of qkv, or contiguous tensors, as in models that normalise q and k."""
-    import torch
-
-    width, kv_width = rope.num_heads * rope.head_size, rope.num_kv_heads * rope.head_size
-    qkv = torch.randn(num_tokens, width + 2 * kv_width, generator=generator).to(device, dtype)
-    query, key = qkv[:, :width], qkv[:, width : width + kv_width]
-    return (query, key) if strided else (query.clone(), key.clone())
-
-
-def _cache(rope: RopeConfig, rows: int) -> "torch.Tensor":
-    """Cosines and sines of unscaled angles. Scaling changes only the angles, and the kernel works alike for all."""
-    import torch
-
-    exponents = torch.arange(0, rope.rotary_dim, 2, dtype=torch.float64) / rope.rotary_dim
-    angles = torch.arange(rows, dtype=torch.float64)[:, None] * rope.theta**-exponents
-    return torch.cat((angles.cos(), angles.sin()), -1).float()
-
-
-def ulp(exact: "torch.Tensor", rope: RopeConfig, info: Any) -> "torch.Tensor":
-    """A unit in the last place for each lane: eps * 2**e for a size in [2**e, 2**(e+1)), at least that of subnormals.
-
-    The size of a rotated lane is the length of its pair, which a rotation does not change. The lane's own value would
-    be misleading: where two products nearly cancel, the small difference keeps the error of the products.
-    """
-    import torch
-
-    turned = exact[..., : rope.rotary_dim]
-    if rope.is_neox_style:
-        length = torch.hypot(*turned.chunk(2, dim=-1)).repeat(1, 1, 2)
-    else:
-        length = torch.hypot(turned[..., 0::2], turned[..., 1::2]).repeat_interleave(2, dim=-1)
-    size = torch.cat((length, exact[..., rope.rotary_dim :].abs()), dim=-1)
-    _, exponent = torch.frexp(size.clamp_min(info.smallest_normal))
-    return info.eps * torch.exp2(exponent.double() - 1)

@@ -6,14 +6,16 @@ No versions are compared: what a release does not have is skipped.
 """
 
 import contextlib
+import copy
 import importlib
 import importlib.util
 import inspect
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from rope_patch.cli.answer import CannotAnswer
-from rope_patch.cli.rope_config import RopeConfig
+from rope_patch.cli.rope_config import Made, RopeConfig
 
 _UTILS = "vllm_ascend.utils"
 BEFORE_CONFIG = (
@@ -31,6 +33,10 @@ AFTER_CONFIG = (
     ("vllm_ascend.ops.rotary_embedding", ""),
 )
 CONTEXT = {"is_first_layer": True, "is_draft_model": False, "flash_comm_v1_enabled": False, "sp_enabled": False}
+
+# Rows of a table that are enough, of classes whose rows do not depend on how many there are. Llama 4's is 2.5 GiB.
+MOST_ROWS = 2**18
+SAME_ROWS = {"RotaryEmbedding", "Llama3RotaryEmbedding", "Gemma4RotaryEmbedding", "Ernie4_5_VLRotaryEmbedding"}
 
 
 class Embedding(NamedTuple):
@@ -70,7 +76,10 @@ class Worker:
             raise CannotAnswer(f"vLLM cannot be set up as in a worker: {type(error).__name__}: {error}") from error
 
     def build(self, rope: RopeConfig, dtype: Any) -> Embedding:
-        """vLLM's own module for the shape's scaling; the plain class where that cannot be built or is not covered."""
+        """The module that a model of vLLM makes. Where that is not known, vLLM's module for the shape's scaling; the
+        plain class where that cannot be built or is not covered."""
+        if rope.made is not None:
+            return Embedding(self._made(rope, rope.made, dtype), None, True)
         if rope.scaling in ("longrope", "su"):  # its class asks for a model's length, and has another cache
             remark = "LongRoPE's class, which the kernel serves, is not built here: timed as the plain class"
             return Embedding(self._rope(rope, dtype, "default", {}), remark, True)
@@ -107,6 +116,25 @@ class Worker:
         with set_current_vllm_config(self.config):
             return get_rope(head_size=rope.head_size, **arguments).to(self.device)
 
+    def _made(self, rope: RopeConfig, made: Made, dtype: Any) -> Any:
+        """As the model makes it, in this dtype."""
+        from vllm.config import set_current_vllm_config
+
+        name, _, cls = made.cls.partition(":")
+        arguments = {name: _again(value) for name, value in made.arguments.items()}
+        if "dtype" in arguments:
+            arguments["dtype"] = dtype
+        if made.table and made.table[0] > MOST_ROWS and rope.embedding in SAME_ROWS:
+            arguments["max_position_embeddings"] = MOST_ROWS
+        config = self.config
+        if made.model_length is not None and rope.scaling == "longrope":  # it asks for the length of the model
+            config = copy.copy(config)
+            config.model_config = SimpleNamespace(max_model_len=made.model_length)
+        with set_current_vllm_config(config):
+            embedding = getattr(importlib.import_module(name), cls)(**arguments).to(self.device)
+        embedding.is_neox_style = rope.is_neox_style  # some models change it afterwards
+        return embedding
+
     def _ernie(self, rope: RopeConfig, dtype: Any) -> Any:
         """ERNIE-4.5-VL's class, which its model makes, and not ``get_rope``."""
         from vllm.config import set_current_vllm_config
@@ -133,6 +161,11 @@ class Worker:
                 for name, value in CONTEXT.items():
                     setattr(get_forward_context(), name, value)
             yield
+
+
+def _again(value: Any) -> Any:
+    """An argument as the model had it, before it was JSON: get_rope makes tuples of a configuration's lists."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _do(module_name: str, function: str, config: Any) -> None:

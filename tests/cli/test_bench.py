@@ -33,7 +33,7 @@ for name, before, arguments in json.loads(sys.argv[1]):
     exec(before)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(["bench", *arguments])
+        status = main(arguments if arguments[0] == "verify" else ["bench", *arguments])
     print(json.dumps([name, status, out.getvalue() or err.getvalue()]))
 """
 # A mistake in the kernel that its first-use check does not see.
@@ -45,6 +45,28 @@ def wrong(*arguments):
     rotated[0].flatten()[3].mul_(1.01)
     return rotated
 dispatch.rotate = wrong
+"""
+# As vLLM's own model code would answer for a model with layers of two kinds, one of them in an order of its own.
+MADE = """
+from rope_patch.cli import vllm_model
+PACKAGE = "vllm.model_executor.layers.rotary_embedding"
+LENGTHS = {"max_position_embeddings": 128, "base": 1e4, "is_neox_style": True, "dtype": None}
+def row(embedding, module, heads, layers, **more):
+    arguments = {"head_size": 64, "rotary_dim": 64, **LENGTHS, **more}
+    return {"embedding": embedding, "class": f"{PACKAGE}.{module}:{embedding}", "arguments": arguments,
+        "head_size": 64, "rotary_dim": 64, "num_heads": heads, "num_kv_heads": 1, "is_neox_style": False,
+        "sections": None, "interleaved": False, "table": [128, 64], "layers": layers, "first": 6 - layers,
+        "model_length": 128}
+llama3 = dict(scaling_factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, orig_max_position=64)
+long = dict(original_max_position_embeddings=64, short_factor=[1.0] * 32, long_factor=[2.0] * 32)
+rows = [row("Llama3RotaryEmbedding", "llama3_rope", 4, 5, **llama3),
+    row("Phi3LongRoPEScaledRotaryEmbedding", "phi3_long_rope_scaled_rope", 2, 1, **long)]
+rows[1]["is_neox_style"] = True
+ask = vllm_model.ask
+def once(config, ranks):
+    vllm_model.ask = ask
+    return vllm_model.Described(rows, 2, [])
+vllm_model.ask = once
 """
 FAILING = """
 from rope_patch.reporting import ledger
@@ -95,6 +117,8 @@ def said(folder: Path) -> dict[str, tuple[int, str]]:
         ("llama3", "", ["llama3", *few, "-tp", "2"]),
         ("lacking", "", ["lacking", *few]),
         *((name, "", [name, *few]) for name in ("fourier", "sections", "interleaved", "lacking sections", "ernie")),
+        ("verify", "", ["verify", "sections", "--json", "--dtype", "bfloat16"]),
+        ("made", MADE, ["verify", "partial", "--dtype", "bfloat16"]),
         ("wrong", WRONG, ["partial", "--tokens", "2"]),
         ("failing", FAILING, ["partial", *few]),
         ("no step", "from rope_patch.cli.worker import Worker\nWorker.step = None", ["partial", *few]),
@@ -121,7 +145,8 @@ def test_a_row_has_host_times_of_native_and_patched_and_no_device_time_when_inte
 def test_the_text_says_who_serves_and_that_an_interpreters_times_mean_nothing(said: Any) -> None:
     status, printed = said["text"]
     assert status == 0
-    header, first, *_ = printed.splitlines()
+    way, _, header, first, *_ = printed.splitlines()
+    assert way.startswith("From the fields of config.json, since vLLM's own model code gave no answer")
     assert header.split("  ")[0] == "shape"
     assert "host: native" in header
     assert "device" not in header
@@ -168,6 +193,32 @@ def test_a_multimodal_model_is_timed_with_three_positions_a_token(said: Any, nam
     (row,) = json.loads(printed)["results"]
     assert (status, row["embedding"], row["serves"], row["remarks"], row["fault"]) == (0, kind, "kernel", [], None)
     assert (row["shape"]["sections"], row["tokens"]) == ({"order": order, "pairs": [10, 15, 15]}, 2)
+
+
+def test_verify_judges_both_sides_of_vllms_module(said: Any) -> None:
+    status, printed = said["verify"]
+    assert status == 0, printed
+    (result,) = json.loads(printed)["results"]
+    assert (result["with"]["serves"], result["with"]["outcome"]) == ("kernel", "right")
+    assert (result["without"]["serves"], result["without"]["outcome"]) == (
+        "MRotaryEmbedding.forward_oot: PyTorch",
+        "right",
+    )
+    assert (result["serves_now"], result["shape"]["positions"]) == ("kernel", 3)
+
+
+def test_verify_makes_the_modules_that_the_model_makes(said: Any) -> None:
+    """One row for each kind of layer, with its own heads, scaling and style, which is changed after it was made."""
+    status, printed = said["made"]
+    assert status == 0, printed
+    lines = printed.splitlines()
+    assert lines[:2] == ["From vLLM's own model code.", "2 attention layers without a rotary embedding"]
+    first, second = lines[4:6]
+    assert first.split()[:9] == ["stablelm", "layer", "1", "5", "64", "64", "4/1", "gpt-j", "-"]
+    assert second.split()[:10] == ["stablelm", "layer", "5", "1", "64", "64", "2/1", "neox", "-", "longrope"]
+    for line in (first, second):
+        assert "kernel: right" in line
+        assert ": PyTorch: right" in line
 
 
 def test_sections_that_vllm_cannot_build_are_exit_status_2(said: Any) -> None:

@@ -1,4 +1,7 @@
-"""The rotary embeddings that a model's config.json describes."""
+"""The second way to a model's rotary embeddings: what the fields of its config.json describe.
+
+No configuration here names architectures, so vLLM is not asked; ``test_vllm_model.py`` does that.
+"""
 
 import json
 from pathlib import Path
@@ -10,7 +13,10 @@ from hypothesis import strategies as st
 
 from rope_patch.cli import main, verify
 from rope_patch.cli.answer import CannotAnswer, short
-from rope_patch.cli.rope_config import BUILT_IN, LARGEST, of_model, selected
+from rope_patch.cli.config_json import LARGEST
+from rope_patch.cli.model import of_model as selected_of_model
+from rope_patch.cli.model import selected
+from rope_patch.cli.rope_config import BUILT_IN, RopeConfig
 
 PART = "partial_rotary_factor"
 SECTIONS = {"mrope_section": [16, 24, 24]}
@@ -69,6 +75,12 @@ MODELS = {
         (128, 128, 32, 8, True, "default"),
     ),
 }
+
+
+def of_model(place: str, ranks: int = 1) -> list[RopeConfig]:
+    found = selected_of_model(place, ranks)
+    assert "config.json names no architectures" in found.way
+    return found.ropes
 
 
 def write(tmp_path: Path, config: Any) -> str:
@@ -148,7 +160,7 @@ def test_theta_and_positions_are_read(tmp_path: Path) -> None:
 
 
 def test_ranks_share_the_heads_and_keep_at_least_one_key_head(tmp_path: Path) -> None:
-    (rope,) = of_model(write(tmp_path, LLAMA), tensor_parallel_size=16)
+    (rope,) = of_model(write(tmp_path, LLAMA), 16)
     assert (rope.num_heads, rope.num_kv_heads) == (2, 1)
     with pytest.raises(CannotAnswer, match="32 heads cannot be divided among 5"):
         of_model(str(tmp_path), 5)
@@ -313,7 +325,7 @@ def test_key_heads_must_be_shared_evenly_and_ranks_need_a_model(tmp_path: Path) 
         of_model(write(tmp_path, {**LLAMA, "num_key_value_heads": 6}), 4)
     with pytest.raises(CannotAnswer, match="--tensor-parallel-size is 2, expected 1 without a MODEL"):
         selected(None, 2)
-    assert selected(None, 1) == list(BUILT_IN)
+    assert selected(None, 1).ropes == list(BUILT_IN)
 
 
 @pytest.mark.parametrize("place", ["", "x" * 5000, "/" + "x/" * 2500, "/dev/null", "/proc/self/mem"])

@@ -1,4 +1,7 @@
-"""``rope-patch verify``: exit status 0 if the kernel is right, and 1 if it is not."""
+"""``rope-patch verify`` without vLLM: exit status 0 if the kernel is right, and 1 if it is not.
+
+``test_sides.py`` has what it says of vLLM's modules, and ``test_bench.py`` runs it with the real vLLM.
+"""
 
 import json
 from collections.abc import Iterator
@@ -10,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="verify needs torch")
 pytest.importorskip("triton", reason="verify needs triton")
 
-from rope_patch.cli import main, rope_config, verify  # noqa: E402
+from rope_patch.cli import main, rope_config, sides, verify  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
 from rope_patch.rotation import dispatch  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
@@ -29,6 +32,7 @@ CONFIG = {
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     dispatch.forget()
     monkeypatch.setattr(verify, "choose_device", lambda: torch.device(DEVICE))
+    monkeypatch.setattr(verify, "_examiner", lambda device: lambda *of: sides.without_vllm(*of, device, "not here"))
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     yield str(tmp_path)
     dispatch.forget()  # forget the check of a test's broken kernel
@@ -45,7 +49,9 @@ def test_the_kernel_is_right_for_a_models_shape_in_every_dtype(model: str, capsy
     assert [result["dtype"] for result in said["results"]] == ["float16", "bfloat16", "float32"]
     for result in said["results"]:
         assert (result["shape"]["head_size"], result["shape"]["rotary_dim"]) == (80, 20)
-        assert result["lanes"] == sum(verify.TOKENS) * 2 * (4 + 2) * 80
+        assert result["lanes"] == sum(sides.TOKENS_INTERPRETED) * 2 * (4 + 2) * 80
+        assert (result["with"]["serves"], result["with"]["outcome"]) == (sides.DIRECTLY, sides.RIGHT)
+        assert (result["without"]["outcome"], result["without"]["said"]) == (sides.NOT_HERE, "not here")
         assert 0 < result["max_ulp"] < 2
 
 
@@ -70,7 +76,7 @@ def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.Mo
     said, status = verified(capsys, model, "--dtype", "bfloat16")
     assert status == 1
     (result,) = said["results"]
-    assert 1 <= result["wrong"] <= len(verify.TOKENS) * 2
+    assert 1 <= result["wrong"] <= len(sides.TOKENS_INTERPRETED) * 2
     assert not result["ok"]
     assert main(["verify", model, "--dtype", "bfloat16"]) == 1
     assert "WRONG" in capsys.readouterr().out
@@ -141,8 +147,8 @@ def test_tensor_parallel_ranks_divide_the_heads(model: str, capsys: Any) -> None
 def test_a_rotary_dim_wider_than_its_head_is_refused(python: Any, tmp_path: Path) -> None:
     """The command refuses it before torch is imported, and ``examine`` does too; it once read beyond the head."""
     wide = rope_config.RopeConfig("wide", 64, 2**16, 2, 1, max_position=128)
-    result = verify.examine(wide, "float32", torch.device(DEVICE))
-    assert "expected an even rotary_dim from 2 to head_size" in str(result.fault)
+    result = sides.without_vllm(wide, "float32", torch.device(DEVICE), "not here")
+    assert "expected an even rotary_dim from 2 to head_size" in str(result.kernel.said)
     (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "rotary_dim": 2**20}))
     printed = python(f"from rope_patch.cli import main\nprint(main(['verify', {str(tmp_path)!r}]))")
     assert printed.splitlines() == ["rope-patch: rotary_dim is 1048576, expected an even number from 2 to 80", "2"]
@@ -157,7 +163,28 @@ def test_the_built_in_list_has_gpt_j_style_and_rotary_dims_that_are_no_powers_of
 def test_on_a_machine_without_a_device_it_uses_the_interpreter(python: Any, model: str) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a device")
-    code = f"from rope_patch.cli import main\nprint(main(['verify', {model!r}, '--dtype', 'float32']))"
-    printed = python(code)
+    code = "import sys\nsys.modules['vllm'] = None\nfrom rope_patch.cli import main\n"
+    printed = python(f"{code}print(main(['verify', {model!r}, '--dtype', 'float32']))")
     assert "the CPU, under Triton's interpreter: all 1 right" in printed
     assert printed.splitlines()[-1] == "0"
+
+
+def test_a_check_that_was_not_possible_is_exit_status_2_and_not_wrong(
+    model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As beside a running vLLM: the device has no memory left for the first-use check, or for the call."""
+
+    def no_memory(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Launch, "on", no_memory)
+    assert main(["verify", model, "--dtype", "float16"]) == 2
+    said = capsys.readouterr().out
+    assert "not all could be checked" in said
+    assert "stop the vLLM that runs on this device" in said
+    assert "WRONG" not in said
+    dispatch.forget()
+    monkeypatch.setattr(dispatch, "rotate", no_memory)
+    said, status = verified(capsys, model, "--dtype", "float16")
+    assert status == 2
+    assert said["results"][0]["with"]["outcome"] == sides.NOT_KNOWN
