@@ -79,6 +79,7 @@ def _declare(at_home: Any, source: Path) -> None:
     schemas = [ast.literal_eval(f"({found[1]})") for found in DECLARATION.finditer(source.read_text())]
     for schema in {schema.partition("(")[0]: schema for schema in schemas}.values():
         _implement(at_home, at_home.define(schema))
+    at_home.impl("npu_add_rms_norm_bias", layers.add_rms_norm_bias_shapes, "Meta")
     sys.modules["vllm_ascend.vllm_ascend_C"] = ModuleType("vllm_ascend.vllm_ascend_C")
 
 

@@ -46,7 +46,7 @@ COMPUTED_NAMES = """
     argmax bmm mm matmul convolution gelu.out grid_sampler_2d normal_ uniform_ random_ random_.to
     random_.from randn rand randint randint.low randn_like rand_like
     _log_softmax argmax.out addmm argsort native_layer_norm cumsum.out
-    _foreach_add.List _foreach_add.Scalar _foreach_add_.List _foreach_add_.Scalar
+    _foreach_add.List _foreach_add.Scalar
 """
 
 KEPT_NPU_NAMES = """
