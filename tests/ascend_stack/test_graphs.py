@@ -5,6 +5,7 @@ What is compared is observed by ``tests/ascend_stack/graphs.py``: natively in a 
 """
 
 import contextlib
+import re
 import subprocess
 import sys
 
@@ -189,7 +190,7 @@ def test_ci_in_the_environment_sets_what_the_observations_set(tmp_path):
 
 
 def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_another_graph(stack):
-    """Off has the key of an unpatched process, so neither finds a graph that was compiled with us, or the other way."""
+    """Off and disabled nothing of ours is in the key but names, so neither finds a graph that was made with us."""
     import rope_patch
 
     keys = {"off": processes.table("tests.ascend_stack.native", "0")["key"], "on": graphs.cache_key()}
@@ -205,6 +206,12 @@ def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_anothe
 
         assert EagerAdaptor().compile(None, [], {}, None)[1] is None, "there is something to keep now"
         return
-    assert keys["off"] == keys["disabled"] != keys["on"]
+    # Switched off by its variable, vLLM knows our names; disabled, those that were not set are unknown to it again.
+    nothing = {
+        name: re.sub(r"\('VLLM_ASCEND_TRITON_ROPE\w*', None\), ", "", keys[name]) for name in ("off", "disabled")
+    }
+    assert nothing["off"] == nothing["disabled"]
+    assert "TRITON_ROPE" not in nothing["off"]
+    assert keys["on"] not in (keys["off"], keys["disabled"])
     assert f"rope_patch {rope_patch.__version__}: on, ascend_" in keys["on"], "by version, mode and what is applied"
     assert graphs.cache_key() == keys["on"], "the same setting finds what it left"

@@ -22,7 +22,7 @@ from rope_patch.cli import config_reading, vllm_model, vllm_model_process
 from rope_patch.cli.answer import CannotAnswer
 from tests.ascend_stack import doubles
 
-_torchvision = contextlib.ExitStack()
+_packages = contextlib.ExitStack()
 PART = dict[str, Any]
 WARM = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 256, "num_attention_heads": 4,
@@ -38,7 +38,7 @@ def prepared(folder: str) -> None:
     warm = Path(tempfile.mkdtemp(dir=folder))
     (warm / "config.json").write_text(json.dumps(WARM))
     vllm_model_process.answered(str(warm), 1)  # in this process, so that forks need not import it
-    _torchvision.enter_context(doubles.torchvision())  # only now: transformers looks whether it is there
+    _packages.enter_context(doubles.packages())  # only now: transformers looks whether it is there
 
 
 def asked(config: PART, folder: str, seconds: int = 40) -> PART:
