@@ -16,6 +16,7 @@ class Check:
     name: str
     ok: bool
     found: str
+    raised: bool = False  # whether it could not be looked at, perhaps only now
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Verdict:
     @property
     def capable(self) -> bool:
         return all(check.ok for check in self.checks)
+
+    @property
+    def certain(self) -> bool:
+        """Whether no check raised an error, so that asking again would say the same."""
+        return not any(check.raised for check in self.checks)
 
     @property
     def reason(self) -> str:
@@ -48,7 +54,7 @@ def examine() -> Verdict:
         try:
             check = examination()
         except Exception as error:  # a check that raises counts as failed
-            check = Check(examination.__name__.strip("_"), False, f"{type(error).__name__}: {error}")
+            check = Check(examination.__name__.strip("_"), False, f"{type(error).__name__}: {error}", raised=True)
         checks.append(check)
         if not check.ok:
             break

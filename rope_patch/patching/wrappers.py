@@ -1,43 +1,50 @@
 """Whether a function still calls ours, through wrappers that others put around it, and what to call those wrappers.
 
-Only looked at, never called: no property or ``__getattr__`` of another's object runs.
+Only looked at, never called: no property or ``__getattr__`` of another's object runs. Classes and modules are not
+looked into, since much of a process hangs on them.
 """
 
 import functools
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 MOST = 1000  # objects that are looked at; a wrapper holds what it wraps within a few steps
 
 
 def calls(outermost: Any, ours: Any) -> bool:
-    """Whether ``outermost`` is ``ours``, or holds it in a way in which wrappers hold what they wrap."""
+    """Whether ``outermost`` is ``ours``, or holds it in a way in which wrappers hold what they wrap.
+
+    A yes is certain enough; a no is not: there are more ways to hold a function than anybody can look at.
+    """
     seen, coming = {id(outermost)}, [outermost]
     for one in coming:  # grows while it is gone through
         if one is ours:
             return True
         for held in _held(one) if len(coming) < MOST else ():
-            if callable(held) and not isinstance(held, type) and id(held) not in seen:
+            # type() and not isinstance(), which would run the __class__ property of a proxy.
+            if not issubclass(type(held), type | types.ModuleType) and id(held) not in seen:
                 seen.add(id(held))
                 coming.append(held)
     return False
 
 
-def _held(one: Any) -> Iterator[Any]:
-    """What a function, method, partial or callable object holds. Told by ``type``, since proxies deny their class."""
-    if type(one) is types.FunctionType:
-        yield from _of_function(one)
-    elif type(one) is types.MethodType:
-        yield from (one.__func__, one.__self__)
-    elif type(one) is functools.partial:
-        yield from (one.func, *one.args)
-    elif type(one) in (staticmethod, classmethod):
-        yield one.__func__
-    else:
-        yield _of_proxy(one)
-        yield vars(type(one)).get("__call__")
-        yield from _attributes(one).values()
+def _held(one: Any) -> Iterable[Any]:
+    """What a function, method, partial, container or object holds. Told by ``type``, since proxies deny their class."""
+    kind = type(one)
+    if kind is types.FunctionType:
+        return _of_function(one)
+    if kind is types.MethodType:
+        return one.__func__, one.__self__
+    if kind is functools.partial or kind is functools.partialmethod:
+        return one.func, *one.args
+    if kind in (staticmethod, classmethod):
+        return (one.__func__,)
+    if kind is dict:
+        return list(one.values())
+    if kind in (list, tuple):
+        return one
+    return _of_proxy(one), vars(kind).get("__call__"), *_attributes(one).values()
 
 
 def _of_function(function: types.FunctionType) -> Iterator[Any]:

@@ -161,3 +161,24 @@ def test_an_unset_variable_is_in_the_compile_caches_key_while_something_is_appli
 
 def test_where_nothing_is_applied_vllms_variables_are_untouched(with_doubles: Run) -> None:
     assert with_doubles(KNOWN, DOUBLE_PLATFORM="cuda").split() == ["False", "False", "False"]
+
+
+def test_a_check_that_could_not_be_made_is_made_again(with_doubles: Run) -> None:
+    code = """
+import rope_target, rope_patch
+from rope_patch import capability
+platform, asked = capability._platform, []
+def fails_once():
+    asked.append(1)
+    if len(asked) == 1: raise KeyError("vllm.platforms")
+    return platform()
+fails_once.__name__ = "_platform"
+capability._platform = fails_once
+import vllm.model_executor.layers.rotary_embedding.base as base
+print(base.EARLY(1, 2, 3), rope_patch.status()["reason"])
+rope_patch.enable()
+print(base.EARLY(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"])
+"""
+    first, again = with_doubles(code).splitlines()[-2:]
+    assert first == "native platform: KeyError: 'vllm.platforms'"
+    assert again == "ours applied"

@@ -13,9 +13,12 @@ USE = BASE + "print(base.Scaled()(1, 2, 3), base.EARLY(1, 2, 3))\n"
 COUNT = "print(sum(type(f).__module__.startswith('rope_patch') for f in sys.meta_path))\n"
 
 RELOAD = "import importlib; importlib.reload(rope_patch)\n"
-RELOAD_WATCH = (
-    "import importlib; from rope_patch.patching import import_watch; importlib.reload(import_watch)\n" + RELOAD
-)
+# As a notebook does after an upgrade.
+RELOAD_ALL = """
+import importlib
+for name in [n for n in sys.modules if n.startswith("rope_patch") and not n.endswith("targets.rotary_embedding")]:
+    importlib.reload(sys.modules[name])
+"""
 PURGE = (
     "for name in [n for n in sys.modules if n.startswith(('rope_patch', 'rope_target'))]: del sys.modules[name]\n"
     + OURS
@@ -37,7 +40,7 @@ sys.meta_path.insert(0, AsksAll())
 """
 
 
-@pytest.mark.parametrize("again", [RELOAD, RELOAD_WATCH, PURGE], ids=["reloaded", "its watch reloaded", "purged"])
+@pytest.mark.parametrize("again", [RELOAD, RELOAD_ALL, PURGE], ids=["reloaded", "all reloaded", "purged"])
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("when", ["before vLLM", "after vLLM"])
 def test_imported_again_in_whatever_way_it_is_there_once_and_off_and_on(
@@ -220,3 +223,110 @@ print(import_watch.the_finder().find_spec("vllm").loader)
 """
     )
     assert with_doubles(code) == "an old loader"
+
+
+NOTE = """
+class Notes:
+    asked = []
+    def find_spec(self, name, path=None, target=None):
+        self.asked.append(name)
+sys.meta_path.insert(0, Notes())
+"""
+
+
+def test_a_finder_before_ours_is_asked_once_for_each_module(with_doubles: Run) -> None:
+    code = OURS + NOTE + USE + "print([n for n in Notes.asked if n.startswith('vllm') and Notes.asked.count(n) > 1])"
+    assert with_doubles(code).splitlines()[-1] == "[]"
+
+
+def test_an_ordinary_import_of_vllm_needs_no_catching_up(with_doubles: Run) -> None:
+    """What is imported while a target's module is being executed is nothing that was overlooked."""
+    code = (
+        """
+import sys, types, builtins, rope_target, rope_patch
+from rope_patch.patching import import_watch
+finder, caught, found = import_watch.the_finder(), [], []
+catch_up = import_watch.Finder.catch_up
+import_watch.Finder.catch_up = lambda self: (caught.append(1), catch_up(self))
+def act():
+    import iniconfig
+    found.append(type(sys.modules["vllm.model_executor.layers.rotary_embedding.base"].__spec__).__name__)
+builtins.while_half_imported = act
+"""
+        + USE
+        + "print(len(caught), found, rope_target.made)"
+    )
+    assert with_doubles(code).splitlines()[-1] == "0 ['ModuleSpec'] 1"
+
+
+ODD = {
+    "a module without a name": "del __name__",
+    "a module that leaves": "import sys; del sys.modules[__name__]; sys.modules[__name__] = sys",
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_an_odd_module_is_imported_as_without_us(with_doubles: Run, tmp_path: Path, odd: str) -> None:
+    (tmp_path / "odd.py").write_text(odd)
+    code = OURS + BYPASS + f"sys.path.insert(0, {str(tmp_path)!r})\nimport vllm\nimport odd\n" + USE
+    assert with_doubles(code).splitlines()[-1] == "ours ours"
+
+
+@pytest.mark.parametrize("occasion", ["import rope_patch.vllm_plugin as p; p.register()", "rope_patch.enable()"])
+def test_vllms_plugin_and_enable_catch_up(with_doubles: Run, occasion: str) -> None:
+    code = OURS + BYPASS + BASE + occasion + "\n" + USE
+    assert with_doubles(code).splitlines()[-1] == "ours ours"
+
+
+def test_under_force_an_import_that_has_nothing_to_do_with_vllm_does_not_fail(with_doubles: Run) -> None:
+    code = OURS + BYPASS + BASE + "import iniconfig\nimport rope_patch.vllm_plugin as plugin\n"
+    code += "try: plugin.register()\nexcept RuntimeError as error: print(type(error).__name__)\n"
+    printed = with_doubles(code, VLLM_ASCEND_TRITON_ROPE="force", DOUBLE_PLATFORM="cuda")
+    assert printed.splitlines()[-1] == "NotCapable"
+
+
+def test_an_interrupted_start_is_made_by_the_next_module(with_doubles: Run) -> None:
+    code = (
+        OURS
+        + """
+import typing, logging
+from rope_patch.patching import import_watch
+finder = import_watch.the_finder()
+(start,) = finder.starts
+def interrupted():
+    finder_starts = finder.starts
+    raise KeyboardInterrupt
+finder.starts[:] = [interrupted]
+try: import vllm
+except KeyboardInterrupt: print("interrupted")
+finder.starts[:] = [start for _ in finder.starts]
+"""
+        + USE
+    )
+    assert with_doubles(code).splitlines()[-2:] == ["interrupted", "ours ours"]
+
+
+def test_enable_does_not_execute_a_module_that_waits_for_its_first_use(with_doubles: Run) -> None:
+    code = (
+        """
+import importlib.util, sys
+NAME = "vllm.model_executor.layers.rotary_embedding.mrope"
+import vllm.model_executor.layers
+spec = importlib.util.find_spec(NAME)
+spec.loader = importlib.util.LazyLoader(spec.loader)
+module = sys.modules[NAME] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+"""
+        + OURS
+        + "rope_patch.disable(); rope_patch.enable()\n"
+    )
+    code += "print(type(sys.modules[NAME]).__name__)\n"
+    assert with_doubles(code).splitlines()[-1] == "_LazyModule"
+
+
+def test_after_a_purge_the_key_of_vllms_compile_cache_is_that_of_the_newest_copy(with_doubles: Run) -> None:
+    code = OURS + USE + PURGE + USE + "import vllm.envs\nknown = vllm.envs.environment_variables\n"
+    code += "print(known['VLLM_ASCEND_TRITON_ROPE']())\nrope_patch.disable()\nprint('VLLM_ASCEND_TRITON_ROPE' in known)"
+    on, off = with_doubles(code).splitlines()[-2:]
+    assert "on, rotary_embedding" in on
+    assert off == "False"

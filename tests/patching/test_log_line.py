@@ -21,7 +21,7 @@ def stand_in(name, error=None):
     def replacement(module, settings):
         if error: raise error
         place = types.SimpleNamespace(on=False, path="", stale=(), state=lambda: "applied" if place.on else "off")
-        def switch(on):
+        def switch(on, *earlier):
             place.on = on
             return True
         place.serves, place.resume = (lambda: place.on), functools.partial(switch, True)

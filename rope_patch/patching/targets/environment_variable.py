@@ -26,7 +26,10 @@ class KnownVariables:
 
     def __init__(self, serving: Callable[[], list[str]]) -> None:
         def value() -> str | None:
-            names = serving()
+            try:
+                names = serving()
+            except Exception as error:  # vLLM reads this; a key of its own is what does no harm
+                names = [f"not known, {type(error).__name__}: {error}"]
             return f"rope_patch {VERSION}: {', '.join(names)}" if names else None
 
         def nothing() -> None:
