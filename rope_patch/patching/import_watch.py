@@ -11,6 +11,8 @@ around the one that was found, and gives the module the one that was found befor
 
 import sys
 
+from rope_patch.patching.loader import Loader, set_loader, util_class
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,7 @@ class Finder:
             self.asking.discard(asked)
         # A loader without exec_module is of Python's old protocol; another module of vLLM will do instead.
         if hasattr(getattr(spec, "loader", None), "exec_module") and not isinstance(spec.loader, Loader):
-            _set_loader(spec, Loader(spec.loader, self, name))
+            set_loader(spec, Loader(spec.loader, self, name))
         return spec
 
     def _wants(self, name: str) -> bool:
@@ -131,10 +133,10 @@ class Finder:
         if module is None:
             return
         self.unseen.discard(name)
-        if type(module) is _lazy("_LazyModule"):  # executed when it is used, by the loader that its spec has then
+        if type(module) is util_class("_LazyModule"):  # executed when it is used, by the loader that its spec has then
             spec = object.__getattribute__(module, "__spec__")
             if not isinstance(spec.loader, Loader):
-                _set_loader(spec, Loader(spec.loader, self, name))
+                set_loader(spec, Loader(spec.loader, self, name))
             return
         from rope_patch.patching.import_end import when_complete
 
@@ -147,65 +149,8 @@ class Finder:
             action(module)
 
 
-class Loader:
-    """Stands around another loader until the module is executed. Whatever it is asked for is the other loader's."""
-
-    def __init__(self, loader: "Any", finder: Finder, name: str) -> None:
-        self.rope_patch_loader, self.rope_patch_finder, self.rope_patch_name = loader, finder, name
-
-    def exec_module(self, module: "ModuleType") -> None:
-        loader, finder, name = self.rope_patch_loader, self.rope_patch_finder, self.rope_patch_name
-        named = _dictionary(module)  # ``module.name`` would execute a lazy module
-        spec = named.get("__spec__")
-        if getattr(spec, "loader", None) is self:
-            _set_loader(spec, loader)
-        if named.get("__loader__") is self:
-            named["__loader__"] = loader
-        if type(loader) is _lazy("LazyLoader"):
-            loader.exec_module(module)  # runs nothing, and gives the module the loader that will
-            if spec is not None:
-                _set_loader(spec, Loader(spec.loader, finder, name))
-            return
-        finder.before(name)
-        loader.exec_module(module)
-        finder.ended(name, module)
-
-    def __getattr__(self, name: str) -> "Any":
-        if name == "rope_patch_loader":
-            raise AttributeError(name)
-        return getattr(self.rope_patch_loader, name)
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> "Any":  # for isinstance()
-        return self.rope_patch_loader.__class__
-
-    def __reduce_ex__(self, protocol: "Any") -> "Any":
-        """Pickled or copied, it is the other loader."""
-        return tuple.__getitem__, ((self.rope_patch_loader,), 0)
-
-
-def _set_loader(spec: "Any", loader: "Any") -> None:
-    try:  # noqa: SIM105  (this file must not import contextlib)
-        spec.loader = loader
-    except AttributeError:
-        pass  # another's spec, which cannot be changed; the next module will do
-
-
-def _dictionary(module: "Any") -> "dict[str, Any]":
-    try:
-        found: dict[str, Any] = object.__getattribute__(module, "__dict__")
-    except AttributeError:  # not a module, but what a loader has put there
-        return {}
-    return found
-
-
 def _is_half_imported(name: str) -> bool:
     return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
-
-
-def _lazy(name: str) -> "Any":
-    """One of the two classes by which ``importlib.util`` puts a module's execution off until it is used."""
-    return getattr(sys.modules.get("importlib.util"), name, Loader)
 
 
 finder: "Finder | None" = globals().get("finder")  # the same one after this module was reloaded

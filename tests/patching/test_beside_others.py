@@ -94,7 +94,7 @@ def test_off_is_off_within_whatever_others_put_around_us_and_on_is_on_again(with
 @pytest.mark.parametrize("wrapper", WRAPPERS.values(), ids=WRAPPERS)
 def test_who_wraps_is_named_by_where_its_code_is(with_doubles: Run, wrapper: str) -> None:
     state = with_doubles(START + wrapper + f"print({STATE})").splitlines()[-1]
-    assert any(name in state for name in ("__main__", "their_patch", "functools.partialmethod")), state
+    assert any(name in state for name in ("__main__", "their_patch", "functools.")), state
     assert "vllm" not in state
 
 
