@@ -1,4 +1,4 @@
-"""What the patch's own targets say of a release's source."""
+"""What the patch's own targets, and its check of the release, say of a release's source."""
 
 import re
 from email.parser import Parser
