@@ -4,6 +4,7 @@ The checks look at installed packages and at the platform that vLLM has chosen. 
 """
 
 import importlib
+import inspect
 import os
 import sys
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class NotCapable(RuntimeError):
 def examine() -> Verdict:
     """Run the checks in this process. vLLM must have been imported, since that decides its platform."""
     checks = []
-    for examination in (_platform, _chip, _triton, _driver):
+    for examination in (_platform, _release, _chip, _triton, _driver):
         try:
             check = examination()
         except Exception as error:  # a check that raises counts as failed
@@ -77,6 +78,25 @@ def _platform() -> Check:
     if device == "cpu" and interpreting():
         return Check("platform", True, "vLLM's platform is cpu, under TRITON_INTERPRET=1")
     return Check("platform", False, f"vLLM's platform is {device or 'unspecified'}, not npu")
+
+
+BASE = "vllm.model_executor.layers.rotary_embedding.base"
+OLDER = "vLLM's RotaryEmbedding takes offsets, as before 0.11: releases that rope_patch was never run with"
+
+
+def too_old(base: object) -> str:
+    """``OLDER`` if vLLM's module of ``RotaryEmbedding`` is one of those; else empty.
+
+    Some targets find in them what they expect (0.10.1, 0.10.2), and half of the classes would be patched.
+    """
+    native = getattr(getattr(base, "RotaryEmbedding", None), "forward_native", None)
+    return OLDER if native and "offsets" in inspect.signature(native).parameters else ""
+
+
+def _release() -> Check:
+    """Before that module is imported, nothing is known of it. It is imported before those of other targets."""
+    why = too_old(sys.modules.get(BASE))
+    return Check("release", not why, why)
 
 
 # Chips that vllm-ascend supports and the kernel does not, by what its build information calls them.

@@ -23,6 +23,9 @@ sys.dont_write_bytecode = False
 
 Run = Callable[..., str]
 
+# Flags for code that forks beside a thread on purpose: Python 3.12 and newer warn of that on standard error.
+FORKS_BESIDE_THREADS = ("-W", "ignore:This process:DeprecationWarning")
+
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without the variables that rope_patch, the doubles or vLLM react to."""

@@ -66,16 +66,18 @@ def _of_vllm() -> Iterator[Finding]:
     except Exception as error:
         yield Finding("vllm", False, f"{type(error).__name__}: {error}", "pip install vllm vllm-ascend")
         return
-    for check in capability.examine().checks:
+    states = {f"target {target.name}": _state(target.name, target.module) for target in TARGETS}
+    for check in capability.examine().checks:  # after those imports, as in a process of vLLM
         yield Finding(check.name, check.ok, check.found, None if check.ok else _FIXES.get(check.name))
-    for target in TARGETS:
-        yield Finding(f"target {target.name}", None, _state(target.name, target.module))
+    for name, state in states.items():
+        yield Finding(name, None, state)
     yield Finding("fusions", None, _left_native(hooks.patch.status()))
     yield _variable(vllm.envs, vllm.platforms)
 
 
 _FIXES = {
     "platform": "install vllm-ascend beside vLLM; if VLLM_PLUGINS is set, name ascend in it",
+    "release": "pip install 'vllm-ascend>=0.11.0'",
     "triton": "pip uninstall -y triton triton-ascend && pip install triton-ascend",
     "driver": "see that an NPU is visible (npu-smi info, ASCEND_RT_VISIBLE_DEVICES), and that one Triton is installed",
 }

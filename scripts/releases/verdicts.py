@@ -1,10 +1,11 @@
-"""What the patch's own targets say of a release's source."""
+"""What the patch's own targets, and its check of the release, say of a release's source."""
 
 import re
 from email.parser import Parser
 from pathlib import Path
 from typing import TypedDict
 
+from rope_patch import capability
 from rope_patch.patching.targets import TARGETS, NotApplicable
 from rope_patch.settings import parse
 from scripts.releases.source import Package
@@ -24,6 +25,7 @@ class Answer(TypedDict):
 def targets(folder: Path, packages: tuple[str, ...] = ("vllm", "vllm_ascend")) -> dict[str, str]:
     """The state of each target whose module belongs to ``packages``: applied, or why not."""
     source = Package(folder)
+    too_old = capability.too_old(source.module(capability.BASE))
     found = {}
     for target in TARGETS:
         if target.module.partition(".")[0] not in packages:
@@ -31,6 +33,9 @@ def targets(folder: Path, packages: tuple[str, ...] = ("vllm", "vllm_ascend")) -
         module = source.module(target.module)
         if module is None:
             found[target.name] = "native: this release has no such module"
+            continue
+        if too_old:
+            found[target.name] = f"native: release: {too_old}"
             continue
         try:
             target.replacement(module, parse({}))

@@ -1,7 +1,7 @@
 """Runs a stack that lacks something, with rope_patch: ``python -m tests.ascend_stack.incapable SITUATION``.
 
-Or "nothing missing". Prints one JSON object: the verdict, what was logged, and the largest error of a Llama 3 and a
-full rotation.
+Or "nothing missing". Prints one JSON object: the verdict, what was logged, the largest error of a Llama 3 and a full
+rotation, and what vLLM's own check of variables and ``doctor`` say of ours.
 """
 
 import json
@@ -10,6 +10,7 @@ import os
 import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 from tests.ascend_stack import harness
 from tests.ascend_stack.models import LLAMA3
@@ -71,20 +72,45 @@ def main(situation: str) -> None:
     status = rope_patch.status()
     found: dict[str, Any] = {
         "capable": status["capable"], "reason": status["reason"], "targets": status["targets"], "errors": errors,
-        "calls": status["calls"], "logged": lines, "accepted": accepted(),
+        "calls": status["calls"], "logged": lines, "variables": variables(),
     }  # fmt: skip
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
 
-def accepted() -> bool:
-    """Whether vLLM, told to refuse variables that it does not know, starts with ours (if it looks for them)."""
+def variables() -> dict[str, Any]:
+    """What vLLM says that is told to refuse variables that it does not know, and what ``doctor`` says: with ours, with
+    one that nobody knows, and with ours where nobody told vLLM their names."""
+    from rope_patch.patching import hooks
+
+    ours, known = refused(), foretold()
+    with mock.patch.dict(os.environ, VLLM_NOBODYS="1"):
+        nobodys = refused()
+    hooks.patch.variables.undo()  # as in a process that does not import rope_patch
+    return {"refused": [ours, nobodys, refused()], "doctor": [known, foretold()]}
+
+
+def refused() -> str | None:
+    """vLLM's complaint, empty if it has none; None if it does not look for variables that it does not know."""
     import vllm.envs
 
-    unknown = [name for name in os.environ if name.startswith("VLLM_") and name not in vllm.envs.environment_variables]
     validate = getattr(vllm.envs, "validate_environ", None)
-    if validate and not unknown:
+    if validate is None:
+        return None
+    try:
         validate(True)
-    return validate is None or not any("TRITON_ROPE" in name for name in unknown)
+    except ValueError as complaint:
+        return str(complaint)
+    return ""
+
+
+def foretold() -> list[Any]:
+    import vllm.envs
+    import vllm.platforms
+
+    from rope_patch.cli import doctor
+
+    finding = doctor._variable(vllm.envs, vllm.platforms)
+    return [finding.ok, finding.found]
 
 
 def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:

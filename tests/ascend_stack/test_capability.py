@@ -50,7 +50,6 @@ def _says_off(found: Any) -> None:
     ((level, line),) = found["logged"]
     assert level == "INFO"
     assert "off: switched off by VLLM_ASCEND_TRITON_ROPE=0; vLLM serves natively" in line
-    assert found["accepted"], "vLLM refuses our variable"
 
 
 def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) -> None:
@@ -60,8 +59,23 @@ def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) 
     ((level, line),) = found["logged"]
     assert level == "INFO"
     assert f": {', '.join(applied)} applied ({found['reason']})" in line
-    assert found["accepted"], "vLLM refuses our variable"
     _says_off(processes.table("tests.ascend_stack.incapable", "0", "nothing missing"))
+
+
+@pytest.mark.parametrize("mode", ["0", "1"])
+def test_doctor_foretells_what_vllm_does_with_our_variables(stack: Stack, mode: str) -> None:
+    found = processes.table("tests.ascend_stack.incapable", mode, "nothing missing")["variables"]
+    known, untold = found["doctor"]
+    if stack.version in ("0.11.0", "0.13.0"):
+        assert found["refused"] == [None, None, None]
+        assert known == untold == [None, "this vLLM does not look for variables that it does not know"]
+        return
+    complaint = "Unknown vLLM environment variable detected: "
+    assert found["refused"] == ["", f"{complaint}VLLM_NOBODYS", f"{complaint}VLLM_ASCEND_TRITON_ROPE"]
+    assert known[0] is True
+    assert known[1].endswith("it knows ours, switched on or off")
+    assert untold[0] is False
+    assert untold[1].endswith("refuses them under --fail-on-environ-validation: VLLM_ASCEND_TRITON_ROPE")
 
 
 def test_an_operator_that_vllm_was_told_to_disable_is_native(stack: Stack) -> None:

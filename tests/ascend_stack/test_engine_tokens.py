@@ -1,6 +1,6 @@
 """vllm-ascend's engine, worker and model runner: the tokens of nine models, with rope_patch and without.
 
-Two of them see images, whose tokens have three positions that differ; in float32 they run on 0.23.0 only.
+Two of them see images, whose tokens have three positions that differ; in float32 they run on 0.23.0 and 0.30.0rc2.
 
 Run in an environment of ``stack_environment``, on the host CANN. One process a release loads vLLM once;
 ``generate.py`` says what the ways are.

@@ -2,7 +2,7 @@
 
 Real: transformers' image processor and vLLM's multimodal code, the vision tower included. The tokens of an image get
 three positions that differ; those of text three equal ones. ``use()`` leaves out of transformers' GLM-4V processor its
-part for videos, which needs torchvision.
+part for videos, which needs torchvision; vLLM reads from the folder how large a video may be (0.30 and newer).
 
 GLM-OCR has GLM-4.1V's language model; its vision tower has norms and biases instead of learned positions. transformers
 knows GLM-OCR only since its version 5, so the folder says ``glm4v``, with GLM-OCR's class for vLLM.
@@ -55,7 +55,10 @@ def picture(width: int, height: int) -> Any:
 def use() -> None:
     import transformers
 
-    transformers.Glm4vProcessor.attributes = ["image_processor", "tokenizer"]
+    parts = ["image_processor", "tokenizer"]
+    transformers.Glm4vProcessor.attributes = parts
+    if hasattr(transformers.Glm4vProcessor, "get_attributes"):  # by which transformers 5 finds them
+        transformers.Glm4vProcessor.get_attributes = classmethod(lambda cls: parts)
 
 
 def write(name: str, path: Path, vocabulary: int) -> None:
@@ -79,9 +82,11 @@ def write(name: str, path: Path, vocabulary: int) -> None:
     settings = json.loads((path / "config.json").read_text())
     (path / "config.json").write_text(json.dumps(settings | {"architectures": [kind]}))
     size = {"shortest_edge": 512, "longest_edge": 2 * 64 * 64}  # pixels, of the two frames that an image counts as
-    processor = transformers.Glm4vImageProcessor(patch_size=PATCH, merge_size=MERGED, size=size)
+    of_images = getattr(transformers, "Glm4vImageProcessorPil", None) or transformers.Glm4vImageProcessor
+    processor = of_images(patch_size=PATCH, merge_size=MERGED, size=size)
     use()
     transformers.Glm4vProcessor(processor, tokenizer(vocabulary)).save_pretrained(path)
+    (path / "video_preprocessor_config.json").write_text(json.dumps({"size": size}))
 
 
 def tokenizer(vocabulary: int) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
+from tests.patching.test_capability import OLDER
 
 CODE = """
 import rope_target, sys
@@ -71,6 +72,13 @@ def test_every_fault_is_exit_status_1_and_comes_with_its_fix(
     assert list(faults(said)) == [name]
     assert fix in faults(said)[name]["fix"]
     assert name in said["verdict"]
+
+
+def test_a_release_that_is_too_old_is_a_fault_with_its_fix(with_doubles: Run) -> None:
+    said, status = doctor(with_doubles, OLDER)
+    assert status == 1
+    assert list(faults(said)) == ["release"]
+    assert faults(said)["release"]["fix"] == "pip install 'vllm-ascend>=0.11.0'"
 
 
 def test_force_that_cannot_be_met_is_a_finding_not_a_crash(with_doubles: Run) -> None:

@@ -1,5 +1,6 @@
 """``python -m scripts.releases``, on sources written here: what it says of a release, and when it exits with 1."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="the targets need torch")
 pytest.importorskip("triton", reason="the targets need triton")
 
+from rope_patch import capability
 from scripts.releases import __main__ as releases
 from scripts.releases import report, verdicts
 from tests.conftest import ROOT
@@ -96,6 +98,13 @@ def test_a_target_that_would_be_refused_says_why(
     assert why in found[target]
 
 
+def test_of_a_release_before_0_11_every_target_would_be_refused(tmp_path: Path) -> None:
+    base = SOURCES[f"{LAYERS}/base.py"].replace("key=None", "key=None, offsets=None")
+    found = verdicts.targets(write(tmp_path, **{f"{LAYERS}/base.py": base}))
+    assert found.pop("longrope") == "native: this release has no such module"
+    assert set(found.values()) == {f"native: release: {capability.OLDER}"}
+
+
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """A registry of these sources, and answers that were kept of it."""
@@ -160,6 +169,13 @@ def test_without_a_registry_nothing_is_said(
 
 def test_the_readmes_table_is_of_the_kept_answers() -> None:
     assert "\n".join(report.table(report.kept())) in COVERAGE.read_text()
+
+
+def test_before_0_11_nothing_is_replaced() -> None:
+    before = dict(itertools.takewhile(lambda item: item[0] != "0.11.0rc0", report.kept()["vllm-ascend"].items()))
+    assert {"0.7.1rc1", "0.10.2rc1"} <= set(before)
+    for version, answer in before.items():
+        assert "applied" not in answer["targets"].values(), version
 
 
 def test_in_every_release_since_0_11_one_target_is_for_each_class() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from rope_patch.patching.targets import TARGETS
 from rope_patch.settings import NAMES
 from tests.conftest import Run
 
@@ -10,6 +11,13 @@ import rope_target, rope_patch, sys
 import vllm.model_executor.layers.rotary_embedding.base as base
 status = rope_patch.status()
 print(base.EARLY(1, 2, 3), "forward_oot" in vars(base.RotaryEmbedding), status["capable"], status["reason"])
+"""
+OLDER = """
+import builtins, sys
+def older():
+    base = sys.modules["vllm.model_executor.layers.rotary_embedding.base"]
+    base.RotaryEmbedding.forward_native = lambda self, positions, query, key=None, offsets=None: "native"
+builtins.while_half_imported = older
 """
 MISSING = {
     "cuda platform": ({"DOUBLE_PLATFORM": "cuda"}, "vLLM's platform is cuda, not npu"),
@@ -47,6 +55,14 @@ def test_the_chip_that_vllm_ascend_was_built_for_is_refused_by_its_name(
     printed = with_doubles(module + f"exec({built!r}, vars(built))" + CODE)
     assert printed.startswith("native False False " if reason else "ours True True ")
     assert reason in printed
+
+
+def test_a_vllm_older_than_0_11_is_refused_whole_by_what_its_rotary_class_takes(with_doubles: Run) -> None:
+    printed = with_doubles(OLDER + CODE + "print(*status['targets'].items(), sep='\\n')")
+    first, *targets = printed.splitlines()[-1 - len(TARGETS) :]
+    assert first.startswith("native False False release: vLLM's RotaryEmbedding takes offsets, as before 0.11")
+    assert not [state for state in targets if "native: release: " not in state and "not imported" not in state]
+    assert "native: release: " in targets[0]
 
 
 @pytest.mark.parametrize("environment", [{}, {"DOUBLE_PLATFORM": "cpu", "TRITON_INTERPRET": "1"}], ids=["npu", "cpu"])

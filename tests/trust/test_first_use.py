@@ -19,7 +19,7 @@ from rope_patch.reporting import announcement, ledger, log  # noqa: E402
 from rope_patch.rotation import dispatch, layouts, rotary  # noqa: E402
 from rope_patch.trust import first_use, reference, trial  # noqa: E402
 from rope_patch.trust.signature import signature_of  # noqa: E402
-from tests.conftest import Run  # noqa: E402
+from tests.conftest import FORKS_BESIDE_THREADS, Run  # noqa: E402
 from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
@@ -567,4 +567,4 @@ os._exit(0)
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="a forked process cannot use its parent's device")
 def test_a_forked_process_makes_its_own_check_while_its_parents_thread_is_checking(python: Run) -> None:
-    assert python(FORK, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]
+    assert python(FORK, flags=FORKS_BESIDE_THREADS, TRITON_INTERPRET="1").split() == ["True", "True", "True", "2", "0"]

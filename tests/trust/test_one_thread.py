@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conftest import Run
+from tests.conftest import FORKS_BESIDE_THREADS, Run
 
 pytest.importorskip("torch", reason="it is about PyTorch")
 
@@ -76,7 +76,7 @@ print(forked_inside(), flush=True)
 
 
 def test_two_checks_at_a_time_and_forks_leave_the_number_of_threads_as_it_was(python: Run) -> None:
-    assert python(CODE).splitlines() == [
+    assert python(CODE, flags=FORKS_BESIDE_THREADS).splitlines() == [
         "two ab ([1, 3, 1, 3], [3, 3])",
         "two ba ([1, 3, 1, 3], [3, 3])",
         "forked 1 [3, 3]",
