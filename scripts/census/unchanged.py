@@ -5,12 +5,11 @@ and of what is planned for each of its shapes.
     python -m scripts.census.unchanged AFTER --beside BEFORE     here; says what differs
 
 Needs triton-ascend, and no compiler. Left out of the hashes: the names of Triton functions, places in the source, and
-the order of constants side by side, which follows from how calls are nested.
+the order of a kernel's constants, which follows from how calls are nested.
 """
 
 import argparse
 import hashlib
-import itertools
 import json
 import re
 import sys
@@ -24,6 +23,8 @@ from tests.host_cann.bishengir import Compiler
 
 TOKENS = (*range(1, 130), 200, 256, 400, 512, 777, 1024, 2048, 2049, 4096, 8192, 65536)
 NAMES = re.compile(r"@rotary_kernel\w*|loc\([^()]*\)|#loc.*\n")
+VALUE = re.compile(r"%[\w#$.-]+")
+CONSTANT = ("arith.constant ", "tensor.empty() ", "linalg.fill ins(%c")
 OPTIONS = {"": {}, "950": bishengir.options_of(Compiler("", Path(), for_950=True))}
 
 
@@ -62,10 +63,21 @@ def _kernels() -> Iterator[tuple[str, str]]:
 
 
 def normal(text: str) -> str:
-    """``text`` without what a change of words may change."""
-    lines = NAMES.sub("", text).splitlines()
-    runs = itertools.groupby(lines, lambda line: " = arith.constant " in line)
-    return "\n".join(line for constants, run in runs for line in (sorted(run) if constants else run))
+    """``text`` without what a change of words may change: constants, and tensors filled with them, which precede the
+    rest, stand where they are used."""
+    constants: dict[str, str] = {}
+
+    def written_out(line: str) -> str:
+        return VALUE.sub(lambda value: constants.get(value[0], value[0]), line)
+
+    rest = []
+    for line in NAMES.sub("", text).splitlines():
+        name, _, made = line.strip().partition(" = ")
+        if made.startswith(CONSTANT) and line.startswith("    %"):
+            constants[name] = f"({written_out(made)})"
+        else:
+            rest.append(written_out(line))
+    return "\n".join([*sorted(constants.values()), *rest])
 
 
 def _plans() -> Iterator[tuple[str, str]]:
