@@ -148,9 +148,11 @@ class Patch:
             if failure:
                 raise failure
             earlier = outcome.replacement
+            # Upstream's module may have changed meanwhile: then the target refuses it. A wrapper of ours is no change.
+            made = outcome.target.replacement(module, current()) if earlier is None or not earlier.is_called() else None
             if earlier is None or not earlier.resume():
                 outcome.take_back()
-                outcome.replacement = outcome.target.replacement(module, current())
+                outcome.replacement = made or outcome.target.replacement(module, current())
                 outcome.replacement.install(earlier)
             outcome.reason = outcome.fault = ""
             if envs := sys.modules.get(environment_variable.MODULE):

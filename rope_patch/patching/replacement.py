@@ -122,9 +122,13 @@ class Replacement:
         self._copies.clear()
         return True
 
+    def is_called(self) -> bool:
+        """Whether calls of the attribute come to our function, be it on or off."""
+        return not self._executed_again() and self._is_reached()
+
     def serves(self) -> bool:
         """Whether calls of the attribute come to our function, and it is on."""
-        return self.on and not self._executed_again() and self._is_reached()
+        return self.on and self.is_called()
 
     def state(self) -> str:
         """What is there now, in words."""

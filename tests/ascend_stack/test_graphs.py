@@ -211,7 +211,7 @@ def test_vllms_compile_cache_has_another_key_for_every_setting_that_makes_anothe
         name: re.sub(r"\('VLLM_ASCEND_TRITON_ROPE\w*', None\), ", "", keys[name]) for name in ("off", "disabled")
     }
     assert nothing["off"] == nothing["disabled"]
-    assert "TRITON_ROPE" not in nothing["off"]
+    assert "VLLM_ASCEND_TRITON_ROPE" not in nothing["off"]
     assert keys["on"] not in (keys["off"], keys["disabled"])
     assert f"rope_patch {rope_patch.__version__}: on, ascend_" in keys["on"], "by version, mode and what is applied"
     assert graphs.cache_key() == keys["on"], "the same setting finds what it left"

@@ -228,7 +228,7 @@ def test_vllms_compile_cache_never_serves_a_graph_of_the_other_setting(
         calls = result["worker"].get("status", {"calls": {}})["calls"]
         assert (calls.get("op", 0) >= ENOUGH) == (setting == "on"), (turn, setting, calls)
         served.append(result["tokens"])
-    # Switched off, vLLM knows the names of our variables, so its key is not that of a process without rope_patch either.
+    # Switched off, vLLM knows our names, so its key is not that of a process without rope_patch either.
     assert loaded == [False, False, False, True]
     assert all(tokens == served[0] for tokens in served)
 

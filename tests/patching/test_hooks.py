@@ -398,3 +398,22 @@ capability.examine = asked
 import vllm.model_executor.layers.rotary_embedding.base as base
 """
     assert with_doubles(code).splitlines()[0] == "free"
+
+
+def test_where_upstream_has_changed_meanwhile_enable_asks_the_target_again(with_doubles: Run) -> None:
+    code = (
+        START
+        + """
+rope_patch.disable()
+def unknown(*arguments):
+    from rope_patch.patching.targets import NotApplicable
+    raise NotApplicable("it takes x now")
+makes, rope_target.replacement = rope_target.replacement, unknown
+rope_patch.enable()
+print(base.Scaled()(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"])
+rope_target.replacement = makes
+rope_patch.enable()
+print(base.Scaled()(1, 2, 3), rope_patch.status()["targets"]["rotary_embedding"])
+"""
+    )
+    assert with_doubles(code).splitlines()[-2:] == ["native native: it takes x now", "ours applied"]

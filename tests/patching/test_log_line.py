@@ -24,7 +24,8 @@ def stand_in(name, error=None):
         def switch(on, *earlier):
             place.on = on
             return True
-        place.serves, place.resume = (lambda: place.on), functools.partial(switch, True)
+        place.serves, place.is_called = (lambda: place.on), (lambda: False)
+        place.resume = functools.partial(switch, True)
         place.install, place.undo = place.resume, functools.partial(switch, False)
         return place
     sys.modules["rope_patch.patching.targets." + name] = types.SimpleNamespace(replacement=replacement)
