@@ -163,7 +163,7 @@ def test_disable_brings_the_identical_originals_back_and_enable_ours(stack: Stac
             assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (0, 0)
         finally:
             rope_patch.enable()
-        assert sum(ours()) == 2
+        assert sum(ours()) == len(call_sites) + 1
     assert rotate(stack, embedding, shape, stack.torch.bfloat16) == (1, 0)
 
 

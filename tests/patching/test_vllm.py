@@ -182,7 +182,7 @@ class AscendMRotaryEmbedding(MRotaryEmbedding):
         return "vendor" if self.mrope_section == [16, 24, 24] else super().forward_oot(positions, query, key)
 module = ModuleType("vllm_ascend.ops.rotary_embedding")
 module.AscendMRotaryEmbedding = AscendMRotaryEmbedding
-ascend_mrope.install(module, parse({{"VLLM_ASCEND_TRITON_ROPE": "all"}}))
+ascend_mrope.replacement(module, parse({{"VLLM_ASCEND_TRITON_ROPE": "all"}})).install()
 embedding = AscendMRotaryEmbedding(64, 64, 128, 1e4, True, torch.float32, mrope_section=[8, 12, 12])
 embedding.mrope_section = {section}
 positions, query, key = inputs()
