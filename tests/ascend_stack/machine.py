@@ -103,8 +103,7 @@ def preload() -> None:
     for name in ("vllm.v1.engine.core", "vllm_ascend.worker.worker", "vllm_ascend.worker.model_runner_v1"):
         if importlib.util.find_spec(name):  # 0.11.0's worker has another name
             importlib.import_module(name)
-    warmup = "vllm_ascend.model_executor.warmup"
-    if importlib.util.find_spec(warmup) and importlib.util.find_spec(f"{warmup}.kernel_warmup"):
-        importlib.import_module(f"{warmup}.kernel_warmup").kernel_warmup = lambda worker: None
+    with contextlib.suppress(ModuleNotFoundError):  # older releases have none
+        importlib.import_module("vllm_ascend.model_executor.warmup.kernel_warmup").kernel_warmup = lambda worker: None
     gc.collect()
     gc.freeze()
