@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import rope_patch
-from rope_patch.cli import layout, native, timing
+from rope_patch.cli import layout, timing
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.definition import Definition
 from rope_patch.cli.judging import judged
@@ -62,7 +62,6 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Defi
     rope_patch.disable()
     before = ledger.calls()
     try:
-        case.natively = native.named(module, worker)
         wrong, lanes = _wrong(case, rope, definition, lambda: layout.taken(module, through_module()), exactly=False)
         case.remarks += [f"native differs in {wrong} of {lanes} lanes"] if wrong else []
         case.functions["native"] = through_module

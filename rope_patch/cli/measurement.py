@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 import rope_patch
-from rope_patch.cli import synthetic, timing
+from rope_patch.cli import native, synthetic, timing
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.case import Case, examine
 from rope_patch.cli.definition import Definition
@@ -72,7 +72,10 @@ def measure(rope: RopeConfig, tokens: Sequence[int], dtype: str, worker: Worker)
             for count in tokens:
                 positions = synthetic.positions_of(rope, count, definition.rows, generator).to(worker.device)
                 cases.append(Case(positions, *synthetic.inputs(rope, count, True, generator, kind, worker.device)))
+            rope_patch.disable()
+            natively = native.named(embedding.module, worker)  # in a step of its own
             for case in cases:
+                case.natively = natively
                 with worker.step(embedding.module, case.positions):
                     examine(case, rope, embedding, definition, worker)
             _take_turns(cases, embedding, worker)
