@@ -11,9 +11,10 @@ from rope_patch.cli import timing, verify
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Embedding
+from rope_patch.operators import contract, reference
+from rope_patch.operators.reference import rows_of
+from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger
-from rope_patch.rotation import rotary
-from rope_patch.trust import reference
 
 COMPARED = 64  # the most tokens of a call that are compared, since the comparison runs on the host
 NATIVE_ULP = 4  # the error that vLLM's own code may have, in units in the last place: it rounds each product too
@@ -53,9 +54,8 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding) -> None:
         return module(case.positions, case.query, case.key)
 
     def directly() -> Any:
-        arguments = case.positions, case.query, case.key, module.cos_sin_cache
-        numbers = module.head_size, module.rotary_dim, module.is_neox_style
-        return rotary.serve(*arguments, *numbers, verify.axes_of(rope))
+        rotation = Rotation(module.head_size, module.rotary_dim, module.is_neox_style, verify.axes_of(rope))
+        return contract.serve(case.positions, case.query, case.key, module.cos_sin_cache, rotation)
 
     rope_patch.disable()
     before = ledger.calls()
@@ -115,10 +115,11 @@ def _wrong(case: Case, rope: RopeConfig, module: Any, function: timing.Function,
     rotated: Any = function()
     positions = case.positions[..., some.to(case.positions.device)]
     of_positions = torch.arange(positions.numel()).view(positions.shape)
-    rows = reference.rows_of(of_positions, module.cos_sin_cache[positions.flatten()].cpu(), verify.axes_of(rope))
+    rows = rows_of(of_positions, module.cos_sin_cache[positions.flatten()].cpu(), verify.axes_of(rope))
     wrong = lanes = 0
+    rotation = Rotation(rope.head_size, rope.rotary_dim, module.is_neox_style)
     for was, now in zip(before, rotated, strict=True):
-        found = reference.compared(was, heads(now), rows, rope.rotary_dim, module.is_neox_style)
+        found = reference.compared(was, heads(now), rows, rotation)
         loose = None if exactly else NATIVE_ULP * verify.ulp(found.exact, rope, torch.finfo(was.dtype))
         wrong += found.wrong(loose)
         lanes += found.error.numel()

@@ -18,7 +18,7 @@ from rope_patch.cli.rope_config import RopeConfig
 if TYPE_CHECKING:
     import torch
 
-    from rope_patch.trust.reference import Compared
+    from rope_patch.operators.reference import Compared
 
 TOKENS = (1, 2, 19)  # one and two, since only a slice of qkv of one token is contiguous; and some more
 
@@ -106,7 +106,7 @@ def described(device: "torch.device") -> str:
 
 
 def examine(rope: RopeConfig, dtype: str, device: "torch.device") -> Result:
-    """Rotate every layout and number of tokens of one shape by ``rotary.serve``, and compare every lane."""
+    """Rotate every layout and number of tokens of one shape by ``contract.serve``, and compare every lane."""
     import torch
 
     max_ulp, wrong, lanes = 0.0, 0, 0
@@ -131,39 +131,39 @@ def _compared(rope: RopeConfig, dtype: str, device: "torch.device") -> "Iterator
     """q and then k, call by call."""
     import torch
 
+    from rope_patch.operators import contract, reference
+    from rope_patch.operators.reference import rows_of
+    from rope_patch.operators.rotation import Rotation
     from rope_patch.reporting import ledger
-    from rope_patch.rotation import rotary
-    from rope_patch.trust import reference
 
     generator = torch.Generator("cpu").manual_seed(0)
     kind = getattr(torch, dtype)
     rows = min(rope.max_position, 65_536)
     cache = _cache(rope, rows).to(device, kind)
-    numbers = rope.head_size, rope.rotary_dim, rope.is_neox_style
-    axes = axes_of(rope)
+    rotation = Rotation(rope.head_size, rope.rotary_dim, rope.is_neox_style, axes_of(rope))
     for num_tokens in TOKENS:
         positions = positions_of(rope, num_tokens, rows, generator)
         positions.view(-1)[-1] = rows - 1
-        rows_of_tokens = reference.rows_of(positions, cache.cpu(), axes)
+        rows_of_tokens = rows_of(positions, cache.cpu(), rotation.axes)
         positions = positions.to(device)
         for strided in (True, False):
             query, key = inputs(rope, num_tokens, strided, generator, kind, device)
             before = [tensor.cpu().clone().reshape(num_tokens, -1, rope.head_size) for tensor in (query, key)]
             handed_back = ledger.fallbacks()
-            rotated = rotary.serve(positions, query, key, cache, *numbers, axes)
+            rotated = contract.serve(positions, query, key, cache, rotation)
             if rotated is None:
                 raise NotServed("; ".join(ledger.fallbacks() - handed_back))
             for was, now in zip(before, rotated, strict=True):
                 assert now is not None  # there was a key
-                yield reference.compared(was, now, rows_of_tokens, *numbers[1:])
+                yield reference.compared(was, now, rows_of_tokens, rotation)
 
 
 def axes_of(rope: RopeConfig) -> str:
-    """The ``axes`` of ``rotary.serve`` for this shape; empty if a token has one position."""
-    from rope_patch.rotation import axes
+    """A ``Rotation``'s ``axes`` for this shape; empty if a token has one position."""
+    from rope_patch.operators import arguments
 
     sections = rope.sections
-    return axes.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
+    return arguments.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
 
 
 def positions_of(rope: RopeConfig, num_tokens: int, rows: int, generator: Any) -> "torch.Tensor":

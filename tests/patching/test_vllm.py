@@ -290,7 +290,7 @@ def test_an_ordinary_cpu_installation_is_never_patched(forked_python: Run) -> No
 
 def test_fullgraph_compilation_of_the_module_has_the_op_in_its_graph(vllm: Run) -> None:
     code = """
-from rope_patch.rotation import ops
+from rope_patch.operators import op
 graphs = []
 def keep(graph, example_inputs):
     graphs.append(graph)
@@ -300,7 +300,7 @@ want = embedding.forward_native(positions, query.clone(), key.clone())
 got = torch.compile(embedding, fullgraph=True, dynamic=True, backend=keep)(positions, query, key)
 for a, b in zip(got, want):
     torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
-print(sum(node.target is ops.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(ledger.calls()))
+print(sum(node.target is op.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(ledger.calls()))
 """
     for ci in (False, True):  # as torch sets it from the variable CI, when it is imported
         config = f"import torch._functorch.config as config\nconfig.error_on_custom_op_aliasing = {ci}\n"

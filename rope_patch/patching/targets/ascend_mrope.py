@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import check_parameters, mrope
-from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
 
 NAME = "AscendMRotaryEmbedding"
@@ -47,7 +47,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             if not is_on():
                 pass  # the original serves
             elif self.mrope_section == OF_THE_VENDOR and style and not gathers and not everything:
-                rotary.hand_back(LEFT_TO_VENDOR)
+                contract.hand_back(LEFT_TO_VENDOR)
             elif key is not None and type(self).forward_native is native:
                 rotated = mrope.rotate(self, positions, query, key, style)
                 if rotated is not None:

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch.compiler import is_compiling
 
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation, rotation_of
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 PARAMETERS = ["self", "positions", "query", "key"]
@@ -28,10 +29,10 @@ PARAMETERS = ["self", "positions", "query", "key"]
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
     # Attributes are read at each call, since models change is_neox_style after construction and replace caches. In
     # eager mode the buffer is read from ``_buffers``, which is faster than Module.__getattr__.
-    cache = None if is_compiling() else self._buffers.get("cos_sin_cache")
+    cache, make = (None, Rotation) if is_compiling() else (self._buffers.get("cos_sin_cache"), rotation_of)
     if cache is None:
         cache = self.cos_sin_cache
-    return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, self.is_neox_style)
+    return contract.serve(positions, query, key, cache, make(self.head_size, self.rotary_dim, self.is_neox_style))
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
