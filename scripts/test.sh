@@ -47,7 +47,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/kernels/test_{kernel,three_positions,addresses,shortcuts}.py tests/rotation tests/trust)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
+not_here=(--ignore tests/host_cann_tests --ignore tests/ascend_kernels --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -79,11 +79,11 @@ ascend_lane() {
   done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
   touch "$logs/built"
-  on_host_cann 910B3 ascend tests/host_cann tests/vector_core
+  on_host_cann 910B3 ascend tests/host_cann_tests tests/ascend_kernels
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
   # Another chip differs in its number of cores and its architecture's name: plans and lowered kernels.
-  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py
+  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/ascend_kernels/test_rope.py
   shared_stages
 }
 

@@ -18,7 +18,8 @@ from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
-from tests.host_cann import chips, front_end, upstream
+from tests.ascend_kernels import upstream
+from tests.host_cann import chips, front_end
 
 
 @dataclass(frozen=True)

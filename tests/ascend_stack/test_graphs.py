@@ -132,7 +132,7 @@ def test_every_graph_gives_the_references_result(native, patched, everything):
         for path, case, seen in runs(table):
             if "CI" in path and "raised" in seen:
                 continue  # as unpatched: which the test of warnings compares
-            # Upstream's fused kernel, in program order (its race: tests/host_cann/test_races.py): compilers differ in
+            # Upstream's fused kernel, in program order (its race: ascend_kernels/test_races.py): compilers differ in
             # whether they round between norm and rotation.
             assert seen["error"] <= (2**-4 if FUSED in seen["executed"] else 2**-6), (path, case)
 

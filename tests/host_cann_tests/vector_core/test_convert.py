@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vector_core.core import Core, Refused, built_core, core, np, one
+from tests.host_cann_tests.vector_core.core import Core, Refused, built_core, core, np, one
 
 TO, FROM = 0, 96 << 10
 MODES = "rafcz"

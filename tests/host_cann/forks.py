@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def bring(*modules: str) -> None:
@@ -32,7 +32,7 @@ def bring(*modules: str) -> None:
 
 # Of what vLLM 0.11 to 0.32 imports, what takes longest.
 OF_VLLM = """
-from tests import forks
+from tests.host_cann import forks
 forks.bring("torch", "torch._inductor.compile_fx", "torch._inductor.lowering", "transformers",
     "transformers.modeling_gguf_pytorch_utils", "transformers.models.auto.image_processing_auto",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
@@ -50,7 +50,7 @@ class Forks:
     def run(self, code: str, variables: Mapping[str, str], folder: Path | str) -> subprocess.CompletedProcess[str]:
         """Run ``code`` with exactly these environment variables in that folder."""
         if self.process is None:
-            command = [sys.executable, "-m", "tests.forks", self.before]
+            command = [sys.executable, "-m", "tests.host_cann.forks", self.before]
             pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
             # A session of its own, so that all forks can be ended together.
             self.process = subprocess.Popen(

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.ascend_kernels.others import VERSIONS, error, kernel_of, program, random, run, turned
 from tests.host_cann.fixture import needs_build
-from tests.host_cann.others import VERSIONS, error, kernel_of, program, random, run, turned
 
 pytestmark = needs_build
 MEMBER = "vllm/model_executor/layers/rotary_embedding/mrope.py"

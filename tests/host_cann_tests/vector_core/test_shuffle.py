@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vector_core.core import ALL, BLOCK, UB, Core, Refused, built_core, core, np, one
+from tests.host_cann_tests.vector_core.core import ALL, BLOCK, UB, Core, Refused, built_core, core, np, one
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings  # noqa: E402

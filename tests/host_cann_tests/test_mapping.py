@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from tests.host_cann.fixture import needs_build
-from tests.host_cann.test_runtime import D2H, H2D, Acl
+from tests.host_cann_tests.test_runtime import D2H, H2D, Acl
 
 pytestmark = needs_build
 SIZE = 2 << 20

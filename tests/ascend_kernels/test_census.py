@@ -9,7 +9,7 @@ pytest.importorskip("triton")
 pytest.importorskip("triton.backends.ascend", reason="needs triton-ascend's front end")
 if os.environ["TRITON_INTERPRET"] == "1":  # as tests/conftest.py has it, unless told otherwise
     pytest.skip(
-        "Triton interprets here: TRITON_INTERPRET=0 pytest tests/host_cann/test_census.py", allow_module_level=True
+        "Triton interprets here: TRITON_INTERPRET=0 pytest tests/ascend_kernels/test_census.py", allow_module_level=True
     )
 
 import json

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.host_cann.fixture import needs_build
-from tests.host_cann.test_runtime import Acl
+from tests.host_cann_tests.test_runtime import Acl
 
 pytestmark = needs_build
 Task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)

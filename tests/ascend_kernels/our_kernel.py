@@ -8,8 +8,7 @@ from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan
 from tests import shapes
-
-from . import chips, front_end
+from tests.host_cann import chips, front_end
 
 CHIP = chips.current()
 DEVICE = Device(CHIP.vector_cores, CHIP.ub_bytes, powers_of_two=False)

@@ -11,7 +11,7 @@ import pytest
 
 np = pytest.importorskip("numpy", reason="the vector core's references are written in numpy")
 
-SOURCES = Path(__file__).parents[1] / "host_cann" / "hivmc" / "core"
+SOURCES = Path(__file__).parents[2] / "host_cann" / "hivmc" / "core"
 OPTIONS = ("-O2", "-std=gnu11", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror")
 UB, BLOCK, REPEAT = 192 << 10, 32, 256
 ALL = 2**64 - 1

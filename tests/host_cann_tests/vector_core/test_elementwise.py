@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vector_core.core import (
+from tests.host_cann_tests.vector_core.core import (
     ALL,
     REPEAT,
     UB,

@@ -45,7 +45,8 @@ def run(shape, compiler, num_tokens, fresh, axes=""):
 
     With axes, a third of the cache's rows is for the positions of each, and has NaN in the lanes of the others.
     """
-    from tests.host_cann import chips, our_kernel, standalone
+    from tests.ascend_kernels import our_kernel
+    from tests.host_cann import chips, standalone
 
     made = our_kernel.kernel(shape, num_tokens, fresh, axes=axes)
     compiled = bishengir.compile(made.linalg, compiler, chips.current())

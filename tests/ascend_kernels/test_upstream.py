@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.host_cann import upstream
+from tests.ascend_kernels import upstream
+from tests.ascend_kernels.others import VERSIONS, error, module_of, program, random, run, turned
 from tests.host_cann.fixture import needs_build
-from tests.host_cann.others import VERSIONS, error, module_of, program, random, run, turned
 
 pytestmark = needs_build
 TOKENS, ROWS = 3, 64

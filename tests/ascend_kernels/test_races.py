@@ -7,8 +7,8 @@ orders it: then take it off the list.
 import numpy as np
 import pytest
 
+from tests.ascend_kernels.others import VERSIONS, error, kernel_of, module_of, program, random, run, turned
 from tests.host_cann.fixture import needs_build
-from tests.host_cann.others import VERSIONS, error, kernel_of, module_of, program, random, run, turned
 
 pytestmark = needs_build
 QH, KH, HEAD, PER_PROGRAM, ROWS = 12, 1, 128, 4, 64  # tokens at once: as its wrapper reckons for these heads

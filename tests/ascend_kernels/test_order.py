@@ -16,7 +16,8 @@ TILES = 3
 def prepared(model: str, dtype: str, num_tokens: int, fresh: bool, compiler: int = -1):
     """Its plan; a program of ours; and a function that runs it, or a changed text of it, on one core, over a few tiles
     and a tail."""
-    from tests.host_cann import bishengir, chips, environment, our_kernel, standalone
+    from tests.ascend_kernels import our_kernel
+    from tests.host_cann import bishengir, chips, environment, standalone
     from tests.host_cann.hivmc import __main__ as hivmc
     from tests.host_cann.hivmc import lower
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.vector_core.core import UB, Core, Refused, built_core, core, np, one, two
+from tests.host_cann_tests.vector_core.core import UB, Core, Refused, built_core, core, np, one, two
 
 TO, A, B, BITS, REGISTER = 0, 16 << 10, 32 << 10, 48 << 10, 49 << 10
 TYPES = {"f32": np.float32, "f16": np.float16, "s32": np.int32}
