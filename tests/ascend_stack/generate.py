@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="eager, or some with graphs")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--off", nargs="+", choices=tiny.NAMES, default=tiny.NAMES, help="models with the way off")
     parser.add_argument(
         "--in-bfloat16", nargs="+", choices=tiny.NAMES, default=[], metavar="MODEL", help="patched, as 'MODEL bfloat16'"
     )
@@ -168,7 +169,10 @@ def main() -> None:
     print(
         f"vLLM, {extension} vllm_ascend_C: {time.process_time():.1f} s of processor time", file=sys.stderr, flush=True
     )
-    results = {name: in_forks(name, options.dtype, options.mode, options.ways, options.anew) for name in options.models}
+    results = {}
+    for name in options.models:
+        ways = [way for way in options.ways if way != "off" or name in options.off]
+        results[name] = in_forks(name, options.dtype, options.mode, ways, options.anew)
     for name in options.in_bfloat16:
         try:
             results[f"{name} bfloat16"] = in_forks(name, "bfloat16", ["eager"], ["patched"])
