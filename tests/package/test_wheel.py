@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rope_patch.settings import parse
 from tests.conftest import ROOT
 
 if sys.version_info >= (3, 11):
@@ -29,7 +31,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("builds")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     install = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, required.replace(">=", "==")], check=True)
+    subprocess.run([*install, required.replace(">=", "=="), "wrapt"], check=True)
     return folder / "bin" / "python"
 
 
@@ -117,18 +119,39 @@ def test_what_it_names_on_an_index_instead_of_a_link_is_in_the_source_distributi
     ] == []
 
 
-def test_installed_from_the_wheel_it_works_and_uninstalls_without_residue(wheel: Path, python: Path) -> None:
+def test_installed_by_the_dockerfile_it_works_and_uninstalls_without_residue(
+    wheel: Path, python: Path, tmp_path: Path
+) -> None:
     before = files(python)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
-    said = subprocess.run(
-        [python, "-c", "import rope_patch; print(rope_patch.__version__)"], check=True, capture_output=True, text=True
-    )
-    assert said.stdout.strip() in wheel.name
+    environment = replayed(ROOT / "scripts" / "deploy" / "Dockerfile", wheel.parent, tmp_path / "image", python.parent)
+    said = subprocess.run(["rope-patch", "--version"], check=True, capture_output=True, text=True, env=environment)
+    assert said.stdout.split()[-1] in wheel.name
+    assert parse(environment).complaints == ()
+    assert [path for path in (tmp_path / "image").rglob("*") if path.is_file()] == []
     for verb, left in (("install", {"rope_patch.pth"}), ("uninstall", set())):
         subprocess.run([python.with_name("rope-patch"), verb], check=True, stdout=subprocess.DEVNULL)
         assert {p.name for p in files(python) if p.name.startswith("rope_patch.")} == left
     subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "rope-patch"], check=True)
     assert files(python) == before
+
+
+def replayed(dockerfile: Path, context: Path, image: Path, binaries: Path) -> dict[str, str]:
+    """Execute a Dockerfile's steps with ``binaries`` first on PATH; /tmp/ is in ``image``. Returns the environment."""
+    environment = dict(os.environ) | {"PATH": f"{binaries}:{os.environ['PATH']}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    for line in dockerfile.read_text().splitlines():
+        step, _, rest = line.replace("/tmp/", f"{image}/tmp/").partition(" ")
+        if step == "COPY":
+            pattern, folder = rest.split()
+            Path(folder).mkdir(parents=True)
+            for path in context.glob(pattern):
+                shutil.copy(path, folder)
+        elif step == "RUN":
+            subprocess.run(["sh", "-ec", rest], check=True, env=environment, stdout=subprocess.DEVNULL)
+        elif step == "ENV":
+            environment.update([rest.split("=", 1)])
+        else:
+            assert step in ("#", "ARG", "FROM"), f"this test cannot execute {line}"
+    return environment
 
 
 def files(python: Path) -> list[Path]:
