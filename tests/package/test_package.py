@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from rope_patch import __version__
 from rope_patch.settings import VARIABLE, parse
 from tests.conftest import ROOT
 
@@ -62,3 +63,19 @@ def test_the_readme_names_the_entry_point_and_every_value_of_the_variable() -> N
 def test_no_file_of_the_package_is_longer_than_220_lines() -> None:
     long = {p.name: n for p in (ROOT / "rope_patch").rglob("*.py") if (n := len(p.read_text().splitlines())) > 220}
     assert not long
+
+
+def test_the_documents_are_of_this_version_and_the_changelog_begins_with_it() -> None:
+    for name in ("README.md", "README.zh.md"):
+        text = (ROOT / name).read_text()
+        assert set(re.findall(r"rope_patch (\d[\w.]*):", text)) == {__version__}
+        assert f"**{__version__} " in text
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert re.fullmatch(rf"{re.escape(__version__)} \(20\d\d-\d\d-\d\d\)", sections[0])
+
+
+def test_the_newest_section_of_the_changelog_tells_users_what_was_added_changed_and_fixed_and_how_to_upgrade() -> None:
+    newest = (ROOT / "CHANGELOG.md").read_text().split("\n## ")[1]
+    assert re.findall(r"^### (.*)$", newest, re.M) == ["Added", "Changed", "Fixed"]
+    assert newest.splitlines()[2].startswith("**Upgrading from ")
+    assert [word for word in ("pytest", "test_", "tests/", ".venvs", "double") if word in newest] == []
