@@ -34,7 +34,7 @@ WARNINGS = {
     ),
     ("trusted", "rope_patch: …: …, and will be tried again: …"): ("was not possible, and will be tried again",),
     ("launcher_failed", "…: …"): ("own launcher failed, and Triton starts it from now on",),
-    ("_remember", "rope_patch: native rotary embedding for …: …"): ("native rotary embedding for",),
+    ("_remember", "rope_patch: native … for …: …"): ("native rotary embedding for",),
     ("_examine", "rope_patch: smaller tiles are used, since …; please report it"): ("smaller tiles are used, since",),
 }
 
