@@ -70,6 +70,12 @@ def test_the_modelled_table_is_that_of_the_stored_run() -> None:
     assert table("scripts/model_ascend/README.md", "| query/key heads, head size, rotary dim |") == rows
 
 
+def test_the_small_table_is_that_of_both_stored_runs() -> None:
+    from scripts.pictures import table as small
+
+    assert table("scripts/README.md", "| query/kv heads, rotary dim |") == small.rows()
+
+
 def test_the_modelled_table_of_three_positions_is_that_of_the_stored_run() -> None:
     from scripts.model_ascend.report import multimodal_rows
 
