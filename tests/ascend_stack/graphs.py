@@ -198,7 +198,7 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
                 after = compiled(*arguments)
             passes.seen["executed"] = sorted({event.key for event in profile.key_averages()})
         except Exception as error:
-            chain = [error]
+            chain: list[BaseException] = [error]
             while inner := chain[-1].__cause__:
                 chain.append(inner)
             passes.seen["raised"] = f"{type(chain[-1]).__name__}: {chain[-1]}"[:300]
@@ -208,8 +208,8 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
         heads = qkv.unflatten(-1, (-1, head_size))[:, width:][:, : rotated.shape[-1] // head_size]
         normed = torch.nn.functional.rms_norm(heads.float(), (head_size,), weight.float(), 1e-6).bfloat16()
         wanted = rotate(positions, normed, embedding.cos_sin_cache.cpu(), rotary_dim, is_neox_style)
-        error = (rotated.cpu().view(wanted.shape).float() - wanted.float()).abs().max().item()
-        passes.seen["error"] = max(error, passes.seen.get("error", 0.0))
+        off = (rotated.cpu().view(wanted.shape).float() - wanted.float()).abs().max().item()
+        passes.seen["error"] = max(off, passes.seen.get("error", 0.0))
     return passes.seen
 
 

@@ -58,7 +58,7 @@ def use() -> None:
     parts = ["image_processor", "tokenizer"]
     transformers.Glm4vProcessor.attributes = parts
     if hasattr(transformers.Glm4vProcessor, "get_attributes"):  # by which transformers 5 finds them
-        transformers.Glm4vProcessor.get_attributes = classmethod(lambda cls: parts)
+        transformers.Glm4vProcessor.get_attributes = classmethod(lambda cls: parts)  # type: ignore[assignment]
 
 
 def write(name: str, path: Path, vocabulary: int) -> None:
