@@ -51,15 +51,10 @@ class Forks:
         """Run ``code`` with exactly these environment variables in that folder."""
         if self.process is None:
             command = [sys.executable, "-m", "tests.forks", self.before]
+            pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
             # A session of its own, so that all forks can be ended together.
-            self.process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                env=dict(self.variables),
-                text=True,
-                start_new_session=True,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self.process = subprocess.Popen(  # type: ignore[call-overload]
+                command, cwd=ROOT, env=dict(self.variables), text=True, start_new_session=True, **pipes
             )
         assert self.process.stdin
         assert self.process.stdout

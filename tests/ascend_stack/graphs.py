@@ -197,8 +197,8 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 after = compiled(*arguments)
             passes.seen["executed"] = sorted({event.key for event in profile.key_averages()})
-        except Exception as error:
-            chain: list[BaseException] = [error]
+        except Exception as raised:
+            chain: list[BaseException] = [raised]
             while inner := chain[-1].__cause__:
                 chain.append(inner)
             passes.seen["raised"] = f"{type(chain[-1]).__name__}: {chain[-1]}"[:300]
@@ -208,8 +208,8 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
         heads = qkv.unflatten(-1, (-1, head_size))[:, width:][:, : rotated.shape[-1] // head_size]
         normed = torch.nn.functional.rms_norm(heads.float(), (head_size,), weight.float(), 1e-6).bfloat16()
         wanted = rotate(positions, normed, embedding.cos_sin_cache.cpu(), rotary_dim, is_neox_style)
-        off = (rotated.cpu().view(wanted.shape).float() - wanted.float()).abs().max().item()
-        passes.seen["error"] = max(off, passes.seen.get("error", 0.0))
+        error = (rotated.cpu().view(wanted.shape).float() - wanted.float()).abs().max().item()
+        passes.seen["error"] = max(error, passes.seen.get("error", 0.0))
     return passes.seen
 
 
