@@ -64,7 +64,7 @@ class Picture:
         for x, y in points:
             self._parts.append(f'<circle class="dot {classes}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
 
-    def box(self, x: float, y: float, width: float, height: float, head: str, lines: tuple[str, ...] = ()) -> None:
+    def box(self, x: float, y: float, width: float, height: float, head: str, *lines: str) -> None:
         self._parts.append(f'<rect class="box" x="{x}" y="{y}" width="{width}" height="{height}" rx="5"/>')
         top = y + height / 2 + 5 - 8 * len(lines)
         self.text(x + width / 2, top, head, "middle head")

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scripts.pictures import words
 from scripts.pictures.panel import Panel
 from scripts.pictures.svg import Picture
 
@@ -25,19 +26,18 @@ TICKS = (1, 10, 100, 1000)
 WIDTH, PANEL_WIDTH, GAP, PANEL_HEIGHT, LEFT, TOPS = 900, 168, 44, 130, 60, (104, 284)
 
 
-def draw() -> Picture:
+def draw(language: str = "en") -> Picture:
+    say = words.of("times", language)
     gpu = json.loads((SCRIPTS / "bench_gpu" / "results.json").read_text())
     clock = json.loads((SCRIPTS / "model_ascend" / "results.json").read_text())
     rows = (
-        (f"measured on {gpu['gpu']}", measured(gpu)),
-        (f"modelled for an Ascend {clock['chip']}: nobody measured it", modelled(clock)),
+        (say["measured"].format(gpu["gpu"]), measured(gpu)),
+        (say["modelled"].format(clock["chip"]), modelled(clock)),
     )
-    words = "Time of one call in microseconds against the number of tokens, both on logarithmic scales. Above measured "
-    words += "on a GPU, below modelled for an NPU. rope_patch takes less time in every panel."
-    picture = Picture(WIDTH, 470, "Time of rope_patch's kernel and of vllm-ascend 0.23.0's", words)
-    picture.text(LEFT, 26, "Microseconds a call, against tokens; bf16", "head")
+    picture = Picture(WIDTH, 470, say["title"], say["description"])
+    picture.text(LEFT, 26, say["head"], "head")
     picture.text(LEFT + 424, 26, "● rope_patch", "ours")
-    picture.text(LEFT + 530, 26, "● vllm-ascend 0.23.0's kernel, with its copies", "theirs")
+    picture.text(LEFT + 530, 26, f"● {say['theirs']}", "theirs")
     for top, (label, times) in zip(TOPS, rows, strict=True):
         picture.text(LEFT, top - 42 if top == TOPS[0] else top - 12, label, "faint")
         for column, (model, names) in enumerate(MODELS.items()):
@@ -51,9 +51,8 @@ def draw() -> Picture:
             panel.draw(picture, {"theirs": theirs, "ours": ours}, (TOKENS, TICKS), (last_row, first_column))
             if wrong:
                 x, y = panel.at(*theirs[-1])
-                picture.text(x, y - 8, "wrong result", "end small theirs")
-    dates = f"Measured {gpu['date']}, modelled {clock['date']}."
-    picture.text(LEFT, 456, f"{dates} On a GPU another kernel of the same contract runs.", "small faint")
+                picture.text(x, y - 8, say["wrong"], "end small theirs")
+    picture.text(LEFT, 456, say["dates"].format(gpu["date"], clock["date"]), "small faint")
     return picture
 
 

@@ -12,7 +12,7 @@ from tests.ascend_stack.tested import having
 from tests.host_cann import fixture
 
 # Packages that vLLM requires and its engine and server import, beyond those of its platform and its layers.
-NEEDED = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn")
+NEEDED: tuple[str, ...] = ("click", "interegular", "lmformatenforcer", "numba", "scipy", "uvicorn")
 NEEDED += ("jmespath", "model_hosting_container_standards", "prometheus_fastapi_instrumentator", "watchfiles")
 # All models on the newest releases; on the others those that other code of theirs rotates, and the seed's two.
 FEW = {"0.18.0": ["GLM-4", "GLM-4-MoE", "Llama-3", "Phi-3", "ERNIE-4.5"]}

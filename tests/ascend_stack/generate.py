@@ -46,7 +46,7 @@ FIXED = {
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "engine" / "vllm"),
 }
 WAYS = ("patched", "off", "unpatched")
-WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
+WITHIN: tuple[str, ...] = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
 AGAIN = {
     "disabled": (False, False),
     "unseen": (True, True),

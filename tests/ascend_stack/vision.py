@@ -55,10 +55,14 @@ def picture(width: int, height: int) -> Any:
 def use() -> None:
     import transformers
 
+    without_videos(transformers.Glm4vProcessor)
+
+
+def without_videos(processor: Any) -> None:
     parts = ["image_processor", "tokenizer"]
-    transformers.Glm4vProcessor.attributes = parts
-    if hasattr(transformers.Glm4vProcessor, "get_attributes"):  # by which transformers 5 finds them
-        transformers.Glm4vProcessor.get_attributes = classmethod(lambda cls: parts)
+    processor.attributes = parts
+    if hasattr(processor, "get_attributes"):  # by which transformers 5 finds them
+        processor.get_attributes = classmethod(lambda cls: parts)
 
 
 def write(name: str, path: Path, vocabulary: int) -> None:

@@ -113,5 +113,5 @@ def compared(every: int, folder: str) -> Iterator[PART]:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         prepared(place)
-        for one in compared(int((*sys.argv, 1)[1]), place):
+        for one in compared(int((*sys.argv, "1")[1]), place):
             print(json.dumps(one), flush=True)

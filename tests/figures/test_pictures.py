@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from scripts.pictures import svg, times
+from scripts.pictures import svg, times, words
 from scripts.pictures.__main__ import PICTURES
 from scripts.pictures.panel import Panel
 
@@ -34,8 +34,18 @@ def test_each_scheme_has_contrast_enough() -> None:
     """WCAG's 4.5 for words, against the paper."""
     for colours, curves in ((svg.LIGHT, svg.LIGHT_CURVES), (svg.DARK, svg.DARK_CURVES)):
         paper, ink, faint = colours[:3]
-        for words in (ink, faint, *curves):
-            assert contrast(paper, words) >= 4.5, words
+        for colour in (ink, faint, *curves):
+            assert contrast(paper, colour) >= 4.5, colour
+
+
+def test_both_languages_say_as_much() -> None:
+    for picture in ("times", "call"):
+        english, chinese = (words.of(picture, language) for language in words.LANGUAGES)
+        assert {name: _size(text) for name, text in english.items()} == {n: _size(text) for n, text in chinese.items()}
+
+
+def _size(text: str | list[str]) -> int:
+    return text.count("{}") if isinstance(text, str) else len(text)
 
 
 def contrast(one: str, other: str) -> float:
@@ -54,6 +64,8 @@ def kept(room: str) -> dict[str, Any]:
 
 
 def test_each_row_says_whether_it_is_measured_or_modelled_and_on_what() -> None:
+    assert f">在 {kept('bench_gpu')['gpu']} 上实测<" in str(times.draw("zh"))
+    assert "模型估算" in str(times.draw("zh"))
     text = str(times.draw())
     assert f">measured on {kept('bench_gpu')['gpu']}<" in text
     assert f">modelled for an Ascend {kept('model_ascend')['chip']}: nobody measured it<" in text

@@ -53,7 +53,7 @@ class Forks:
             command = [sys.executable, "-m", "tests.host_cann.forks", self.before]
             pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
             # A session of its own, so that all forks can be ended together.
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # type: ignore[call-overload]
                 command, cwd=ROOT, env=dict(self.variables), text=True, start_new_session=True, **pipes
             )
         assert self.process.stdin

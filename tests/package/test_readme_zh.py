@@ -33,7 +33,7 @@ def code(line: str) -> Lines:
 
 def targets(line: str) -> Lines:
     found = re.findall(r"\]\(([^)]+)\)", line)
-    return sorted("#" if target.startswith("#") else target for target in found)
+    return sorted("#" if target.startswith("#") else target.replace(".zh.", ".") for target in found)
 
 
 def numbers(line: str) -> Lines:
