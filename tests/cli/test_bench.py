@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from rope_patch.cli import bench, main, verify
+from rope_patch.cli import bench, main, report_machine, report_page, report_rows, verify
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Worker
 from tests.conftest import ROOT, clean_environment
@@ -44,7 +44,7 @@ for name, before, arguments in json.loads(STEPS):
     exec(before)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(arguments if arguments[0] == "verify" else ["bench", *arguments])
+        status = main(arguments if arguments[0] in ("verify", "doctor") else ["bench", *arguments])
     print(json.dumps([name, status, out.getvalue() or err.getvalue()]))
 """
 # A mistake in the kernel that its first-use check does not see.
@@ -129,6 +129,7 @@ def said(forks: Forks, folder: Path) -> dict[str, tuple[int, str]]:
         ("lacking", "", ["lacking", *few]),
         *((name, "", [name, *few]) for name in ("fourier", "sections", "interleaved", "lacking sections", "ernie")),
         ("verify", "", ["verify", "sections", "--json", "--dtype", "bfloat16"]),
+        ("doctor", "", ["doctor", "--json"]),
         ("made", MADE, ["verify", "partial", "--dtype", "bfloat16"]),
         ("wrong", WRONG, ["partial", "--tokens", "2"]),
         ("failing", FAILING, ["partial", *few]),
@@ -230,6 +231,23 @@ def test_verify_makes_the_modules_that_the_model_makes(said: Any) -> None:
     for line in (first, second):
         assert "kernel: right" in line
         assert ": PyTorch: right" in line
+
+
+def test_a_report_shows_what_the_verbs_answer(said: Any) -> None:
+    """The verbs' own answers, in the page and in the rows; ``test_report.py`` has the rest."""
+    for measured in "json", "failing", "fourier":
+        steps = {"doctor": "doctor", "verify": "verify", "bench": measured}
+        parts = {verb: {"status": 0, "seconds": 1.0, "answer": json.loads(said[step][1])} for verb, step in
+                 steps.items()}  # fmt: skip
+        data = {"written": "2026-11-30", "machine": report_machine.described(), "parts": parts}
+        page, rows = report_page.text(data), report_rows.table_of(data)
+        for shown in ("the CPU, under Triton's interpreter", "stablelm"):
+            assert shown in page
+            assert shown in rows
+        assert "kernel: right" in page
+        assert "would be patched: rotary_embedding" in page
+        assert ("FAULT, " in rows) == (measured == "failing")
+        assert "*measured*" not in rows or report_machine.described()["device_files"]
 
 
 def test_sections_that_vllm_cannot_build_are_exit_status_2(said: Any) -> None:
