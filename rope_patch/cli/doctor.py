@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rope_patch.cli import findings, pins, yarn
+from rope_patch.cli import findings, pins
 from rope_patch.cli.answer import Answer, table
 from rope_patch.cli.findings import Finding
 
@@ -25,7 +25,7 @@ def act(options: argparse.Namespace) -> Answer:
     """All findings, and a verdict."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with contextlib.redirect_stdout(sys.stderr):  # vLLM and its plugins print there when imported
-        found = [*findings.of_environment(), *pins.findings(), *yarn.findings(), *_of_vllm()]
+        found = [*findings.of_environment(), *pins.findings(), *_of_vllm()]
         found += [_device() if options.device else Finding("device", None, "not looked at (--device does)")]
     faults = [finding for finding in found if finding.ok is False]
     applied = _applied()

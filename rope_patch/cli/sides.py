@@ -64,7 +64,7 @@ class Both(NamedTuple):
     without: Side
     kernel: Side  # the kernel where it does not serve, called directly; else as ``with_it``
     now: Side  # the one that serves under this process's setting
-    table: str | None = None  # how the module's table differs from its definition
+    table: tables.Judged = tables.NOT_JUDGED  # the module's, against its definition
 
 
 class Calls:
@@ -152,7 +152,7 @@ def of_vllm(rope: RopeConfig, dtype: str, worker: Worker) -> Both:
         try:
             module = worker.build(rope, getattr(torch, dtype)).module
             definition = Definition.of_module(module, rope)
-            table = tables.differs(rope, module)
+            table = tables.judged(rope, module)
         except Exception as error:
             why = Side("vLLM", NOT_KNOWN, said=f"vLLM's module could not be made: {said(error)}")
             return Both(rope, dtype, why, why, why, why)

@@ -35,8 +35,8 @@ def _helps(results: list[Both]) -> list[str]:
     helps = []
     for result in results:
         what = f"{result.rope.name} {result.dtype}"
-        if result.table:
-            helps.append(f"{what}: {result.table}; with rope_patch and without, it rotates by that table")
+        if result.table.differs:
+            helps.append(f"{what}: {result.table.differs}; with rope_patch and without, it rotates by that table")
         if result.without.is_bad:
             helps.append(_instead(what, result))
         if result.kernel.is_bad:
@@ -89,6 +89,7 @@ def data(result: Both) -> dict[str, Any]:
         "ok": ok,
         "with": result.with_it.as_data(),
         "without": result.without.as_data(),
-        "table": result.table,
+        "table": result.table.differs,
+        "table_judged_by": result.table.definition,
         "serves_now": result.now.serves,
     }

@@ -33,7 +33,12 @@ WARM = {
 
 def prepared(folder: str) -> None:
     """Be as the command's process is before it reads a configuration, with what all models import."""
-    os.environ.update(vllm_model._variables(folder) | {"OMP_NUM_THREADS": "1"})  # a fork would wait for threads
+    os.environ.update(vllm_model._variables(folder))
+    import torch
+    from huggingface_hub import constants
+
+    torch.set_num_threads(1)  # a fork would wait for threads
+    constants.HF_HUB_OFFLINE = True  # which it has read from the variables if it was imported before
     vllm_model_process.prepare()
     warm = Path(tempfile.mkdtemp(dir=folder))
     (warm / "config.json").write_text(json.dumps(WARM))
