@@ -8,6 +8,9 @@ import sys
 from rope_patch.patching.replacement import Replacement
 from rope_patch.patching.targets import Target
 from rope_patch.reporting import log
+from rope_patch.settings import NATIVE, current
+
+AS_SET = f"as {NATIVE} says"
 
 
 class Outcome:
@@ -18,6 +21,10 @@ class Outcome:
         self.replacement: Replacement | None = None
         self.reason = ""  # "native: …" or "failed: …"; empty while the target is not decided
         self.fault = ""  # what went wrong when the replacement was taken back
+
+    def left_native(self) -> bool:
+        """Whether the operator asked for that."""
+        return self.target.name in current().native
 
     def serves(self) -> bool:
         """Whether calls come to our function."""
@@ -57,10 +64,13 @@ class Outcome:
 def summary(outcomes: list[Outcome]) -> str:
     """All outcomes, for the one INFO line."""
     applied = [one for one in outcomes if one.serves()]
-    # Of targets for different releases some are applied; the line says of others only that they failed.
+    # Of targets for different releases some are applied; the line says of others only that they failed, or that they
+    # were not wanted.
     settled = {one.target.one_of for one in applied if one.target.one_of}
     said = [f"{', '.join(one.target.name for one in applied)} applied"] if applied else []
     left = [one for one in outcomes if one not in applied and (one.reason or one.replacement)]
-    native = [one for one in left if one.target.one_of not in settled or one.reason.startswith("failed")]
+    native = [
+        one for one in left if one.target.one_of not in settled or one.left_native() or one.reason.startswith("failed")
+    ]
     said += [f"{one.target.name} {one.state()}" for one in native]
     return "; ".join(said)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rope_patch.patching.targets import TARGETS
+from rope_patch.settings import NATIVE
 from tests.conftest import DOUBLES, Run
 
 Lines = Callable[..., list[str]]
@@ -123,3 +125,21 @@ def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: L
 def test_switched_off_one_line_says_so_and_why(lines: Lines, value: str) -> None:
     line = lines(BOTH + BASE + ROTARY + USE, VLLM_ASCEND_TRITON_ROPE=value)[-1]
     assert re.fullmatch(rf"INFO rope_patch \S+: off: .*VLLM_ASCEND_TRITON_ROPE='?{value}.*; vLLM serves natively", line)
+
+
+@pytest.mark.parametrize("left", ["mrope", "ascend_rope_kernel", "longrope,ascend_mrope"])
+def test_the_line_names_what_is_left_native_and_the_compile_cache_key_what_serves(lines: Lines, left: str) -> None:
+    key = "import vllm.envs; print('rope_p', vllm.envs.environment_variables['VLLM_ASCEND_TRITON_ROPE']())\n"
+    line, served = sorted(lines(BOTH + BASE + ROTARY + key, **{NATIVE: left}))
+    applied = [target.name for target in TARGETS if target.name not in (*left.split(","), "ascend_rotary_class")]
+    assert f": {', '.join(applied)} applied; " in line
+    for name in left.split(","):
+        assert f"; {name} native: as {NATIVE} says" in line
+    assert served == f"rope_p rope_patch 0.1.0: on, {', '.join(sorted(applied))}"
+
+
+def test_an_unknown_target_to_leave_native_is_one_warning_and_everything_is_native(lines: Lines) -> None:
+    warning, line = lines(BOTH + BASE + ROTARY, **{NATIVE: "mrope,kernels"})
+    assert warning.startswith(f"WARNING rope_patch: {NATIVE}='mrope,kernels' is not valid, expected one of rotary_em")
+    assert ": off: " in line
+    assert "applied" not in line
