@@ -13,7 +13,7 @@ from rope_patch.patching import import_watch, outcomes
 from rope_patch.patching.outcomes import Outcome
 from rope_patch.patching.targets import TARGETS, NotApplicable, environment_variable, ray_driver
 from rope_patch.reporting import announcement, ledger, log
-from rope_patch.reporting.status import Status
+from rope_patch.reporting.form import Status
 from rope_patch.settings import VARIABLE, Mode, Settings, current
 
 

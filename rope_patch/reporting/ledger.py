@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from rope_patch.reporting.status import SignatureStatus
+from rope_patch.reporting.form import SignatureStatus
 
 Signature = tuple[object, ...]
 PASSED, SWITCHED_OFF, NOT_RUN_YET = "passed", "switched off", "not run yet"

@@ -1,6 +1,6 @@
 """What is replaced, one file for each target; each file says Why, How, Upstream and Remove when.
 
-A target calls ``rotation.rotary`` with the arguments of one call site. It knows its upstream module, but no kernels.
+A target calls ``operators.contract`` with the arguments of one call site. It knows its upstream module, but no kernels.
 """
 
 import importlib

@@ -10,11 +10,16 @@ torch = pytest.importorskip("torch", reason="calls need torch")
 pytest.importorskip("triton", reason="calls need triton")
 
 from rope_patch.kernels.launch import Launch  # noqa: E402
+from rope_patch.operators import (  # noqa: E402
+    contract,
+    dispatch,
+    reference,
+)
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger, log  # noqa: E402
-from rope_patch.rotation import dispatch, layouts, rotary  # noqa: E402
-from rope_patch.trust import first_use, reference  # noqa: E402
+from rope_patch.serving import first_call, first_use, layouts  # noqa: E402
 from tests import interpreted_runner  # noqa: E402
-from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import Case, assert_rotated, rotation  # noqa: E402
 
 Run = Callable[..., object]
 
@@ -29,15 +34,15 @@ def fresh_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dispatch.forget()
 
 
-def case_of(strided: bool, num_tokens: int = 3, seed: int = 0) -> Rotation:
+def case_of(strided: bool, num_tokens: int = 3, seed: int = 0) -> Case:
     return rotation(num_tokens, 2, 1, 32, 32, strided=strided, seed=seed)
 
 
-def serve(case: Rotation) -> Any:
-    return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
+def serve(case: Case) -> Any:
+    return contract.serve(case.positions, case.query, case.key, case.cache, Rotation(32, 32, True))
 
 
-def call_site(case: Rotation) -> bool:
+def call_site(case: Case) -> bool:
     """A patched call site, whose original rotates in place too. Returns whether the kernel served."""
     before = case.query.clone(), case.key.clone()
     served = serve(case)
@@ -45,7 +50,7 @@ def call_site(case: Rotation) -> bool:
     if served is None:
         for tensor in rotated:
             heads = tensor.view(case.num_tokens, -1, 32)
-            heads.copy_(reference.rotate(case.positions, heads, case.cache, 32, True))
+            heads.copy_(reference.rotate(case.positions, heads, case.cache, Rotation(32, 32, True)))
     for old, new in zip(before, rotated, strict=True):
         assert_rotated(case, old, new)
     return served is not None
@@ -84,11 +89,13 @@ def broken_guard(device: Any) -> Iterator[None]:
 
 
 BROKEN: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
-    "the plan": lambda patch: patch.setattr(dispatch, "make_plan", raising(ValueError("the plan"))),
-    "building the cached launch": lambda patch: patch.setattr(dispatch, "cached_launch", raising(OSError("no driver"))),
+    "the plan": lambda patch: patch.setattr(first_call, "make_plan", raising(ValueError("the plan"))),
+    "building the cached launch": lambda patch: patch.setattr(
+        first_call, "cached_launch", raising(OSError("no driver"))
+    ),
     "the ledger": broken_ledger,
     "caching the launch": lambda patch: patch.setattr(layouts, "cache", raising(MemoryError("no memory"))),
-    "the device guard's end": lambda patch: patch.setattr(dispatch, "_current", broken_guard),
+    "the device guard's end": lambda patch: patch.setattr(first_call, "_current", broken_guard),
 }
 
 
@@ -195,7 +202,7 @@ def test_no_memory_for_a_launch_is_not_the_launchers_fault(strided: bool) -> Non
 
 
 def test_no_memory_for_new_tensors_is_not_the_launchers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rope_patch.rotation import cached_launch
+    from rope_patch.serving import cached_launch
 
     full = [False]
 

@@ -4,7 +4,7 @@ Threads read and write them without a lock: two may work out the same launch, an
 the same: whoever finds that launches were forgotten while it wrote one down forgets them again.
 """
 
-from rope_patch.rotation.cached_launch import CachedLaunch
+from rope_patch.serving.cached_launch import CachedLaunch
 
 Layout = tuple[object, ...]
 MAX_CACHED = 1024  # layouts in each of the two dictionaries: new token counts never end, and a step needs few layouts

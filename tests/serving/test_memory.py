@@ -10,10 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
+from rope_patch.operators import contract, dispatch  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import dispatch, memory, rotary  # noqa: E402
+from rope_patch.serving import memory  # noqa: E402
 from tests import interpreted_runner  # noqa: E402
-from tests.rotations import DEVICE, Rotation, rotation  # noqa: E402
+from tests.rotations import DEVICE, Case, rotation  # noqa: E402
 
 NAMES = "positions", "query", "key", "cache"
 
@@ -27,12 +29,12 @@ def fresh_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dispatch.forget()
 
 
-def serve(case: Rotation, **changed: Any) -> Any:
+def serve(case: Case, **changed: Any) -> Any:
     given = {name: getattr(case, name) for name in NAMES} | changed
-    return rotary.serve(*(given[name] for name in NAMES), 32, 32, True)
+    return contract.serve(*(given[name] for name in NAMES), Rotation(32, 32, True))
 
 
-def call(seed: int = 0) -> Rotation:
+def call(seed: int = 0) -> Case:
     return rotation(3, 2, 1, 32, 32, strided=False, seed=seed)
 
 

@@ -16,11 +16,12 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch.kernels.launch import INTERPRETED, Launch  # noqa: E402
+from rope_patch.operators import contract, dispatch  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import cached_launch, dispatch, layouts, rotary  # noqa: E402
-from rope_patch.trust import first_use  # noqa: E402
+from rope_patch.serving import cached_launch, first_use, layouts  # noqa: E402
 from tests import interpreted_runner  # noqa: E402
-from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import DEVICE, Case, assert_rotated, rotation  # noqa: E402
 
 compiled = pytest.mark.skipif(INTERPRETED, reason="an interpreter has no compiled kernel, hence no launcher")
 
@@ -33,16 +34,16 @@ def fresh_start() -> Iterator[None]:
     dispatch.forget()
 
 
-def check(case: Rotation) -> None:
+def check(case: Case) -> None:
     before = case.query.clone(), case.key.clone()
-    rotated = rotary.serve(*arguments(case))
+    rotated = contract.serve(*arguments(case))
     assert rotated is not None, ledger.fallbacks()
     assert_rotated(case, before[0], rotated[0])
     assert_rotated(case, before[1], rotated[1])
 
 
-def arguments(case: Rotation) -> tuple[Any, ...]:
-    return case.positions, case.query, case.key, case.cache, case.head_size, case.rotary_dim, case.is_neox_style
+def arguments(case: Case) -> tuple[Any, ...]:
+    return case.positions, case.query, case.key, case.cache, case.asked
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_from_the_second_call_on_the_kernels_own_launcher_serves(strided: bool, 
 def test_the_op_uses_the_cached_launch_too(through_triton: list[Launch]) -> None:
     case = rotation(5, 4, 2, 64, 64)
     for _ in range(2):
-        query, key = torch.ops.rope_patch.rotary_embedding(*arguments(case))
+        query, key = torch.ops.rope_patch.rotary_embedding(*arguments(case)[:4], *case.asked)
         assert_rotated(case, case.query, query)
         assert_rotated(case, case.key, key)
         before = len(through_triton)
@@ -97,7 +98,7 @@ def test_if_the_kernels_own_launcher_fails_triton_starts_the_kernel_from_then_on
     watch_launchers(fails)
     through_triton.clear()
     check(rotation(5, 4, 2, 64, 64, seed=1))
-    assert rotary.serve(*arguments(rotation(5, 4, 2, 64, 64, seed=2))) is None
+    assert contract.serve(*arguments(rotation(5, 4, 2, 64, 64, seed=2))) is None
     for seed in range(3, 6):
         check(rotation(5, 4, 2, 64, 64, seed=seed))
     assert len(through_triton) == 4
@@ -162,7 +163,7 @@ def test_however_many_tokens_at_most_three_kernels_are_compiled(strided: bool, m
     whole = rotation(4096, 4, 2, 64, 64, strided=strided)
     for num_tokens in (*range(1, 200), 255, 256, 1000, 2048, 4095, 4096):
         query, key = whole.query[:num_tokens], whole.key[:num_tokens]
-        assert rotary.serve(whole.positions[:num_tokens], query, key, whole.cache, 64, 64, True) is not None
+        assert contract.serve(whole.positions[:num_tokens], query, key, whole.cache, Rotation(64, 64, True)) is not None
     # One token's slice is contiguous, hence rotated in place, which is another signature.
     assert 2 <= len(kernels) <= (6 if strided else 3)
     assert len(ledger.signatures()) == (2 if strided else 1)
@@ -190,7 +191,7 @@ def test_the_number_of_cached_launches_is_limited(monkeypatch: pytest.MonkeyPatc
     assert len(uncached) == 1, "the first layout is not cached any more"
 
 
-def layers(case: Rotation, count: int) -> list[Rotation]:
+def layers(case: Case, count: int) -> list[Case]:
     """Calls of one step: all have the same positions and cache objects, and each layer its own query and key."""
     num_tokens = case.positions.numel()
     others = [
@@ -240,7 +241,7 @@ def test_positions_that_change_their_memory_and_length_in_place_are_read_anew(nu
 
 
 # Changes of the memory below the same tensor objects, after which the kernel still serves the call.
-CHANGES: dict[str, Callable[[Rotation], object]] = {
+CHANGES: dict[str, Callable[[Case], object]] = {
     "a longer cache": lambda case: set_data(case.cache, rotation(1, 4, 2, 32, 32, seed=7, max_position=200).cache),
     "a shorter cache in the same memory": lambda case: set_data(case.cache, case.cache[:50]),
     "a cache of another dtype": lambda case: set_data(case.cache, case.cache.float()),
@@ -266,7 +267,7 @@ def test_changes_of_the_memory_of_positions_and_cache_are_noticed(uncached: list
 
 
 # Changes after which the kernel cannot serve the call any more, so that it goes to the original.
-SPOILT: dict[str, Callable[[Rotation], object]] = {
+SPOILT: dict[str, Callable[[Case], object]] = {
     "fewer positions": lambda case: case.positions.resize_(3),
     "positions apart": lambda case: case.positions.set_(case.positions.new_zeros(10)[::2]),
     "float positions": lambda case: set_data(case.positions, case.positions.double()),
@@ -280,7 +281,7 @@ def test_a_call_that_the_kernel_cannot_serve_any_more_goes_to_the_original(uncac
         case = rotation(5, 4, 2, 32, 32)
         check(case)
         change(case)
-        assert rotary.serve(*arguments(case)) is None, name
+        assert contract.serve(*arguments(case)) is None, name
     assert sum(ledger.fallbacks().values()) == len(SPOILT)
 
 
@@ -289,7 +290,7 @@ def test_one_tensor_as_query_and_key_goes_to_the_original_although_its_layout_is
     for seed in range(2):
         check(replace(rotation(5, 4, 4, 32, 32, strided=False, seed=seed), positions=case.positions, cache=case.cache))
     before = case.query.clone()
-    assert rotary.serve(*arguments(replace(case, key=case.query))) is None
+    assert contract.serve(*arguments(replace(case, key=case.query))) is None
     assert torch.equal(case.query, before)
 
 
@@ -327,7 +328,7 @@ def test_a_step_of_cached_layouts_never_goes_through_triton(through_triton: list
     assert not through_triton
 
 
-def moved_by_one_element(case: Rotation) -> Rotation:
+def moved_by_one_element(case: Case) -> Case:
     memory = torch.empty(case.storage.numel() + 1, dtype=case.storage.dtype, device=DEVICE)[1:]
     case.storage = memory.view(case.storage.shape).copy_(case.storage)
     q_width, k_width = case.query.shape[1], case.key.shape[1]
@@ -358,7 +359,7 @@ def test_arguments_that_are_refused_are_refused_after_others_were_served() -> No
     check(rotation(5, 4, 2, 64, 64))
     case = rotation(5, 4, 2, 64, 64)
     case.positions = case.positions[:4]
-    assert rotary.serve(*arguments(case)) is None
+    assert contract.serve(*arguments(case)) is None
     assert ledger.fallbacks() == {"expected as many tokens in query and key as in positions": 1}
 
 

@@ -1,28 +1,28 @@
-"""The first-use check: a kernel serves a signature only after it has rotated that signature rightly on this device.
+"""The first-use check: a kernel serves a signature only after it was right for that signature on this device.
 
-The engine's own warm-up proves nothing, since its positions are all zero. So the first time that a signature is seen,
-the kernel of each of its plans is run on random q and k, with positions spread over the real cache, and every lane is
+The engine's own warm-up proves nothing: its positions are all zero, say. So the first time that a signature is seen,
+the kernel of each of its plans is run on the operator's synthetic tensors, and every element of what it writes is
 compared with fp64 on the host. That also compiles the kernels before they are needed.
 """
 
 import os
 import time
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from rope_patch import settings
-from rope_patch.kernels import catalogue
-from rope_patch.kernels.call import Call, Shape
 from rope_patch.kernels.launch import Kernel, device_facts
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import plans_of
 from rope_patch.kernels.runner import Runner
 from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.ledger import Signature
-from rope_patch.trust import trial
-from rope_patch.trust.one_thread import one_thread
+from rope_patch.serving import trial
+from rope_patch.serving.call import Call, InPlace
+from rope_patch.serving.one_thread import one_thread
+from rope_patch.serving.sample import NotNow
 
 
 class Trusted(NamedTuple):
@@ -55,12 +55,17 @@ _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
-def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+def signature_of(call: Call, shape: Any, in_place: InPlace) -> Signature:
+    """Calls of one signature share kernels, so they share one check, which tries all plans."""
+    return (*call.words(shape, device_facts(call.device), in_place), call.device)
+
+
+def trusted(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> Trusted | str:
     """The kernels that may serve calls of this signature, or why none may. Checks them once for a signature."""
     found = results.get(signature)
     if found is not None:
         return found
-    if _capturing(call.query.tensor.device):
+    if _capturing(call.device):
         return CAPTURED
     until, wait = _waiting.get(signature, (0.0, 0.0))
     if clock() < until:
@@ -70,10 +75,10 @@ def trusted(signature: Signature, call: Call, shape: Shape, query_in_place: bool
         return ELSEWHERE
     try:
         found = results.get(signature)  # another thread may have finished just before
-        found = found or _remember(signature, _examine(signature, call, shape, query_in_place, key_in_place))
+        found = found or _remember(signature, _examine(signature, call, shape, in_place))
         _waiting.pop(signature, None)
         return found
-    except trial.NotNow as error:
+    except NotNow as error:
         wait = min(2 * wait, LONGEST_WAIT) or FIRST_WAIT
         _waiting[signature] = clock() + wait, wait
         if NOT_POSSIBLE not in ledger.page(signature).fallbacks:
@@ -159,35 +164,35 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
-def _examine(signature: Signature, call: Call, shape: Shape, query_in_place: bool, key_in_place: bool) -> Trusted | str:
+def _examine(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> Trusted | str:
     """Check every plan of the call's shape. If one fails, check once more with plans for half of the fast memory.
 
     Raises:
-        trial.NotNow: the check is not possible now.
+        NotNow: the check is not possible now.
     """
     announcement.announce()
-    device = device_facts(call.query.tensor.device)
+    device = device_facts(call.device)
     checking = settings.current().check
     fault = ""
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
         tried: dict[Kernel, Runner | None] = {}
         try:
-            plans = plans_of(catalogue.ROTATION, shape, budget)
+            plans = plans_of(call.kernels, shape, budget)
             ledger.page(signature).plans = [plan.facts() for plan in plans]
             with one_thread():
                 for plan in plans if checking else ():
-                    kernel, runner = trial.run(call, shape, plan, budget, query_in_place, key_in_place)
+                    kernel, runner = trial.run(call, shape, plan, budget, in_place)
                     tried[kernel] = runner
             if fault:
                 log.warn_once(f"rope_patch: smaller tiles are used, since {fault}; please report it")
             runners = {kernel: runner for kernel, runner in tried.items() if runner}
             return Trusted(budget, frozenset(tried) if checking else None, runners)
-        except trial.NotNow:
+        except NotNow:
             raise
         except trial.Wrong as error:
             fault = fault or str(error)
         except Exception as error:  # a compile failure, an overflow of the unified buffer, a changed internal of Triton
             if is_memory(error):
-                raise trial.NotNow(_said(error)) from error
+                raise NotNow(_said(error)) from error
             fault = fault or _said(error)
     return fault

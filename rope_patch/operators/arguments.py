@@ -1,18 +1,20 @@
-"""Which arguments the kernel accepts, and vLLM's tensor layouts as heads and strides.
+"""Which arguments a rotation takes, and what it answers to others; vLLM's tensor layouts as heads and strides.
 
 The rules have two users. rope_patch's own op raises an error for arguments that they refuse. A patched call site counts
 the reason and hands the call to the original.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from rope_patch.kernels.call import Call, Heads, Rotation, is_big
 from rope_patch.kernels.launch import INTERPRETED
-from rope_patch.kernels.orders import order_of
+from rope_patch.kernels.orders import lanes, order_of
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
-from rope_patch.rotation.memory import fault_of
+from rope_patch.operators.rotation import Heads, Rotation, RotationCall
+from rope_patch.serving.memory import fault_of
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 INTEGERS = (torch.int32, torch.int64)
@@ -33,39 +35,27 @@ class Unsupported:
 
 
 def _kind(value: object) -> object:
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, Tensor):
         return value
     return f"{value.dtype}{list(value.shape)} strides {value.stride()} on {value.device}"
 
 
 def parse(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    is_neox_style: bool,
-    axes: str = "",
-) -> Call | Unsupported:
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+) -> RotationCall | Unsupported:
     """The call as the kernel sees it, or why the kernel cannot take it."""
-    arguments = positions, query, key, cos_sin_cache, head_size, rotary_dim
-    return unsupported(*arguments, axes) or _laid_out(*arguments, is_neox_style, axes)
+    arguments = positions, query, key, cos_sin_cache, rotation
+    return unsupported(*arguments) or _laid_out(*arguments)
 
 
 def unsupported(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    axes: str = "",
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
 ) -> Unsupported | None:
     """Why the kernel cannot take these arguments, judged by dtypes, devices and head dimensions; None if it can.
 
     Reads nothing that is symbolic while tracing. ``parse`` also looks at strides and the number of tokens.
     """
+    head_size, rotary_dim, axes = rotation.head_size, rotation.rotary_dim, rotation.axes
     if query.dtype not in FLOATS:
         return Unsupported(TypeError, "query of float16, bfloat16 or float32")
     if key is not None and key.dtype != query.dtype:
@@ -106,16 +96,10 @@ def _has_known_order(axes: str) -> bool:
 
 
 def _laid_out(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    is_neox_style: bool,
-    axes: str,
-) -> Call | Unsupported:
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+) -> RotationCall | Unsupported:
     """The call as the kernel sees it, for arguments that ``unsupported`` accepts; or why the kernel cannot take it."""
+    head_size, axes = rotation.head_size, rotation.axes
     row = positions[0] if axes else positions
     for tensor in (query, query if key is None else key):
         if tensor.shape[: row.dim()] != row.shape:
@@ -126,7 +110,7 @@ def _laid_out(
         return Unsupported(ValueError, "contiguous positions, and contiguous rows in cos_sin_cache")
     if cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # Triton would compile another kernel for a 64-bit stride
         return Unsupported(ValueError, f"cos_sin_cache with rows at most {MAX_TILE_OFFSET} elements apart")
-    if is_big(cos_sin_cache):
+    if cos_sin_cache.shape[0] * cos_sin_cache.stride(0) > MAX_TILE_OFFSET:  # ten million positions of 576 lanes, say
         return Unsupported(ValueError, f"cos_sin_cache that ends within {MAX_TILE_OFFSET} elements")
     q = heads_of(query, row.dim(), head_size)
     k = None if key is None else heads_of(key, row.dim(), head_size)
@@ -141,10 +125,10 @@ def _laid_out(
     for tensor in (query, query if key is None else key, positions, cos_sin_cache):
         if expected := fault_of(tensor):
             return Unsupported(TypeError, expected)
-    return Call(positions, q, k, cos_sin_cache, Rotation(head_size, rotary_dim, is_neox_style, axes))
+    return RotationCall(positions, q, k, cos_sin_cache, rotation)
 
 
-def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | None:
+def heads_of(tensor: Tensor, token_dims: int, head_size: int) -> Heads | None:
     """Heads and strides of ``[tokens..., H * D]`` or ``[tokens..., H, D]``.
 
     None if one stride for tokens and one for heads do not describe the tensor. The stride of a dimension of size one
@@ -164,3 +148,19 @@ def heads_of(tensor: torch.Tensor, token_dims: int, head_size: int) -> Heads | N
                 return None
             tokens *= shape[dim]
     return Heads(tensor, num_heads, token_stride, head_stride) if lane_stride == 1 else None
+
+
+@torch.compiler.assume_constant_result
+def axes_of(section: tuple[int, ...] | None, order: str, rotary_dim: int) -> str:
+    """A rotation's ``axes`` for a model's ``section``, the numbers of pairs of t, h and w; empty if they do not fit.
+
+    ``order`` is "chunked", "interleaved" or "alternating": see ``kernels/orders.py``.
+    """
+    return _axes_of(section, order, rotary_dim)
+
+
+@functools.lru_cache(maxsize=256)
+def _axes_of(section: tuple[int, ...] | None, order: str, rotary_dim: int) -> str:
+    if section is None or len(section) != 3 or min(section) < 0 or 2 * sum(section) != rotary_dim:
+        return ""
+    return lanes(order, rotary_dim // 2, section[1], section[2])

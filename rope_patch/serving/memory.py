@@ -3,7 +3,7 @@
 It is asked once for a layout, since asking takes longer than the launch; of a tensor of a cached layout only what its
 address tells. In vLLM that is enough: torch-npu makes private formats of weights, on request, and a neg bit comes with
 the strides of a complex tensor's imaginary part, which no kernel takes. What else could have one (``torch._neg_view``)
-is noticed where gradients are enabled (``rotary.serve``).
+is noticed where gradients are enabled (``contract.serve``).
 """
 
 import sys

@@ -7,16 +7,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="the op needs torch")
 pytest.importorskip("triton", reason="the op needs triton")
 
+from rope_patch.operators import contract, dispatch, op  # noqa: E402
+from rope_patch.operators.arguments import axes_of  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
-from rope_patch.rotation.axes import axes_of  # noqa: E402
-from rope_patch.trust import first_use  # noqa: E402
-from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+from rope_patch.serving import first_use  # noqa: E402
+from tests.rotations import Case, assert_rotated, rotation  # noqa: E402
 
 
-def arguments(case: Rotation) -> tuple[Any, ...]:
-    numbers = case.head_size, case.rotary_dim, case.is_neox_style
-    return case.positions, case.query, case.key, case.cache, *numbers, *([case.axes] if case.axes else [])
+def arguments(case: Case) -> tuple[Any, ...]:
+    return case.positions, case.query, case.key, case.cache, *(case.asked if case.axes else case.asked[:3])
+
+
+def asked(case: Case) -> tuple[Any, ...]:
+    return case.positions, case.query, case.key, case.cache, case.asked
 
 
 @pytest.fixture(params=[False, True], ids=["", "CI"], autouse=True)
@@ -38,14 +42,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_torchs_own_checks_of_an_op_pass(case: Rotation) -> None:
-    torch.library.opcheck(ops.rotary_embedding, arguments(case))
+def test_torchs_own_checks_of_an_op_pass(case: Case) -> None:
+    torch.library.opcheck(op.rotary_embedding, arguments(case))
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_rotates_into_fresh_contiguous_tensors_and_touches_no_input(case: Rotation) -> None:
+def test_it_rotates_into_fresh_contiguous_tensors_and_touches_no_input(case: Case) -> None:
     before = case.storage.clone(), case.query.clone()
-    query, key = ops.rotary_embedding(*arguments(case))
+    query, key = op.rotary_embedding(*arguments(case))
     assert_rotated(case, case.query, query)
     if case.key is None:
         assert key.numel() == 0
@@ -61,18 +65,18 @@ def test_it_rotates_into_fresh_contiguous_tensors_and_touches_no_input(case: Rot
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_fullgraph_compilation_has_the_op_in_its_graph(case: Rotation, backend: str) -> None:
+def test_fullgraph_compilation_has_the_op_in_its_graph(case: Case, backend: str) -> None:
     graphs = []
 
     def keep(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
         graphs.append(graph)
         return torch._dynamo.lookup_backend(backend)(graph, inputs)
 
-    compiled = torch.compile(rotary.serve, fullgraph=True, dynamic=True, backend=keep)
-    query, _ = compiled(*arguments(case))
+    compiled = torch.compile(contract.serve, fullgraph=True, dynamic=True, backend=keep)
+    query, _ = compiled(*asked(case))
     assert_rotated(case, case.query, query)
     (graph,) = graphs
-    called = [node for node in graph.graph.nodes if node.target is ops.rotary_embedding]
+    called = [node for node in graph.graph.nodes if node.target is op.rotary_embedding]
     assert len(called) == 1
 
 
@@ -88,18 +92,18 @@ def test_the_graph_of_an_aot_compiler_holds_the_op_and_no_clone() -> None:
 
     case = CASES["neox"]
     with torch.no_grad():
-        torch.compile(rotary.serve, fullgraph=True, backend=aot_autograd(fw_compiler=keep))(*arguments(case))
+        torch.compile(contract.serve, fullgraph=True, backend=aot_autograd(fw_compiler=keep))(*asked(case))
     targets = [str(node.target) for node in graphs[0].graph.nodes if node.op == "call_function"]
     assert "rope_patch.rotary_embedding.default" in targets
     assert not [target for target in targets if "functionalized" in target or "clone" in target]
 
 
 def test_one_graph_serves_any_number_of_tokens() -> None:
-    compiled = torch.compile(rotary.serve, fullgraph=True, dynamic=True, backend="eager")
+    compiled = torch.compile(contract.serve, fullgraph=True, dynamic=True, backend="eager")
     torch._dynamo.utils.counters.clear()
     for num_tokens in (5, 2, 9, 33):
         case = rotation(num_tokens, 4, 2, 64, 64, seed=num_tokens)
-        assert_rotated(case, case.query, compiled(*arguments(case))[0])
+        assert_rotated(case, case.query, compiled(*asked(case))[0])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -107,11 +111,11 @@ def test_a_refused_call_is_traced_natively_and_counted_once() -> None:
     ledger.reset()
 
     def call(*args: Any) -> Any:
-        rotated = rotary.serve(*args)
+        rotated = contract.serve(*args)
         return "original" if rotated is None else rotated
 
     case = rotation(5, 4, 2, 64, 64)
-    changed = (case.positions, case.query, case.key, case.cache.half(), 64, 64, True)
+    changed = (case.positions, case.query, case.key, case.cache.half(), Rotation(64, 64, True))
     assert torch.compile(call, fullgraph=True, backend="eager")(*changed) == "original"
     assert sum(ledger.fallbacks().values()) == 1
 
@@ -121,7 +125,7 @@ def test_strides_that_the_kernel_does_not_take_are_copied_first() -> None:
     expected = case.query.clone()
     case.query = torch.repeat_interleave(case.query, 2, dim=1)[:, ::2]
     assert case.query.stride(1) == 2
-    assert_rotated(case, expected, ops.rotary_embedding(*arguments(case))[0])
+    assert_rotated(case, expected, op.rotary_embedding(*arguments(case))[0])
 
 
 def test_a_kernel_that_is_not_trusted_is_replaced_by_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +133,7 @@ def test_a_kernel_that_is_not_trusted_is_replaced_by_the_reference(monkeypatch: 
     monkeypatch.setattr(first_use, "trusted", lambda *args: "as the test says")
     ledger.reset()
     for case in CASES.values():
-        query, key = ops.rotary_embedding(*arguments(case))
+        query, key = op.rotary_embedding(*arguments(case))
         assert_rotated(case, case.query, query)
         if case.key is not None:
             assert_rotated(case, case.key, key)
@@ -162,6 +166,6 @@ def test_bad_input_is_named_and_nothing_is_touched(changed: dict[str, Any], erro
         "head_size": 64, "rotary_dim": 64, "is_neox_style": True,
     }  # fmt: skip
     with pytest.raises(error, match="expected") as caught:
-        ops.rotary_embedding(**given | changed)
+        op.rotary_embedding(**given | changed)
     assert named in str(caught.value)
     assert torch.equal(case.storage, before)

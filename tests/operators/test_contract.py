@@ -11,9 +11,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from torch.autograd import forward_ad  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
+from rope_patch.operators import contract, dispatch  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import dispatch, rotary  # noqa: E402
-from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+from rope_patch.serving.call import Pair  # noqa: E402
+from tests.rotations import DEVICE, Case, assert_rotated, rotation  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +26,10 @@ def fresh_counts() -> Iterator[None]:
     dispatch.forget()
 
 
-def serve(case: Rotation, **changed: object) -> rotary.Rotated | None:
-    arguments = {
-        "positions": case.positions, "query": case.query, "key": case.key, "cos_sin_cache": case.cache,
-        "head_size": case.head_size, "rotary_dim": case.rotary_dim, "is_neox_style": case.is_neox_style,
-    }  # fmt: skip
-    return rotary.serve(**arguments | changed)
+def serve(case: Case, **changed: object) -> Pair | None:
+    tensors = {"positions": case.positions, "query": case.query, "key": case.key, "cos_sin_cache": case.cache}
+    asked = case.asked._replace(**{name: changed.pop(name) for name in Rotation._fields if name in changed})
+    return contract.serve(**tensors | changed, rotation=asked)
 
 
 def test_contiguous_tensors_are_rotated_in_place_and_returned() -> None:
@@ -149,11 +149,11 @@ on_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="about PyTorch, not about a 
 Call = Callable[[torch.Tensor], torch.Tensor]
 
 
-def plain() -> Rotation:
+def plain() -> Case:
     return rotation(5, 4, 4, 64, 64, dtype=torch.float32, strided=False)
 
 
-STRANGE: dict[str, Callable[[Rotation], dict[str, object]]] = {
+STRANGE: dict[str, Callable[[Case], dict[str, object]]] = {
     "a sparse query": lambda case: {"query": case.query.to_sparse()},
     "a sparse cache": lambda case: {"cos_sin_cache": case.cache.to_sparse()},
     "sparse positions": lambda case: {"positions": case.positions.to_sparse()},
@@ -169,7 +169,7 @@ STRANGE: dict[str, Callable[[Rotation], dict[str, object]]] = {
 @on_cpu
 @pytest.mark.parametrize("changed", STRANGE.values(), ids=STRANGE)
 def test_tensors_without_memory_of_their_own_are_handed_back_untouched(
-    changed: Callable[[Rotation], dict[str, object]],
+    changed: Callable[[Case], dict[str, object]],
 ) -> None:
     case = plain()
     before = case.query.clone()

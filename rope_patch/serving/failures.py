@@ -1,19 +1,18 @@
-"""A launch that fails: who serves then, and that no tensor is rotated twice."""
+"""A launch that fails: who serves then, and that no tensor is written twice."""
 
 from contextlib import suppress
 from typing import NoReturn
 
 import torch
 
-from rope_patch.kernels.call import Call
 from rope_patch.kernels.launch import Kernel, Launch
 from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger, log
 from rope_patch.reporting.ledger import Signature
-from rope_patch.rotation import layouts
-from rope_patch.rotation.outputs import Outputs
-from rope_patch.trust import first_use
-from rope_patch.trust.first_use import Trusted
+from rope_patch.serving import first_use, layouts
+from rope_patch.serving.call import Call
+from rope_patch.serving.first_use import Trusted
+from rope_patch.serving.outputs import Outputs
 
 
 class NotStarted(Exception):
@@ -21,7 +20,7 @@ class NotStarted(Exception):
 
 
 class MayHaveStarted(Exception):
-    """A launch in place ended in ``error``, perhaps after the kernel was started, so nobody may rotate a second time.
+    """A launch in place ended in ``error``, perhaps after the kernel was started, so nobody may compute it again.
 
     As with any operator that fails halfway, the error goes to the caller.
     """
@@ -34,14 +33,13 @@ class MayHaveStarted(Exception):
 def start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
     """Start the kernel through Triton. Returns the error if that fails; the tensors then are as they were.
 
-    Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are rotated in place
+    Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are written in place
     are copied first. Without hooks Triton raises nothing once the kernel was started.
     """
-    in_place = [call.query.tensor] if out.query is None else []
-    in_place += [call.key.tensor] if out.key is None and call.key else []
+    in_place = [old for old, new in zip(call.written, out.new, strict=True) if old is not None and new is None]
     copies = [tensor.clone() for tensor in in_place] if has_launch_hooks() else []
     try:
-        launch.on(call, out.query, out.key)
+        launch.on(call, *out.new)
     except Exception as error:
         try:
             for tensor, before in zip(in_place, copies, strict=False):

@@ -8,7 +8,7 @@ pytest.importorskip("torch", reason="it is about PyTorch")
 
 CODE = """
 import os, signal, threading, torch
-from rope_patch.trust import one_thread as module
+from rope_patch.serving import one_thread as module
 torch.set_num_threads(3)
 
 def numbers():

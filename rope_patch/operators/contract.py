@@ -1,21 +1,22 @@
 """The contract of a rotation: which calls the kernel may serve, and which go to the original."""
 
 import torch
-from torch import is_grad_enabled
+from torch import Tensor, is_grad_enabled
 from torch.autograd import forward_ad
 from torch.autograd.graph import increment_version
 from torch.compiler import is_compiling
 
+from rope_patch.operators import dispatch, op
+from rope_patch.operators.arguments import Unsupported, unsupported
+from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger, log
-from rope_patch.rotation import dispatch, ops
-from rope_patch.rotation.arguments import Unsupported, unsupported
-from rope_patch.rotation.cached_launch import Rotated
-from rope_patch.rotation.failures import MayHaveStarted
-from rope_patch.rotation.memory import NEGATED
+from rope_patch.serving.call import Pair
+from rope_patch.serving.failures import MayHaveStarted
+from rope_patch.serving.memory import NEGATED
 
 # A parameter is plain memory. Any other subclass (a fake tensor, say) needs PyTorch's dispatcher.
-PLAIN = torch.Tensor, torch.nn.Parameter
-FOUR_TENSORS = (torch.Tensor,) * 4  # the usual call, by one comparison
+PLAIN = Tensor, torch.nn.Parameter
+FOUR_TENSORS = (Tensor,) * 4  # the usual call, by one comparison
 # How many dispatch modes are active (fake tensors, make_fx, operator counters), and whether torch.jit traces. These see
 # operators only, so they would miss a kernel that is started on addresses. The public functions are slower.
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -23,15 +24,8 @@ _is_tracing = getattr(torch._C, "_is_tracing", bool)
 
 
 def serve(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    is_neox_style: bool,
-    axes: str = "",
-) -> Rotated | None:
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+) -> Pair | None:
     """Rotate query and key by position. None means that the original must serve; the reason is already counted.
 
     Args:
@@ -39,7 +33,7 @@ def serve(
             outside the cache the lowest 32 bits are clamped to the cache's rows.
         query, key: ``[T, H * D]``, ``[T, H, D]`` or ``[B, S, H * D]``, float16, bfloat16 or float32; key may be None.
         cos_sin_cache: ``[max_position, rotary_dim]``, cosines then sines, of query's dtype or float32.
-        axes: which of a token's three positions each pair of lanes turns by (``axes_of`` makes it), or empty.
+        rotation: what is asked; its axes are made by ``arguments.axes_of``.
 
     In eager mode a contiguous tensor is rotated in place and returned. For a strided one (the usual view of qkv) a new
     contiguous tensor is returned, which includes the lanes that are not rotated. Under ``torch.compile`` the op is put
@@ -51,7 +45,7 @@ def serve(
     if is_compiling():
         if is_grad_enabled() and _wants_gradients(query, key, cos_sin_cache):
             return hand_back("gradients wanted")
-        return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
+        return _traced(positions, query, key, cos_sin_cache, rotation)
     try:
         gradients = is_grad_enabled()
         if gradients:  # vLLM calls in inference mode, which pays for none of this
@@ -63,14 +57,12 @@ def serve(
         if kinds != FOUR_TENSORS and not (
             all(kind in PLAIN for kind in kinds[:3]) and (key is None or kinds[3] in PLAIN)
         ):
-            return _traced(positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, axes)
+            return _traced(positions, query, key, cos_sin_cache, rotation)
         if forward_ad._current_level >= 0:
             return hand_back("in a level of forward-mode differentiation")
         if _dispatch_modes() or _is_tracing():
             return hand_back("under a dispatch mode or a tracer, which would not see the kernel")
-        rotated = dispatch.rotate(
-            positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, False, axes
-        )
+        rotated = dispatch.dispatch(positions, query, key, cos_sin_cache, rotation, False)
     except MayHaveStarted as doubt:
         raise doubt.error from None
     except Exception as error:  # no kernel was started; the arguments are of an unforeseen kind
@@ -85,7 +77,7 @@ def serve(
     return rotated
 
 
-def _tell_autograd(query: torch.Tensor, key: torch.Tensor | None, rotated: Rotated) -> None:
+def _tell_autograd(query: Tensor, key: Tensor | None, rotated: Pair) -> None:
     """Say that tensors were changed in place: a backward pass that saved one raises, instead of using the new values.
 
     Tensors made in inference mode have no version; no backward pass may save one.
@@ -95,26 +87,20 @@ def _tell_autograd(query: torch.Tensor, key: torch.Tensor | None, rotated: Rotat
             increment_version(before)
 
 
-def _wants_gradients(query: torch.Tensor, key: torch.Tensor | None, cos_sin_cache: torch.Tensor) -> bool:
+def _wants_gradients(query: Tensor, key: Tensor | None, cos_sin_cache: Tensor) -> bool:
     return query.requires_grad or (key is not None and key.requires_grad) or cos_sin_cache.requires_grad
 
 
 def _traced(
-    positions: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor | None,
-    cos_sin_cache: torch.Tensor,
-    head_size: int,
-    rotary_dim: int,
-    is_neox_style: bool,
-    axes: str,
-) -> Rotated | None:
-    fault = unsupported(positions, query, key, cos_sin_cache, head_size, rotary_dim, axes)
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+) -> Pair | None:
+    fault = unsupported(positions, query, key, cos_sin_cache, rotation)
     if fault is not None:
         return hand_back(f"expected {fault.expected}")
     _count_trace()
-    rotated, rotated_key = ops.rotary_embedding(
-        positions, query, key, cos_sin_cache, head_size, rotary_dim, is_neox_style, *([axes] if axes else [])
+    asked = rotation.head_size, rotation.rotary_dim, rotation.is_neox_style
+    rotated, rotated_key = op.rotary_embedding(
+        positions, query, key, cos_sin_cache, *asked, *([rotation.axes] if rotation.axes else [])
     )
     return rotated, None if key is None else rotated_key
 

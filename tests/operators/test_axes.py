@@ -9,13 +9,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
+from rope_patch.operators import contract, dispatch  # noqa: E402
+from rope_patch.operators.arguments import axes_of  # noqa: E402
+from rope_patch.operators.rotation import KERNELS, Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import dispatch, rotary  # noqa: E402
-from rope_patch.rotation.axes import axes_of  # noqa: E402
 from tests import interpreted_runner  # noqa: E402
-from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import Case, assert_rotated, rotation  # noqa: E402
 
 SECTION = (8, 12, 12)
 AXES = axes_of(SECTION, "chunked", 64)
@@ -28,9 +28,8 @@ def forgotten() -> Iterator[None]:
     dispatch.forget()
 
 
-def serve(case: Rotation) -> object:
-    numbers = case.head_size, case.rotary_dim, case.is_neox_style
-    return rotary.serve(case.positions, case.query, case.key, case.cache, *numbers, case.axes)
+def serve(case: Case) -> object:
+    return contract.serve(case.positions, case.query, case.key, case.cache, case.asked)
 
 
 def test_rows_that_lie_apart_otherwise_are_another_layout() -> None:
@@ -60,7 +59,7 @@ def test_from_the_second_call_on_the_kernels_own_launcher_serves(monkeypatch: py
     assert ledger.calls() == {"eager": 3}
 
 
-@pytest.mark.parametrize("kernel", [kernel.function for kernel in ROTATION], ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize("kernel", [kernel.function for kernel in KERNELS], ids=lambda kernel: kernel.__name__)
 def test_what_a_launch_gives_at_run_time_comes_before_constants(kernel: Any) -> None:
     """Triton from 3.3 on hands constants to the launcher too, in their order: else no launcher would be found."""
     constant = ["constexpr" in str(p.annotation) for p in inspect.signature(kernel.fn).parameters.values()]
@@ -79,7 +78,7 @@ def test_an_order_of_axes_is_a_signature_of_its_own() -> None:
 
 
 def test_a_kernel_that_turns_all_lanes_by_the_first_position_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rope_patch.kernels.call.order_of", lambda axes: None)
+    monkeypatch.setattr("rope_patch.kernels.shape.order_of", lambda axes: None)
     case = rotation(5, 2, 1, 64, 64, axes=AXES)
     assert serve(case) is None
     (reason,) = ledger.fallbacks()
@@ -95,7 +94,7 @@ def test_sections_are_read_while_tracing() -> None:
 
     def call(module: Module, positions: torch.Tensor) -> object:
         axes = axes_of(tuple(module.section), "chunked", 64)
-        return rotary.serve(positions, three.query, three.key, three.cache, 64, 64, True, axes)
+        return contract.serve(positions, three.query, three.key, three.cache, Rotation(64, 64, True, axes))
 
     with torch.no_grad():
         query, _ = torch.compile(call, fullgraph=True, backend="aot_eager")(Module(), three.positions)

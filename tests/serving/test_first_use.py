@@ -11,16 +11,19 @@ torch = pytest.importorskip("torch", reason="the check needs torch")
 triton = pytest.importorskip("triton", reason="the check needs triton")
 
 from rope_patch import settings  # noqa: E402
-from rope_patch.kernels.call import Call, Heads  # noqa: E402
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import Launch, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
+from rope_patch.operators import (  # noqa: E402
+    contract,
+    dispatch,
+    reference,
+)
+from rope_patch.operators.rotation import KERNELS, Heads, Rotation, RotationCall  # noqa: E402
 from rope_patch.reporting import announcement, ledger, log  # noqa: E402
-from rope_patch.rotation import dispatch, layouts, rotary  # noqa: E402
-from rope_patch.trust import first_use, reference, trial  # noqa: E402
-from rope_patch.trust.signature import signature_of  # noqa: E402
+from rope_patch.serving import first_use, layouts, trial  # noqa: E402
+from rope_patch.serving.sample import NotNow  # noqa: E402
 from tests.conftest import FORKS_BESIDE_THREADS, Run  # noqa: E402
-from tests.rotations import DEVICE, Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import DEVICE, Case, assert_rotated, rotation  # noqa: E402
 
 Outs = tuple[torch.Tensor | None, torch.Tensor | None]
 
@@ -34,7 +37,7 @@ def unchecked() -> Iterator[None]:
     dispatch.forget()
 
 
-def rotated(call: Call, heads: Heads, mistake: str, tile: int = 1) -> torch.Tensor:
+def rotated(call: RotationCall, heads: Heads, mistake: str, tile: int = 1) -> torch.Tensor:
     """A rotation with a deliberate mistake, in fp32 and rounded once like the kernel's, whose tiles have ``tile``
     tokens."""
     cache, half = call.cos_sin_cache, call.rotation.rotary_dim // 2
@@ -46,7 +49,7 @@ def rotated(call: Call, heads: Heads, mistake: str, tile: int = 1) -> torch.Tens
         cache = torch.cat((cache[:, :half], -cache[:, half:]), -1)
     if mistake == "position ignored":
         cache = cache[:1].expand_as(cache)
-    out = reference.rotate(call.positions, tensor, cache, call.rotation.rotary_dim, call.rotation.is_neox_style)
+    out = reference.rotate(call.positions, tensor, cache, call.rotation)
     if mistake == "one lane off":
         out[..., : call.rotation.rotary_dim] = out[..., : call.rotation.rotary_dim].roll(1, -1)
     if mistake == "one lane of one head of the last token":
@@ -72,7 +75,7 @@ TILES = ("the first tile", "the second tile", "the tail")
 def seed(monkeypatch: pytest.MonkeyPatch, mistake: str, where: tuple[str, ...] = ("query", "key")) -> None:
     """Let the kernel make a mistake in these of its outputs."""
 
-    def launch(work: Launch, call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> None:
+    def launch(work: Launch, call: RotationCall, query_out: torch.Tensor | None, key_out: torch.Tensor | None) -> None:
         for name, heads, out in (("query", call.query, query_out), ("key", call.key, key_out)):
             if heads is not None:
                 target = heads.tensor if out is None else out
@@ -82,7 +85,7 @@ def seed(monkeypatch: pytest.MonkeyPatch, mistake: str, where: tuple[str, ...] =
     monkeypatch.setattr(Launch, "on", launch)
 
 
-def rotated_by_zero(strided: bool = True, seed: int = 0) -> Rotation:
+def rotated_by_zero(strided: bool = True, seed: int = 0) -> Case:
     case = rotation(5, 4, 2, 64, 40, strided=strided, seed=seed)
     case.positions[:] = 0  # as in the engine's warm-up: a rotation by zero proves nothing
     return case
@@ -96,8 +99,8 @@ def serve(strided: bool = True, seed: int = 0) -> Any:
     return served(rotated_by_zero(strided, seed))
 
 
-def served(case: Rotation) -> Any:
-    return rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True)
+def served(case: Case) -> Any:
+    return contract.serve(case.positions, case.query, case.key, case.cache, Rotation(64, 40, True))
 
 
 @pytest.mark.parametrize("strided", [True, False], ids=["fresh", "in place"])
@@ -199,10 +202,10 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 
     case = rotation(3, 32, 8, 128, 128)
     call = case.call()
-    shape, facts = call.shape(fresh=True), device_facts(torch.device(DEVICE))
-    signature = signature_of(call, shape, facts, False, False)
+    shape = call.shape(fresh=True)
+    signature = first_use.signature_of(call, shape, (False, False))
     with Allocations() as allocations:
-        assert isinstance(first_use.trusted(signature, call, shape, False, False), first_use.Trusted)
+        assert isinstance(first_use.trusted(signature, call, shape, (False, False)), first_use.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= trial.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
@@ -223,7 +226,7 @@ def test_few_and_small_heads_are_served_whose_largest_tile_the_check_could_not_t
     """Mainline Triton's tiles for these were once of 512 tokens."""
     case = rotation(70, heads, kv_heads, head_size, rotary_dim)
     before = case.query.clone()
-    results = rotary.serve(case.positions, case.query, case.key, case.cache, head_size, rotary_dim, True)
+    results = contract.serve(case.positions, case.query, case.key, case.cache, Rotation(head_size, rotary_dim, True))
     assert results is not None, ledger.fallbacks()
     assert_rotated(case, before, results[0])
 
@@ -233,7 +236,7 @@ def test_a_kernel_that_fails_to_start_later_is_retired(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, strided: bool
 ) -> None:
     assert serve(strided) is not None
-    layouts.forget()  # so that Triton starts it; the kernel's own launcher: rotation/test_dispatch.py
+    layouts.forget()  # so that Triton starts it; the kernel's own launcher: operators/test_dispatch.py
 
     def launch(*arguments: Any) -> None:
         raise RuntimeError("no such kernel any more")
@@ -316,7 +319,7 @@ def test_after_a_launch_hook_raises_tensors_rotated_in_place_are_restored(
         monkeypatch.setattr(triton.compiler.CompiledKernel, "launch_exit_hook", print)
     case = rotation(5, 4, 2, 64, 40, strided=False)
     before = case.query.clone(), case.key.clone()
-    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 40, True) is None
+    assert contract.serve(case.positions, case.query, case.key, case.cache, Rotation(64, 40, True)) is None
     assert torch.equal(case.query, before[0]), "the original will rotate it"
     assert torch.equal(case.key, before[1])
 
@@ -336,8 +339,7 @@ def test_every_kernel_that_serves_was_checked(
     # Large tiles for any number of tokens, so that rows far apart need no gigabytes of memory.
     facts = device_facts(torch.device(DEVICE))
     facts = replace(facts, stride_unit=stride_unit, busy_programs=0, tile_bytes=2**21)
-    for module in (first_use, dispatch):
-        monkeypatch.setattr(module, "device_facts", lambda device: facts)
+    monkeypatch.setattr(first_use, "device_facts", lambda device: facts)
     checking: list[bool] = []
     checked, served = set(), []
     run, right = trial.run, Launch.on
@@ -352,7 +354,7 @@ def test_every_kernel_that_serves_was_checked(
         query = torch.empty(num_tokens * apart, dtype=torch.bfloat16).as_strided((num_tokens, 4, 40), (apart, lanes, 1))
         before = query.normal_().clone()
         case = rotation(num_tokens, 4, 0, 40, 32)
-        rotated = rotary.serve(case.positions, query, None, case.cache, 40, 32, True)
+        rotated = contract.serve(case.positions, query, None, case.cache, Rotation(40, 32, True))
         assert rotated is not None, ledger.fallbacks()
         assert_rotated(replace(case, query=query), before, rotated[0])
     assert len(served) == len(order)
@@ -364,7 +366,7 @@ def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) 
     seen = set()
     right = Launch.on
 
-    def launch(work: Launch, call: Call, *outputs: Any) -> object:
+    def launch(work: Launch, call: RotationCall, *outputs: Any) -> object:
         seen.add((work.constants.get("BLOCK_T", 1), call.positions.numel()))
         return right(work, call, *outputs)
 
@@ -372,9 +374,9 @@ def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) 
     wide = torch.zeros(3, 20_000, dtype=torch.bfloat16, device=DEVICE)
     case = rotation(3, 4, 1, 64, 64)
     query, key = wide[:, :256], wide[:, 256:320]
-    assert rotary.serve(case.positions, query, key, case.cache, 64, 64, True) is not None
-    shape = case.call()._replace(query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
-    for plan in plans_of(ROTATION, shape, device_facts(torch.device(DEVICE))):
+    assert contract.serve(case.positions, query, key, case.cache, Rotation(64, 64, True)) is not None
+    shape = replace(case.call(), query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
+    for plan in plans_of(KERNELS, shape, device_facts(torch.device(DEVICE))):
         assert any(block == plan.block_tokens <= num_tokens for block, num_tokens in seen)
 
 
@@ -383,7 +385,7 @@ def test_after_a_failure_smaller_tiles_are_tried_once_and_remembered(
 ) -> None:
     def serve_tokens(num_tokens: int) -> Any:
         case = rotation(num_tokens, 4, 2, 64, 64)
-        return rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True)
+        return contract.serve(case.positions, case.query, case.key, case.cache, Rotation(64, 64, True))
 
     largest = 10**9
     tried = []
@@ -419,7 +421,7 @@ def test_a_first_call_of_one_token_does_not_decide_for_other_strides() -> None:
         wide = torch.randn(num_tokens, 4, 80).to(DEVICE, torch.bfloat16)
         case.query = wide[:, :, :32]
         before = case.query.clone()
-        rotated = rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)
+        rotated = contract.serve(case.positions, case.query, None, case.cache, Rotation(32, 32, True))
         assert rotated is not None
         assert_rotated(case, before, rotated[0])
     assert set(checks()) == {"passed"}
@@ -439,7 +441,9 @@ def test_unaligned_memory_is_another_signature() -> None:
         memory = torch.randn(5 * 200 + 1).to(DEVICE, torch.bfloat16)
         case.query = memory.as_strided((5, 128), (200, 1), offset)
         before = case.query.clone()
-        assert_rotated(case, before, rotary.serve(case.positions, case.query, None, case.cache, 32, 32, True)[0])
+        assert_rotated(
+            case, before, contract.serve(case.positions, case.query, None, case.cache, Rotation(32, 32, True))[0]
+        )
     assert sorted("unaligned" in words for words in ledger.signatures()) == [False, True]
 
 
@@ -462,7 +466,7 @@ def test_the_status_has_plans_calls_and_fallbacks_of_each_signature(monkeypatch:
     assert serve(strided=False) is not None
     seed(monkeypatch, "halves swapped")
     case = rotation(5, 4, 2, 64, 64)
-    assert rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True) is None
+    assert contract.serve(case.positions, case.query, case.key, case.cache, Rotation(64, 64, True)) is None
     found = ledger.signatures()
     which = {"wrong": "rotary_dim 64", "in place": "query in place", "fresh": "rotary_dim 40 query fresh"}
     entries = {name: found[next(words for words in found if part in words)] for name, part in which.items()}
@@ -501,7 +505,7 @@ def test_a_check_that_is_not_possible_is_tried_less_and_less_often(
 
     def not_now(*arguments: Any) -> Any:
         tries.append(clock[0])
-        raise trial.NotNow("the cache holds values that are not finite")
+        raise NotNow("the cache holds values that are not finite")
 
     with monkeypatch.context() as patched:
         patched.setattr(trial, "run", not_now)
@@ -537,8 +541,9 @@ def test_one_signatures_check_that_is_not_possible_delays_no_other(
 FORK = """
 import os, signal, threading
 import torch
-from rope_patch.rotation import rotary
-from rope_patch.trust import trial
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
+from rope_patch.serving import trial
 from tests.rotations import rotation
 begun, right = threading.Event(), trial.run
 def slow(*given):
@@ -548,7 +553,7 @@ trial.run = slow
 cases = {heads: rotation(5, heads, 1, 32, 32) for heads in (1, 64)}  # made before the fork: a child may hang in PyTorch
 def serve(heads):
     case = cases[heads]
-    return rotary.serve(case.positions, case.query, case.key, case.cache, 32, 32, True)
+    return contract.serve(case.positions, case.query, case.key, case.cache, Rotation(32, 32, True))
 threading.Thread(target=serve, args=(1,), daemon=True).start()
 begun.wait()
 print(serve(1) is None)  # no thread waits for another thread's check
