@@ -22,6 +22,8 @@ TARGET_NAMES = (
     "ascend_rotary_class",
     "ascend_without_key",
     "ascend_mrope",
+    "qkv_rmsnorm_rope",
+    "qkv_rmsnorm_mrope",
 )
 
 

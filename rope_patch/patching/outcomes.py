@@ -4,6 +4,7 @@ Only code that holds the lock of ``hooks`` changes these. Knows nothing of RoPE.
 """
 
 import sys
+from importlib.machinery import PathFinder
 
 from rope_patch.patching.replacement import Replacement
 from rope_patch.patching.targets import Target
@@ -56,9 +57,18 @@ class Outcome:
         return settled or self._cannot_come() or package not in sys.modules
 
     def _cannot_come(self) -> bool:
-        """Whether there is no such module: before 0.10, vLLM's rotary classes were in one module, not a package."""
-        parent = sys.modules.get(self.target.module.rpartition(".")[0])
-        return parent is not None and not hasattr(parent, "__path__")
+        """Whether there is no such module in this release, as the nearest of its packages that is imported tells.
+
+        Before 0.10, vLLM's rotary classes were in one module, not a package.
+        """
+        name = self.target.module
+        while name := name.rpartition(".")[0]:
+            package = sys.modules.get(name)
+            if package is not None:
+                missing = name + "." + self.target.module[len(name) + 1 :].partition(".")[0]
+                place = getattr(package, "__path__", None)
+                return place is None or (missing not in sys.modules and PathFinder.find_spec(missing, place) is None)
+        return False
 
 
 def summary(outcomes: list[Outcome]) -> str:

@@ -88,7 +88,14 @@ class Stack:
         of_the_class = ["ascend_rope_kernel"] if self.has_triton_path else ["ascend_rotary_class"]
         if self.has_triton_path and not self.takes_no_key:
             of_the_class.append("ascend_without_key")
-        return ["rotary_embedding", "mrope", "longrope", *of_the_class, "ascend_mrope"]
+        return ["rotary_embedding", "mrope", "longrope", *of_the_class, "ascend_mrope", *self.fused]
+
+    @property
+    def fused(self) -> list[str]:
+        """The targets that are for kernels which norm and rotate: none before 0.13, one before 0.16."""
+        names = ("qkv_rmsnorm_rope", "qkv_rmsnorm_mrope")
+        (folder,) = importlib.import_module("vllm_ascend").__path__
+        return [name for name in names if Path(folder, "ops", "triton", "linearnorm", f"split_{name}.py").exists()]
 
     def build(
         self,
