@@ -91,9 +91,8 @@ def main() -> None:
     device = device_facts(q.device)
     in_place, fresh = parse(at_one, q, k, *arguments), parse(at_two, two[0], two[1], *arguments)
     outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
-    shape, shape_fresh = in_place.shape(False), fresh.shape(True)
-    launch = in_place.launch(shape, make_plan(KERNELS, shape, 1, device), device)
-    launch_fresh = fresh.launch(shape_fresh, make_plan(KERNELS, shape_fresh, 2, device), device)
+    launch = in_place.launch(make_plan(KERNELS, in_place.shape, 1, device), device)
+    launch_fresh = fresh.launch(make_plan(KERNELS, fresh.shape, 2, device), device)
     overload = torch.ops.rope_patch.rotary_embedding
     works: dict[str, Callable[[], object]] = {
         "kernel[grid], in place": lambda: launch.on(in_place, None, None),

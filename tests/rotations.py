@@ -1,6 +1,6 @@
 """Build rotations for tests, in vLLM's tensor layouts with memory around them, and compare results with fp64."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -111,6 +111,6 @@ def launch(
     """
     num_tokens = call.num_tokens
     if num_tokens:
-        device, shape = device_facts(call.positions.device), call.shape(query_out is not None or key_out is not None)
+        device, shape = device_facts(call.device), replace(call.shape, fresh=(query_out, key_out) != (None, None))
         plan = plan or make_plan(KERNELS, shape, num_tokens, device)
-        call.launch(shape, plan, device).on(call, query_out, key_out)
+        call.launch(plan, device).on(call, query_out, key_out)

@@ -41,11 +41,16 @@ def _kind(value: object) -> object:
 
 
 def parse(
-    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+    positions: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    cos_sin_cache: Tensor,
+    rotation: Rotation,
+    always_fresh: bool = False,
 ) -> RotationCall | Unsupported:
-    """The call as the kernel sees it, or why the kernel cannot take it."""
+    """The call as the kernel sees it, or why the kernel cannot take it. ``always_fresh``: nothing is in place."""
     arguments = positions, query, key, cos_sin_cache, rotation
-    return unsupported(*arguments) or _laid_out(*arguments)
+    return unsupported(*arguments) or _laid_out(*arguments, always_fresh)
 
 
 def unsupported(
@@ -96,7 +101,12 @@ def _has_known_order(axes: str) -> bool:
 
 
 def _laid_out(
-    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
+    positions: Tensor,
+    query: Tensor,
+    key: Tensor | None,
+    cos_sin_cache: Tensor,
+    rotation: Rotation,
+    always_fresh: bool,
 ) -> RotationCall | Unsupported:
     """The call as the kernel sees it, for arguments that ``unsupported`` accepts; or why the kernel cannot take it."""
     head_size, axes = rotation.head_size, rotation.axes
@@ -125,7 +135,8 @@ def _laid_out(
     for tensor in (query, query if key is None else key, positions, cos_sin_cache):
         if expected := fault_of(tensor):
             return Unsupported(TypeError, expected)
-    return RotationCall(positions, q, k, cos_sin_cache, rotation)
+    fresh = always_fresh or not query.is_contiguous(), always_fresh or key is None or not key.is_contiguous()
+    return RotationCall(positions, q, k, cos_sin_cache, rotation, fresh)
 
 
 def heads_of(tensor: Tensor, token_dims: int, head_size: int) -> Heads | None:

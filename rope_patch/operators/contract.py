@@ -10,7 +10,7 @@ from rope_patch.operators import dispatch, op
 from rope_patch.operators.arguments import Unsupported, unsupported
 from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger, log
-from rope_patch.serving.call import Pair
+from rope_patch.serving.cached_launch import Results
 from rope_patch.serving.failures import MayHaveStarted
 from rope_patch.serving.memory import NEGATED
 
@@ -25,7 +25,7 @@ _is_tracing = getattr(torch._C, "_is_tracing", bool)
 
 def serve(
     positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
-) -> Pair | None:
+) -> Results | None:
     """Rotate query and key by position. None means that the original must serve; the reason is already counted.
 
     Args:
@@ -77,7 +77,7 @@ def serve(
     return rotated
 
 
-def _tell_autograd(query: Tensor, key: Tensor | None, rotated: Pair) -> None:
+def _tell_autograd(query: Tensor, key: Tensor | None, rotated: Results) -> None:
     """Say that tensors were changed in place: a backward pass that saved one raises, instead of using the new values.
 
     Tensors made in inference mode have no version; no backward pass may save one.
@@ -93,7 +93,7 @@ def _wants_gradients(query: Tensor, key: Tensor | None, cos_sin_cache: Tensor) -
 
 def _traced(
     positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
-) -> Pair | None:
+) -> Results | None:
     fault = unsupported(positions, query, key, cos_sin_cache, rotation)
     if fault is not None:
         return hand_back(f"expected {fault.expected}")

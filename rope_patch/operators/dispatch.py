@@ -12,14 +12,14 @@ from rope_patch.kernels.launch import ALIGNMENT
 from rope_patch.operators.arguments import Unsupported, parse
 from rope_patch.operators.rotation import Rotation
 from rope_patch.serving import first_call, first_use, layouts
-from rope_patch.serving.call import Pair
+from rope_patch.serving.cached_launch import Results
 from rope_patch.serving.failures import NotStarted
 from rope_patch.serving.memory import LOWEST, NO_MEMORY
 
 
 def dispatch(
     positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation, always_fresh: bool
-) -> Pair | Unsupported | None:
+) -> Results | Unsupported | None:
     """Rotate plain tensors; arguments as ``contract.serve``'s.
 
     A strided tensor's output is a new contiguous tensor; a contiguous one is rotated in place, unless ``always_fresh``
@@ -50,15 +50,15 @@ def dispatch(
     # What else ``memory.py`` asks it asked when the layout was new; each answer takes as long as four addresses.
     if cached is not None and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST):
         try:
-            rotated = cached(query, key, q, k, c, p)
+            rotated = cached([query, key], (q, k), (c, p))
         except NotStarted:
             return None
         if rotated is not None:
             return rotated
-    call = parse(positions, query, key, cos_sin_cache, rotation)
+    call = parse(positions, query, key, cos_sin_cache, rotation, always_fresh)
     if isinstance(call, Unsupported):
         return call
-    return first_call.serve(call, layout, call.in_place(always_fresh), "op" if always_fresh else "eager")
+    return first_call.serve(call, layout, "op" if always_fresh else "eager")
 
 
 def forget() -> None:

@@ -6,7 +6,7 @@ answers to others, in ``arguments.py``.
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from rope_patch.kernels.shape import Shape
 from rope_patch.kernels.tiles import Tiles
 from rope_patch.kernels.transposed import Transposed
 from rope_patch.operators.reference import expected, rows_of
-from rope_patch.serving.call import Call, InPlace, Pair
+from rope_patch.serving.call import Call, New, Tensors
 from rope_patch.serving.sample import NotNow, Sample, placed
 
 KERNELS: Kernels = (Transposed, Tiles, ByHeads, Padded)
@@ -51,7 +51,9 @@ class RotationCall(Call):
     key: Heads | None
     cos_sin_cache: Tensor  # [max_position, rotary_dim], rows contiguous
     rotation: Rotation
+    fresh: tuple[bool, bool]  # which of q and k is rotated into a new tensor, and not in place
 
+    name = "rotary embedding"
     kernels = KERNELS
     shared = "query and key share memory that would be rotated in place"
 
@@ -62,13 +64,17 @@ class RotationCall(Call):
         return self.positions.numel() // (3 if self.rotation.axes else 1)
 
     @property
-    def written(self) -> Pair:
+    def written(self) -> Tensors:
         return self.query.tensor, self.key.tensor if self.key else None
 
-    def in_place(self, always_fresh: bool) -> InPlace:
-        """Contiguous tensors are rotated in place; in compiled graphs, none."""
-        query, key = (tensor is not None and not always_fresh and tensor.is_contiguous() for tensor in self.written)
-        return query, key
+    @property
+    def results(self) -> tuple[New | None, ...]:
+        both = zip(self.written, self.fresh, strict=True)
+        return tuple(New(x.shape, x.dtype) if x is not None and fresh else None for x, fresh in both)
+
+    @property
+    def read(self) -> Tensors:
+        return self.cos_sin_cache, self.positions
 
     @property
     def whole_words(self) -> bool:
@@ -86,7 +92,8 @@ class RotationCall(Call):
         """What the kernel's strides are divided by."""
         return 1 if any(stride % device.stride_unit for stride in self.strides) else device.stride_unit
 
-    def shape(self, fresh: bool) -> Shape:
+    @functools.cached_property
+    def shape(self) -> Shape:
         query, key = self.query, self.key
         return Shape(
             self.rotation,
@@ -95,14 +102,11 @@ class RotationCall(Call):
             token_stride=max(query.token_stride, key.token_stride if key else 0),
             itemsize=query.tensor.element_size(),
             cache_itemsize=self.cos_sin_cache.element_size(),
-            fresh=fresh,
+            fresh=any(self.results),
             words=WORDS[query.tensor.dtype] if not self.rotation.is_neox_style and self.whole_words else "",
         )
 
-    def memory(self, *outputs: Any) -> tuple[Any, ...]:
-        return (*self.written, *outputs, self.cos_sin_cache, self.positions)
-
-    def launch(self, shape: Shape, plan: Plan, device: Device) -> Launch:
+    def launch(self, plan: Plan, device: Device) -> Launch:
         num_tokens = self.num_tokens
         if num_tokens < plan.least_tokens:
             raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
@@ -112,10 +116,12 @@ class RotationCall(Call):
         numbers = (num_tokens, each, self.cos_sin_cache.shape[0], *strides)
         if self.rotation.axes:
             numbers += (self.positions.stride(0),)
-        return Launch(plan.function, programs, numbers, plan.constants(shape, unit), words=4 if plan.in_words else 0)
+        return Launch(
+            plan.function, programs, numbers, plan.constants(self.shape, unit), words=4 if plan.in_words else 0
+        )
 
-    def words(self, shape: Shape, device: Device, in_place: InPlace) -> tuple[object, ...]:
-        query, key, asked = self.query, self.key, self.rotation
+    def words(self, device: Device) -> tuple[object, ...]:
+        query, key, asked, shape = self.query, self.key, self.rotation, self.shape
         unit, plans = self.stride_unit(device), plans_of(self.kernels, shape, device)
         far = plans != plans_of(self.kernels, replace(shape, token_stride=0), device)
         odd = query.tensor.element_size() == 2 and not self.whole_words
@@ -127,8 +133,8 @@ class RotationCall(Call):
             f"heads {query.num_heads}/{key.num_heads if key else 0}",
             f"head_size {asked.head_size}",
             f"rotary_dim {asked.rotary_dim}",
-            "query in place" if in_place[0] else "query fresh",
-            "no key" if key is None else "key in place" if in_place[1] else "key fresh",
+            "query fresh" if self.fresh[0] else "query in place",
+            "no key" if key is None else "key fresh" if self.fresh[1] else "key in place",
             f"cache {self.cos_sin_cache.dtype}",
             self.positions.dtype,
             *([f"axes {axes}"] if axes else []),
@@ -137,13 +143,13 @@ class RotationCall(Call):
             *([f"rows far apart, {plans[-1].block_tokens} tokens a tile"] if far else []),
         )
 
-    def scratch(self, device: Device, in_place: InPlace) -> int:
+    def scratch(self, device: Device) -> int:
         both = [heads for heads in (self.query, self.key) if heads]
-        copies = 1 if all(in_place[: len(both)]) else 2
+        copies = 2 if any(self.results) else 1
         rows = sum(copies * heads.num_heads + 1 for heads in both)
         return rows * self._head_stride(device) * self.query.tensor.element_size()
 
-    def synthetic(self, num_tokens: int, device: Device, in_place: InPlace) -> tuple["RotationCall", list[Sample]]:
+    def synthetic(self, num_tokens: int, device: Device) -> tuple["RotationCall", list[Sample]]:
         """Random q and k, and positions spread over the real cache: those of a warm-up are zeros, by which nothing
         turns. Strides are multiples of the same unit, to select the kernel that will serve."""
         generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
@@ -151,9 +157,9 @@ class RotationCall(Call):
         head_stride = self._head_stride(device)
         apart = head_stride + (self.stride_unit(device) < device.stride_unit)
         made = []
-        for heads, at in zip((self.query, self.key), in_place, strict=True):
+        for heads, fresh in zip((self.query, self.key), self.fresh, strict=True):
             if heads:
-                strides = heads.num_heads * head_stride + (0 if at else apart), head_stride
+                strides = heads.num_heads * head_stride + (apart if fresh else 0), head_stride
                 size = num_tokens, heads.num_heads, self.rotation.head_size
                 before = torch.randn(size, generator=generator, device="cpu").to(heads.tensor.dtype)
                 made.append((Heads(placed(before, (*strides, 1), heads.tensor), heads.num_heads, *strides), before))
@@ -162,8 +168,8 @@ class RotationCall(Call):
         if not rows.isfinite().all():  # vLLM sleeps, or has not loaded the model yet
             raise NotNow("the cache holds values that are not finite")
         samples = [
-            Sample(name, heads.tensor, before, *expected(before, rows, self.rotation))
-            for name, (heads, before) in zip(("query", "key"), made, strict=False)
+            Sample(name, *expected(before, rows, self.rotation))
+            for name, (_, before) in zip(("query", "key"), made, strict=False)
         ]
         query, key = made[0][0], made[1][0] if self.key else None
         return replace(self, positions=positions, query=query, key=key), samples

@@ -10,9 +10,8 @@ from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger, log
 from rope_patch.reporting.ledger import Signature
 from rope_patch.serving import first_use, layouts
-from rope_patch.serving.call import Call
+from rope_patch.serving.call import Call, Tensors
 from rope_patch.serving.first_use import Trusted
-from rope_patch.serving.outputs import Outputs
 
 
 class NotStarted(Exception):
@@ -30,16 +29,16 @@ class MayHaveStarted(Exception):
         self.error = error
 
 
-def start(launch: Launch, call: Call, out: Outputs) -> Exception | None:
+def start(launch: Launch, call: Call, new: Tensors) -> Exception | None:
     """Start the kernel through Triton. Returns the error if that fails; the tensors then are as they were.
 
     Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are written in place
     are copied first. Without hooks Triton raises nothing once the kernel was started.
     """
-    in_place = [old for old, new in zip(call.written, out.new, strict=True) if old is not None and new is None]
+    in_place = call.in_place
     copies = [tensor.clone() for tensor in in_place] if has_launch_hooks() else []
     try:
-        launch.on(call, *out.new)
+        launch.on(call, *new)
     except Exception as error:
         try:
             for tensor, before in zip(in_place, copies, strict=False):

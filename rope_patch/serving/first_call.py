@@ -8,23 +8,23 @@ import torch
 from rope_patch.kernels.planning import make_plan
 from rope_patch.reporting import ledger
 from rope_patch.serving import first_use, layouts
-from rope_patch.serving.cached_launch import cached_launch
-from rope_patch.serving.call import Call, InPlace, Pair
+from rope_patch.serving.cached_launch import Results, cached_launch
+from rope_patch.serving.call import Call
 from rope_patch.serving.failures import after_the_start, forget_retired, launcher_failed, start
-from rope_patch.serving.outputs import outputs_of
+from rope_patch.serving.outputs import new_tensors, overlap
 
 UNCHECKED = "its kernel is not among those that were checked"
 
 
-def serve(call: Call, layout: layouts.Layout, in_place: InPlace, path: str) -> Pair | None:
+def serve(call: Call, layout: layouts.Layout, path: str) -> Results | None:
     """The results; None means that the kernel must not be used: nothing was done, and the reason is counted.
 
     As soon as the kernel is started, the results are the answer, whatever fails later. ``path`` is the ledger's.
     """
-    done: list[Pair] = []
+    done: list[Results] = []
     try:
         with _current(call.device):
-            return _serve(call, layout, in_place, path, done)
+            return _serve(call, layout, path, done)
     except Exception as error:
         if not done:
             raise
@@ -32,33 +32,31 @@ def serve(call: Call, layout: layouts.Layout, in_place: InPlace, path: str) -> P
         return done[0]
 
 
-def _serve(call: Call, layout: layouts.Layout, in_place: InPlace, path: str, done: list[Pair]) -> Pair | None:
-    first, second = call.written
-    out = outputs_of(call.written, in_place)
-    if out is None:
+def _serve(call: Call, layout: layouts.Layout, path: str, done: list[Results]) -> Results | None:
+    if overlap(call):
         return _hand_back(ledger.page(), call.shared)
-    results = first if out.new[0] is None else out.new[0], second if out.new[1] is None else out.new[1]
+    new = new_tensors(call)
+    results = call.answer(*new)
     if not call.num_tokens:
         ledger.page().served[path][0] += 1
         return results
-    shape = call.shape(fresh=out.new != (None, None))
-    signature = first_use.signature_of(call, shape, in_place)
+    signature = first_use.signature_of(call)
     page = ledger.page(signature)
-    trusted = first_use.trusted(signature, call, shape, in_place)
+    trusted = first_use.trusted(signature, call)
     if isinstance(trusted, str):
         return _hand_back(page, trusted)
-    plan = make_plan(call.kernels, shape, call.num_tokens, trusted.device)
-    launch = call.launch(shape, plan, trusted.device)
+    plan = make_plan(call.kernels, call.shape, call.num_tokens, trusted.device)
+    launch = call.launch(plan, trusted.device)
     if not trusted.includes(launch.kernel):
         return _hand_back(page, UNCHECKED)
     served, ready = page.served[path], None
     runner = trusted.runners.get(launch.kernel)
     if runner:
-        failed = partial(launcher_failed, signature, trusted, launch.kernel, call.device, any(in_place))
-        ready = cached_launch(runner, launch, call.written, out, served, failed)
-    error = start(launch, call, out)
+        failed = partial(launcher_failed, signature, trusted, launch.kernel, call.device, bool(call.in_place))
+        ready = cached_launch(runner, launch, call, served, failed)
+    error = start(launch, call, new)
     if error:
-        reason = first_use.launch_failed(signature, error, call.device)
+        reason = first_use.launch_failed(signature, call.name, error, call.device)
         forget_retired(signature, trusted)
         return _hand_back(page, reason)
     done.append(results)
@@ -69,7 +67,7 @@ def _serve(call: Call, layout: layouts.Layout, in_place: InPlace, path: str, don
     return results
 
 
-def _hand_back(page: ledger.Page, reason: str) -> Pair | None:
+def _hand_back(page: ledger.Page, reason: str) -> Results | None:
     page.fallbacks[reason] += 1
     return None
 

@@ -8,7 +8,7 @@ compared with fp64 on the host. That also compiles the kernels before they are n
 import os
 import time
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -20,7 +20,7 @@ from rope_patch.kernels.runner import Runner
 from rope_patch.reporting import announcement, ledger, log
 from rope_patch.reporting.ledger import Signature
 from rope_patch.serving import trial
-from rope_patch.serving.call import Call, InPlace
+from rope_patch.serving.call import Call
 from rope_patch.serving.one_thread import one_thread
 from rope_patch.serving.sample import NotNow
 
@@ -55,12 +55,12 @@ _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
-def signature_of(call: Call, shape: Any, in_place: InPlace) -> Signature:
+def signature_of(call: Call) -> Signature:
     """Calls of one signature share kernels, so they share one check, which tries all plans."""
-    return (*call.words(shape, device_facts(call.device), in_place), call.device)
+    return (*call.words(device_facts(call.device)), call.device)
 
 
-def trusted(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> Trusted | str:
+def trusted(signature: Signature, call: Call) -> Trusted | str:
     """The kernels that may serve calls of this signature, or why none may. Checks them once for a signature."""
     found = results.get(signature)
     if found is not None:
@@ -75,7 +75,7 @@ def trusted(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> 
         return ELSEWHERE
     try:
         found = results.get(signature)  # another thread may have finished just before
-        found = found or _remember(signature, _examine(signature, call, shape, in_place))
+        found = found or _remember(signature, call.name, _examine(signature, call))
         _waiting.pop(signature, None)
         return found
     except NotNow as error:
@@ -89,7 +89,7 @@ def trusted(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> 
         _examining.pop(signature, None)
 
 
-def launch_failed(signature: Signature, error: Exception, device: torch.device) -> str:
+def launch_failed(signature: Signature, name: str, error: Exception, device: torch.device) -> str:
     """The reason to count for a launch that failed although its kernel had passed the check.
 
     If the kernel is to blame, its signature is served natively from now on.
@@ -97,7 +97,7 @@ def launch_failed(signature: Signature, error: Exception, device: torch.device) 
     if _is_blameless(error, device):
         return f"could not be started: {type(error).__name__}"
     fault = _said(error)
-    _remember(signature, fault)
+    _remember(signature, name, fault)
     return fault
 
 
@@ -143,12 +143,12 @@ def forget() -> None:
     ledger.forget()
 
 
-def _remember(signature: Signature, found: Trusted | str) -> Trusted | str:
+def _remember(signature: Signature, name: str, found: Trusted | str) -> Trusted | str:
     results[signature] = found
     page = ledger.page(signature)
     if isinstance(found, str):
         page.check = found
-        log.warn_once(f"rope_patch: native rotary embedding for {ledger.name_of(signature)}: {found}")
+        log.warn_once(f"rope_patch: native {name} for {ledger.name_of(signature)}: {found}")
     else:
         page.check = ledger.SWITCHED_OFF if found.kernels is None else ledger.PASSED
     return found
@@ -164,7 +164,7 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()[-300:]}"
 
 
-def _examine(signature: Signature, call: Call, shape: Any, in_place: InPlace) -> Trusted | str:
+def _examine(signature: Signature, call: Call) -> Trusted | str:
     """Check every plan of the call's shape. If one fails, check once more with plans for half of the fast memory.
 
     Raises:
@@ -177,11 +177,11 @@ def _examine(signature: Signature, call: Call, shape: Any, in_place: InPlace) ->
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
         tried: dict[Kernel, Runner | None] = {}
         try:
-            plans = plans_of(call.kernels, shape, budget)
+            plans = plans_of(call.kernels, call.shape, budget)
             ledger.page(signature).plans = [plan.facts() for plan in plans]
             with one_thread():
                 for plan in plans if checking else ():
-                    kernel, runner = trial.run(call, shape, plan, budget, in_place)
+                    kernel, runner = trial.run(call, plan, budget)
                     tried[kernel] = runner
             if fault:
                 log.warn_once(f"rope_patch: smaller tiles are used, since {fault}; please report it")
@@ -189,6 +189,8 @@ def _examine(signature: Signature, call: Call, shape: Any, in_place: InPlace) ->
             return Trusted(budget, frozenset(tried) if checking else None, runners)
         except NotNow:
             raise
+        except trial.Unsteady as error:
+            return str(error)
         except trial.Wrong as error:
             fault = fault or str(error)
         except Exception as error:  # a compile failure, an overflow of the unified buffer, a changed internal of Triton

@@ -14,11 +14,9 @@ class NotNow(Exception):
 
 
 class Sample(NamedTuple):
-    """One tensor of a synthetic call that is to be written: what it holds before, and what is right afterwards."""
+    """What is right for one result of a synthetic call, on the host."""
 
     name: str
-    tensor: torch.Tensor  # of the call
-    before: torch.Tensor  # on the host, as the others
     exact: torch.Tensor  # in fp64
     bound: torch.Tensor  # how far from it rounding explains
 

@@ -1,5 +1,6 @@
 """The kernel compared with fp64: shapes, strides, dtypes, styles and positions; in place and into fresh outputs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +114,8 @@ def test_zero_tokens_start_nothing() -> None:
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
     for fresh in (False, True):
-        plans = plans_of(KERNELS, rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
+        shape = replace(rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape, fresh=fresh)
+        plans = plans_of(KERNELS, shape, device)
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
@@ -128,7 +130,8 @@ def test_plans_that_are_chosen_without_costs_are_right_too(fresh: bool, monkeypa
     if device.powers_of_two:
         pytest.skip("mainline's plans are chosen without costs in all tests")
     monkeypatch.setattr(ascend.AscendPlan, "cycles", lambda *given: None)
-    plans = planning._steps.__wrapped__(KERNELS, rotation(1, 3, 1, 128, 96).call().shape(fresh), device)
+    shape = replace(rotation(1, 3, 1, 128, 96).call().shape, fresh=fresh)
+    plans = planning._steps.__wrapped__(KERNELS, shape, device)
     assert plans[-1][0].block_tokens > 1
     for plan, _ in plans:
         check(rotation(2 * plan.block_tokens + 1, 3, 1, 128, 96), in_place=not fresh, plan=plan)

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import triton
@@ -14,7 +13,8 @@ import triton.language as tl
 from rope_patch.kernels.launch import Launch
 from rope_patch.kernels.plan import Constant, Device, Plan
 from rope_patch.serving import first_call, layouts
-from rope_patch.serving.call import Call, InPlace, Pair
+from rope_patch.serving.cached_launch import Results
+from rope_patch.serving.call import Call, New, Tensors
 from rope_patch.serving.failures import NotStarted
 from rope_patch.serving.sample import NotNow, Sample, placed
 from tests.rotations import DEVICE
@@ -65,7 +65,9 @@ class ScaledCall(Call):
     x: torch.Tensor  # [num_tokens, LANES], contiguous, float32
     z: torch.Tensor | None
     a: torch.Tensor  # [1]
+    fresh: bool
 
+    name = "scaling"
     kernels = (Scaled,)
     shared = "x and z share memory that would be scaled in place"
 
@@ -74,58 +76,68 @@ class ScaledCall(Call):
         return len(self.x)
 
     @property
-    def written(self) -> Pair:
+    def written(self) -> Tensors:
         return self.x, self.z
 
-    def memory(self, *outputs: Any) -> tuple[Any, ...]:
-        return (self.x, self.z, *outputs, self.a)
+    @property
+    def results(self) -> tuple[New | None, ...]:
+        return tuple(New(x.shape, x.dtype) if x is not None and self.fresh else None for x in self.written)
 
-    def shape(self, fresh: bool) -> int:
+    @property
+    def read(self) -> Tensors:
+        return (self.a,)
+
+    @property
+    def shape(self) -> int:
         return 1 if self.z is None else 2
 
-    def launch(self, shape: int, plan: Plan, device: Device) -> Launch:
+    def launch(self, plan: Plan, device: Device) -> Launch:
         programs = plan.grid(self.num_tokens, replace(device, max_programs=2**31 - 1))[0]
-        return Launch(plan.function, programs, (self.num_tokens,), plan.constants(shape))
+        return Launch(plan.function, programs, (self.num_tokens,), plan.constants(self.shape))
 
-    def words(self, shape: int, device: Device, in_place: InPlace) -> tuple[object, ...]:
-        return ("scaled", f"{shape} tensors", f"in place {sum(in_place)}")
+    def words(self, device: Device) -> tuple[object, ...]:
+        return ("scaled", f"{self.shape} tensors", f"in place {len(self.in_place)}")
 
-    def scratch(self, device: Device, in_place: InPlace) -> int:
+    def scratch(self, device: Device) -> int:
         return 4 * LANES * 4
 
-    def synthetic(self, num_tokens: int, device: Device, in_place: InPlace) -> tuple["ScaledCall", list[Sample]]:
+    def synthetic(self, num_tokens: int, device: Device) -> tuple["ScaledCall", list[Sample]]:
         factor = self.a.cpu()
         if not factor.isfinite().all():
             raise NotNow("the factor is not finite")
         generator = torch.Generator("cpu").manual_seed(0)
-        samples = []
+        samples, made = [], {}
         for name, tensor in (("x", self.x), ("z", self.z)):
             if tensor is not None:
                 before = torch.randn(num_tokens, LANES, generator=generator)
-                exact = before.double() * factor.double()
-                # One product, rounded once: half a unit in the last place.
-                samples.append(
-                    Sample(name, placed(before, (LANES, 1), tensor), before, exact, exact.abs() * 2.0**-24 + 2.0**-149)
-                )
-        z = samples[1].tensor if self.z is not None else None
-        return replace(self, x=samples[0].tensor, z=z), samples
+                made[name] = placed(before, (LANES, 1), tensor)
+                samples.append(sample(name, before, factor))
+        return replace(self, **made), samples
 
 
-def call(num_tokens: int = 5, tensors: int = 2, seed: int = 0) -> ScaledCall:
+def sample(name: str, before: torch.Tensor, factor: torch.Tensor) -> Sample:
+    """One product, rounded once: half a unit in the last place."""
+    exact = before.double() * factor.double()
+    return Sample(name, exact, exact.abs() * 2.0**-24 + 2.0**-149)
+
+
+def call(num_tokens: int = 5, tensors: int = 2, fresh: bool = True, seed: int = 0) -> ScaledCall:
     generator = torch.Generator("cpu").manual_seed(seed)
     x, z = (torch.randn(num_tokens, LANES, generator=generator).to(DEVICE) for _ in range(2))
-    return ScaledCall(x, z if tensors == 2 else None, torch.full((1,), 3.0).to(DEVICE))
+    return ScaledCall(x, z if tensors == 2 else None, torch.full((1,), 3.0).to(DEVICE), fresh)
 
 
-def served(given: ScaledCall, fresh: bool) -> Pair | None:
+def served(given: Call) -> Results | None:
     """As an operator's dispatch does."""
-    in_place = not fresh, not fresh and given.z is not None
-    layout = (given.x.shape, None if given.z is None else given.z.shape, in_place)
+    layout = (type(given), *(tensor is not None and tensor.shape for tensor in given.memory()), given.results)
     cached = layouts.last[1] if layouts.last[0] == layout else layouts.look_up(layout)
     if cached is not None:
-        x, z, _, _, a = given.memory(None, None)
+        written, read = (
+            tuple(tensor if tensor is None else tensor.data_ptr() for tensor in tensors)
+            for tensors in (given.written, given.read)
+        )
         try:
-            return cached(x, z, x.data_ptr(), None if z is None else z.data_ptr(), a.data_ptr())
+            return cached(list(given.written or given.results), written, read)
         except NotStarted:
             return None
-    return first_call.serve(given, layout, in_place, "eager")
+    return first_call.serve(given, layout, "eager")

@@ -202,10 +202,9 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 
     case = rotation(3, 32, 8, 128, 128)
     call = case.call()
-    shape = call.shape(fresh=True)
-    signature = first_use.signature_of(call, shape, (False, False))
+    signature = first_use.signature_of(call)
     with Allocations() as allocations:
-        assert isinstance(first_use.trusted(signature, call, shape, (False, False)), first_use.Trusted)
+        assert isinstance(first_use.trusted(signature, call), first_use.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= trial.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
@@ -375,7 +374,7 @@ def test_full_tiles_are_checked_not_only_tails(monkeypatch: pytest.MonkeyPatch) 
     case = rotation(3, 4, 1, 64, 64)
     query, key = wide[:, :256], wide[:, 256:320]
     assert contract.serve(case.positions, query, key, case.cache, Rotation(64, 64, True)) is not None
-    shape = replace(case.call(), query=Heads(query, 4, 20_000, 64)).shape(fresh=True)
+    shape = replace(case.call(), query=Heads(query, 4, 20_000, 64)).shape
     for plan in plans_of(KERNELS, shape, device_facts(torch.device(DEVICE))):
         assert any(block == plan.block_tokens <= num_tokens for block, num_tokens in seen)
 

@@ -35,9 +35,9 @@ def forget() -> None:
 
 
 def check(tensors: int, fresh: bool, num_tokens: int = 5, seed: int = 0) -> None:
-    given = scaled.call(num_tokens, tensors, seed)
+    given = scaled.call(num_tokens, tensors, fresh, seed)
     before = [None if tensor is None else tensor.clone() for tensor in given.written]
-    results = scaled.served(given, fresh)
+    results = scaled.served(given)
     assert results is not None, ledger.fallbacks()
     for was, own, now in zip(before, given.written, results, strict=True):
         if was is None:
@@ -117,9 +117,9 @@ def test_a_kernel_that_is_wrong_in_one_output_in_one_tile_never_serves(
     monkeypatch.setattr(trial.runner, "recorded", lambda *given: None)  # a launcher of its own would be right
     seed_mistake(monkeypatch, output, TILES[place])
     for seed in range(2):
-        given = scaled.call(tensors=tensors, seed=seed)
+        given = scaled.call(tensors=tensors, fresh=fresh, seed=seed)
         before = given.x.clone()
-        assert scaled.served(given, fresh) is None
+        assert scaled.served(given) is None
         assert torch.equal(given.x, before), "the original serves"
     fault = f"first-use check failed: 1 of {9 * scaled.LANES} {'xz'[output]} lanes wrong"
     assert ledger.fallbacks() == {fault: 2}
@@ -162,16 +162,16 @@ def test_a_kernel_that_fails_to_start_later_is_retired_with_its_cached_launches(
     check(2, fresh, num_tokens=6)  # cached again
     with monkeypatch.context() as patched:
         patched.setattr(Launch, "on", launch)
-        assert scaled.served(scaled.call(5), fresh) is None
-    assert scaled.served(scaled.call(6), fresh) is None, "its cached launch went with it"
+        assert scaled.served(scaled.call(5, fresh=fresh)) is None
+    assert scaled.served(scaled.call(6, fresh=fresh)) is None, "its cached launch went with it"
 
 
 def test_two_tensors_in_one_memory_go_to_the_original() -> None:
     check(2, fresh=False)
     for _ in range(2):  # a cached launch, and a first call
         given = scaled.call()
-        one = scaled.ScaledCall(given.x, given.x, given.a)
-        assert scaled.first_call.serve(one, (), (True, True), "eager") is None
+        one = scaled.ScaledCall(given.x, given.x, given.a, False)
+        assert scaled.first_call.serve(one, (), "eager") is None
         layouts.forget()
     assert ledger.fallbacks() == {scaled.ScaledCall.shared: 2}
 
@@ -179,7 +179,7 @@ def test_two_tensors_in_one_memory_go_to_the_original() -> None:
 def test_a_check_that_is_not_possible_now_is_made_later(monkeypatch: pytest.MonkeyPatch) -> None:
     given = scaled.call()
     given.a.fill_(float("nan"))
-    assert scaled.served(given, fresh=True) is None
+    assert scaled.served(given) is None
     assert ledger.fallbacks() == {first_use.NOT_POSSIBLE: 1}
     monkeypatch.setattr(first_use, "clock", lambda: 1e12)
     check(2, fresh=True)
