@@ -12,7 +12,6 @@ from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan
 from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.serving.call import Call
-from rope_patch.serving.outputs import new_tensors
 from rope_patch.serving.sample import NotNow, Sample
 
 FAILED = "first-use check failed"
@@ -38,7 +37,10 @@ class Trial:
     def __init__(self, call: Call, num_tokens: int, device: Device) -> None:
         try:
             self.call, self.samples = call.synthetic(num_tokens, device)
-            self.new = new_tensors(self.call)
+            self.new = tuple(
+                new and torch.full(new.shape, torch.nan, dtype=new.dtype, device=call.device)
+                for new in self.call.results
+            )
             # Copying to the host waits for the device, so an earlier fault of the device is raised here.
             self.before = [_copied(tensor) for tensor in self.call.in_place]
         except NotNow:
@@ -67,7 +69,7 @@ class Trial:
             tensor.copy_(before)
         for new in self.new:
             if new is not None:
-                new.fill_(float("nan"))
+                new.fill_(torch.nan)
         start(launch)
         return [_copied(result) for result in self.call.answer(*self.new) if result is not None]
 

@@ -1,6 +1,7 @@
 """What ``serve`` does with vLLM's calls: in place, fresh, or handed back with a reason."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,6 @@ from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from rope_patch.operators import contract, dispatch  # noqa: E402
 from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.serving.call import Pair  # noqa: E402
 from tests.rotations import DEVICE, Case, assert_rotated, rotation  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def fresh_counts() -> Iterator[None]:
     dispatch.forget()
 
 
-def serve(case: Case, **changed: object) -> Pair | None:
+def serve(case: Case, **changed: object) -> Any:
     tensors = {"positions": case.positions, "query": case.query, "key": case.key, "cos_sin_cache": case.cache}
     asked = case.asked._replace(**{name: changed.pop(name) for name in Rotation._fields if name in changed})
     return contract.serve(**tensors | changed, rotation=asked)
