@@ -8,22 +8,27 @@ What it computes, and how far from that rounding may lead, is in ``norm_referenc
 ``norm_arguments.py``.
 """
 
+import functools
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from rope_patch.kernels.launch import Launch, unaligned
+from rope_patch.kernels.normed import NormedTiles
+from rope_patch.kernels.normed_by_heads import NormedByHeads
+from rope_patch.kernels.normed_padded_plan import NormedPadded
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import Device, Plan
 from rope_patch.kernels.planning import Kernels
 from rope_patch.operators.norm_reference import expected
 from rope_patch.operators.reference import rows_of
-from rope_patch.serving.call import Call, InPlace
+from rope_patch.serving import call as serving
 from rope_patch.serving.sample import NotNow, Sample, placed
 
+KERNELS: Kernels = (NormedTiles, NormedByHeads, NormedPadded)
 NAMES = "query", "key", "value", "gate"  # what is written
 
 
@@ -61,28 +66,48 @@ class Angles(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NormRotationCall(Call):
+class NormRotationCall(serving.Call):
     """One call, its arguments checked by ``norm_arguments.parse``."""
 
     tensors: Tensors
     angles: Angles  # cos (and sin) of two dimensions, or with axes of three
     asked: NormRotation
 
-    kernels: Kernels = ()
-    shared = "results that share memory"
+    name = "norm and rotation"
+    kernels = KERNELS
+    runs = 4  # since upstream's is reported to be different from run to run
 
     @property
     def num_tokens(self) -> int:
         return len(self.tensors.qkv)
 
     @property
-    def written(self) -> tuple[Tensor, ...]:
-        return tuple(tensor for tensor in self.tensors[1:5] if tensor is not None)
+    def results(self) -> tuple[serving.New | None, ...]:
+        """None is new, and none is an input: what is given is written."""
+        return ()
 
-    def memory(self, *outputs: Any) -> tuple[Any, ...]:
+    @property
+    def read(self) -> serving.Tensors:
         return *self.tensors, *self.angles
 
-    def shape(self, fresh: bool) -> NormedShape:
+    @property
+    def in_place(self) -> list[Tensor]:
+        return [tensor for tensor in self.tensors[1:5] if tensor is not None]
+
+    def answer(self, *new: Tensor | None) -> serving.Tensors:
+        return tuple(self.in_place)
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Of rows of cosines and of qkv."""
+        return self.angles.cos.stride(-2), self.tensors.qkv.stride(0)
+
+    def stride_unit(self, device: Device) -> int:
+        """What the kernel's strides are divided by."""
+        return 1 if any(stride % device.stride_unit for stride in self.strides) else device.stride_unit
+
+    @functools.cached_property
+    def shape(self) -> NormedShape:
         asked, qkv = self.asked, self.tensors.qkv
         return NormedShape(
             *asked[:5],
@@ -95,19 +120,19 @@ class NormRotationCall(Call):
             has_bias=self.tensors.q_bias is not None,
         )
 
-    def launch(self, shape: NormedShape, plan: Plan, device: Device) -> Launch:
+    def launch(self, plan: Plan, device: Device) -> Launch:
         num_tokens, (cos, _, positions) = self.num_tokens, self.angles
         if num_tokens < plan.least_tokens:
             raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
-        programs, each = plan.grid(num_tokens, device)
-        numbers = (num_tokens, each, cos.shape[-2], cos.stride(-2), self.tensors.qkv.stride(0))
+        (programs, each), unit = plan.grid(num_tokens, device), self.stride_unit(device)
+        numbers = (num_tokens, each, cos.shape[-2], *(stride // unit for stride in self.strides))
         if self.asked.axes:
             numbers += ((cos if positions is None else positions).stride(0),)
-        return Launch(plan.function, programs, numbers, plan.constants(shape))
+        return Launch(plan.function, programs, numbers, plan.constants(self.shape, unit))
 
-    def words(self, shape: NormedShape, device: Device, in_place: InPlace) -> tuple[object, ...]:
+    def words(self, device: Device) -> tuple[object, ...]:
         asked, (cos, sin, positions) = self.asked, self.angles
-        weights = self.tensors[5:]
+        weights = {str(one.dtype): None for one in self.tensors[5:] if one is not None}
         order = order_of(asked.axes) if asked.axes else None
         return (
             "norm and rotation, neox",
@@ -116,24 +141,23 @@ class NormRotationCall(Call):
             f"head_size {asked.head_size}",
             f"rotary_dim {asked.rotary_dim}",
             f"eps {asked.eps:g}",
-            f"weights {' '.join(dict.fromkeys(str(one.dtype) for one in weights if one is not None))}",
-            *(["bias"] if shape.has_bias else []),
-            *(["gate"] if shape.has_gate else []),
+            f"weights {' '.join(weights)}",
+            *(["bias"] if self.tensors.q_bias is not None else []),
+            *(["gate"] if self.tensors.gate is not None else []),
             f"{'gathered' if positions is None else 'cache'} {cos.dtype}",
             *([] if positions is None else [positions.dtype]),
             *([] if sin is None else ["sines apart"]),
             *([f"axes {order[0]} {asked.axes.count('t')} {order[1]} {order[2]}"] if order else []),
-            unaligned(*(one for one in (*self.tensors, *self.angles) if one is not None)),
+            unaligned(*(one for one in self.read if one is not None)),
+            *([f"strides of {unit}"] if (unit := self.stride_unit(device)) > 1 else []),
         )
 
-    def scratch(self, device: Device, in_place: InPlace) -> int:
+    def scratch(self, device: Device) -> int:
         """Rows of qkv and of the results, which have as many lanes; and rows of cosines and sines."""
         rows = 0 if self.angles.positions is not None else (1 + bool(self.asked.axes) * 2) * self.asked.rotary_dim
         return 2 * self.tensors.qkv.shape[1] * self.tensors.qkv.element_size() + rows * self.angles.cos.element_size()
 
-    def synthetic(
-        self, num_tokens: int, device: Device, in_place: InPlace
-    ) -> tuple["NormRotationCall", list[Sample]]:
+    def synthetic(self, num_tokens: int, device: Device) -> tuple["NormRotationCall", list[Sample]]:
         """Random qkv, whose heads differ in size, random weights and biases around those of models; positions spread
         over the real cache (those of a warm-up are zeros), or random angles in place of gathered ones."""
         generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
@@ -151,7 +175,7 @@ class NormRotationCall(Call):
         q, k, v = qkv.split([asked.num_heads * (1 + gates), asked.num_kv_heads, asked.num_kv_heads], dim=1)
         parts = [q[:, :: 1 + gates], k, v, *([q[:, 1::2]] if gates else [])]
         samples, written = [], []
-        for name, part, like in zip(NAMES, parts, self.written, strict=False):
+        for name, part, like in zip(NAMES, parts, self.in_place, strict=False):
             if name in ("query", "key"):
                 at = name == "key"
                 exact, bound = expected(part, parameters[at], parameters[2 + at], asked.eps, rows)
@@ -159,7 +183,7 @@ class NormRotationCall(Call):
                 exact, bound = part.double(), torch.zeros(part.shape, dtype=torch.float64)
             nothing = torch.full(like.shape[1:], float("nan")).expand(num_tokens, -1).to(like.dtype)
             written.append(placed(nothing, (like.shape[1], 1), like))
-            samples.append(Sample(name, written[-1], nothing, exact.flatten(1), bound.flatten(1)))
+            samples.append(Sample(name, exact.flatten(1), bound.flatten(1)))
         tensors = Tensors(
             placed(qkv.flatten(1), given.qkv.stride(), given.qkv),
             *written,

@@ -3,9 +3,7 @@
 ``tests/ascend_stack`` tests them on the real packages.
 """
 
-import types
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +15,8 @@ pytest.importorskip("triton", reason="calls need triton")
 from rope_patch.operators import dispatch  # noqa: E402
 from rope_patch.patching.targets import NotApplicable, mrope, qkv_rmsnorm_mrope, qkv_rmsnorm_rope  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.settings import parse  # noqa: E402
+from rope_patch import settings  # noqa: E402
+from rope_patch.settings import CHECK, parse  # noqa: E402
 from tests.norm_rotations import Case, assert_right, case  # noqa: E402
 
 ON = parse({})
@@ -42,7 +41,9 @@ class Kernel:
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without the check before a first use: ``tests/operators/test_norm_rotation.py`` has that."""
+    monkeypatch.setattr(settings, "current", lambda: parse({CHECK: "0"}))
     dispatch.forget()
     yield
     dispatch.forget()
