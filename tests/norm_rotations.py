@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from rope_patch.operators.norm_arguments import parse
+from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors
 from rope_patch.operators.norm_reference import expected
-from rope_patch.operators.norm_rotation import Angles, NormRotation, NormRotationCall, Tensors
+from rope_patch.operators.norm_rotation import NormRotationCall
 from rope_patch.operators.reference import rows_of
 from tests.rotations import DEVICE
 

@@ -5,7 +5,8 @@ from torch import Tensor
 from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import MAX_TILE_OFFSET
 from rope_patch.operators.arguments import DEVICES, FLOATS, INTEGERS, Unsupported
-from rope_patch.operators.norm_rotation import Angles, NormRotation, NormRotationCall, Tensors
+from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors
+from rope_patch.operators.norm_rotation import NormRotationCall
 from rope_patch.serving.memory import fault_of
 
 
@@ -94,5 +95,7 @@ def _gathered(cos: Tensor, sin: Tensor | None, num_tokens: int, asked: NormRotat
         rows = [one.view(-1, asked.rotary_dim)[:num_tokens] for one in both] if fits else []
         found = Angles(rows[0], rows[1] if len(rows) > 1 else None, None) if fits else Angles(cos, None, None)
     if not fits:
-        return Unsupported(ValueError, "a row of cosines and sines for each token, [3, num_tokens, rotary_dim] with axes")
+        return Unsupported(
+            ValueError, "a row of cosines and sines for each token, [3, num_tokens, rotary_dim] with axes"
+        )
     return found

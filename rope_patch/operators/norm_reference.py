@@ -8,9 +8,7 @@ from rope_patch.operators.reference import rounded_once
 UNIT = 2.0**-24  # of fp32: the part of a result that one operation may lose
 
 
-def expected(
-    heads: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def expected(heads: Tensor, weight: Tensor, bias: Tensor | None, eps: float, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Each head normed and rotated in fp64, and how far a correct result (fp32, rounded once) may lie from it.
 
     Args:

@@ -10,9 +10,7 @@ What it computes, and how far from that rounding may lead, is in ``norm_referenc
 
 import functools
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from rope_patch.kernels.launch import Launch, unaligned
@@ -23,46 +21,11 @@ from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import Device, Plan
 from rope_patch.kernels.planning import Kernels
-from rope_patch.operators.norm_reference import expected
-from rope_patch.operators.reference import rows_of
+from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors, synthetic
 from rope_patch.serving import call as serving
-from rope_patch.serving.sample import NotNow, Sample, placed
+from rope_patch.serving.sample import Sample
 
 KERNELS: Kernels = (NormedTiles, NormedByHeads, NormedPadded)
-NAMES = "query", "key", "value", "gate"  # what is written
-
-
-class NormRotation(NamedTuple):
-    """What is asked. NeoX style. A plain tuple, since comparing and hashing those is fast."""
-
-    head_size: int
-    rotary_dim: int
-    num_heads: int
-    num_kv_heads: int
-    eps: float
-    axes: str = ""  # which of three positions each pair of lanes turns by (``orders.py``); empty for one position
-
-
-class Tensors(NamedTuple):
-    """Those of a call, beside its angles; in the order in which kernels take them."""
-
-    qkv: Tensor  # [num_tokens, the heads of q, with gates or without, of k and of v, beside each other]
-    query: Tensor  # written, as the next three: [num_tokens, num_heads * head_size], contiguous
-    key: Tensor
-    value: Tensor
-    gate: Tensor | None
-    q_weight: Tensor  # [head_size], as the next three
-    k_weight: Tensor
-    q_bias: Tensor | None
-    k_bias: Tensor | None
-
-
-class Angles(NamedTuple):
-    """Cosines and sines: a cache with positions, or rows that the caller gathered, one a token."""
-
-    cos: Tensor  # [rows, rotary_dim], cosines then sines; gathered with axes [3, num_tokens, rotary_dim]
-    sin: Tensor | None  # gathered beside ``cos``, whose rows then are cosines; second halves repeat the first
-    positions: Tensor | None  # [num_tokens], or with axes [3, num_tokens]; None: gathered
 
 
 @dataclass(frozen=True)
@@ -134,6 +97,7 @@ class NormRotationCall(serving.Call):
         asked, (cos, sin, positions) = self.asked, self.angles
         weights = {str(one.dtype): None for one in self.tensors[5:] if one is not None}
         order = order_of(asked.axes) if asked.axes else None
+        (_, lanes), (stride, _) = self.tensors.qkv.shape, self.tensors.qkv.stride()
         return (
             "norm and rotation, neox",
             self.tensors.qkv.dtype,
@@ -148,72 +112,18 @@ class NormRotationCall(serving.Call):
             *([] if positions is None else [positions.dtype]),
             *([] if sin is None else ["sines apart"]),
             *([f"axes {order[0]} {asked.axes.count('t')} {order[1]} {order[2]}"] if order else []),
+            *([] if stride == lanes else [f"rows {stride} apart"]),
             unaligned(*(one for one in self.read if one is not None)),
             *([f"strides of {unit}"] if (unit := self.stride_unit(device)) > 1 else []),
         )
 
     def scratch(self, device: Device) -> int:
-        """Rows of qkv and of the results, which have as many lanes; and rows of cosines and sines."""
-        rows = 0 if self.angles.positions is not None else (1 + bool(self.asked.axes) * 2) * self.asked.rotary_dim
-        return 2 * self.tensors.qkv.shape[1] * self.tensors.qkv.element_size() + rows * self.angles.cos.element_size()
+        """Of rows of qkv and of the results, which have as many lanes, and of gathered cosines and sines."""
+        qkv, (cos, sin, positions) = self.tensors.qkv, self.angles
+        rows = (3 if self.asked.axes else 1 if sin is None else 2) if positions is None else 0
+        lanes = qkv.stride(0) + qkv.shape[1]
+        return lanes * qkv.element_size() + rows * self.asked.rotary_dim * cos.element_size()
 
     def synthetic(self, num_tokens: int, device: Device) -> tuple["NormRotationCall", list[Sample]]:
-        """Random qkv, whose heads differ in size, random weights and biases around those of models; positions spread
-        over the real cache (those of a warm-up are zeros), or random angles in place of gathered ones."""
-        generator = torch.Generator("cpu").manual_seed(0)  # the global one's random numbers are the model's
-        asked, given = self.asked, self.tensors
-        angles, rows = self._spread(num_tokens, generator)
-        gates = given.gate is not None
-        heads = given.qkv.shape[1] // asked.head_size
-        sizes = torch.exp2(6 * torch.rand(num_tokens, heads, 1, generator=generator) - 3)
-        qkv = sizes * torch.randn(num_tokens, heads, asked.head_size, generator=generator)
-        qkv = qkv.to(given.qkv.dtype)
-        parameters = []
-        for like, middle in zip(given[5:], (1, 1, 0, 0), strict=True):
-            random = middle + torch.randn(asked.head_size, generator=generator) / 4
-            parameters.append(None if like is None else random.to(like.dtype))
-        q, k, v = qkv.split([asked.num_heads * (1 + gates), asked.num_kv_heads, asked.num_kv_heads], dim=1)
-        parts = [q[:, :: 1 + gates], k, v, *([q[:, 1::2]] if gates else [])]
-        samples, written = [], []
-        for name, part, like in zip(NAMES, parts, self.in_place, strict=False):
-            if name in ("query", "key"):
-                at = name == "key"
-                exact, bound = expected(part, parameters[at], parameters[2 + at], asked.eps, rows)
-            else:
-                exact, bound = part.double(), torch.zeros(part.shape, dtype=torch.float64)
-            nothing = torch.full(like.shape[1:], float("nan")).expand(num_tokens, -1).to(like.dtype)
-            written.append(placed(nothing, (like.shape[1], 1), like))
-            samples.append(Sample(name, exact.flatten(1), bound.flatten(1)))
-        tensors = Tensors(
-            placed(qkv.flatten(1), given.qkv.stride(), given.qkv),
-            *written,
-            *([] if gates else [None]),
-            *(None if one is None else placed(one, (1,), like) for one, like in zip(parameters, given[5:], strict=True)),
-        )
+        tensors, angles, samples = synthetic(num_tokens, self.tensors, self.angles, self.asked)
         return replace(self, tensors=tensors, angles=angles), samples
-
-    def _spread(self, num_tokens: int, generator: torch.Generator) -> tuple[Angles, Tensor]:
-        """Angles of the same kind, and each token's row of them, on the host."""
-        cos, sin, positions = self.angles
-        axes, rotary_dim = self.asked.axes, self.asked.rotary_dim
-        if positions is None:
-            turns = 6.28 * torch.rand(3 if axes else 1, num_tokens, rotary_dim // 2, generator=generator)
-            cache = torch.cat((turns.cos(), turns.sin()), -1).to(cos.dtype).flatten(0, 1)
-            at = torch.arange(len(cache)).view(3 if axes else 1, num_tokens)
-            rows = rows_of(at if axes else at[0], cache, axes)
-            if sin is None:
-                gathered = cache.view(3, num_tokens, rotary_dim) if axes else cache
-                return Angles(placed(gathered, gathered.stride(), cos), None, None), rows
-            halves = (half.repeat(1, 2) for half in cache.chunk(2, -1))
-            cos, sin = (placed(half, (rotary_dim, 1), like) for half, like in zip(halves, (cos, sin), strict=True))
-            return Angles(cos, sin, None), rows
-        last = len(cos) - 1
-        at = torch.linspace(last, 0, num_tokens, dtype=torch.float64, device="cpu").long()
-        if axes:  # those of a token differ: equal ones would prove nothing
-            at = torch.stack([(at + last * axis // 3) % (last + 1) for axis in range(3)])
-        # Copying to the host waits for the device, so an earlier fault of the device is raised here, before the launch.
-        rows = rows_of(at.to(cos.device), cos, axes).cpu()
-        if not rows.isfinite().all():  # vLLM sleeps, or has not loaded the model yet
-            raise NotNow("the cache holds values that are not finite")
-        strides = (num_tokens + 1, 1) if axes else (1,)
-        return Angles(cos, None, placed(at.to(positions.dtype), strides, positions)), rows

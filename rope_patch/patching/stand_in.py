@@ -1,4 +1,4 @@
-"""What stands in the place of a Triton kernel that is a module's global, and is started like it: ``kernel[grid](…)``."""
+"""What stands in the place of a Triton kernel that is a module's global, and is started like it."""
 
 import functools
 from collections.abc import Callable

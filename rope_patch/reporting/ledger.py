@@ -18,8 +18,9 @@ class Page:
     """The counts of one signature.
 
     Attributes:
-        served: how often the kernel served, by path: in eager mode, in the op's body, traced into a graph, or in place of an
-            upstream kernel that norms too. Each count is a list of one number, which a cached launch increments.
+        served: how often the kernel served, by path: in eager mode, in the op's body, traced into a graph, or fused
+            with norms in an operator of upstream's. Each count is a list of one number, which a cached launch holds
+            and increments without a look-up.
         fallbacks: the reasons why calls went to the original, and how often.
         check: the first-use check's result: PASSED, SWITCHED_OFF, or what was wrong; None before the check.
         plans: the signature's plans, in the order of growing numbers of tokens.

@@ -4,8 +4,6 @@ Run in each environment of ``stack_environment``, on the host CANN; see the READ
 in ``test_graphs.py`` and ``test_mrope_fusion.py``.
 """
 
-import importlib
-import importlib.util
 import sys
 from collections import Counter
 from typing import Any

@@ -2,12 +2,12 @@
 
 import pytest
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+torch = pytest.importorskip("torch", reason="the reference needs torch")
+pytest.importorskip("triton", reason="its package needs triton")
 
-from rope_patch.kernels.shape import Rotation
-from rope_patch.operators.norm_reference import expected
-from rope_patch.operators.reference import rotate
+from rope_patch.kernels.shape import Rotation  # noqa: E402
+from rope_patch.operators.norm_reference import expected  # noqa: E402
+from rope_patch.operators.reference import rotate  # noqa: E402
 
 SHAPES = [(128, 128), (128, 64), (64, 64), (256, 64), (96, 32)]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]

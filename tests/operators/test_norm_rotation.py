@@ -1,7 +1,7 @@
 """Norm and rotation as an operator: what it computes, what it refuses, and what it does with a wrong kernel."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,11 @@ from tests.norm_rotations import Case, assert_right, case  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
 
 SMALL = {"num_heads": 2, "num_kv_heads": 1, "head_size": 32, "rotary_dim": 16}
-INTERLEAVED, CHUNKED = "thwthwtt", "ttthhwww"
+ORDERS: dict[str, Callable[[int], str]] = {
+    "": lambda pairs: "",
+    "interleaved": lambda pairs: "thw" * (pairs // 3) + "t" * (pairs % 3),
+    "chunked": lambda pairs: "t" + "h" * (pairs - 3) + "ww",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +51,7 @@ def serve(one: Case) -> bool:
     st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.sampled_from([(32, 32), (32, 16), (40, 24), (64, 20)]),
     st.sampled_from([torch.bfloat16, torch.float16, torch.float32]), st.sampled_from([None, torch.float32]),
     st.sampled_from([None, torch.float32]), st.sampled_from([torch.int32, torch.int64]), st.booleans(), st.booleans(),
-    st.sampled_from(["", "interleaved", "chunked"]), st.sampled_from(["", "rows", "apart"]), st.sampled_from([0, 16, 7]),
+    st.sampled_from(sorted(ORDERS)), st.sampled_from(["", "rows", "apart"]), st.sampled_from([0, 16, 7]),
 )  # fmt: skip
 @settings(max_examples=12, deadline=None)
 def test_every_plan_of_every_call_that_is_taken_is_right(
@@ -55,8 +59,7 @@ def test_every_plan_of_every_call_that_is_taken_is_right(
     weight_dtype: Any, positions_dtype: Any, bias: bool, gate: bool, order: str, gathered: str, padding: int,
 ) -> None:  # fmt: skip
     head_size, rotary_dim = sizes
-    pairs = rotary_dim // 2
-    axes = {"interleaved": "thw" * (pairs // 3) + "t" * (pairs % 3), "chunked": "t" + "h" * (pairs - 3) + "ww"}.get(order, "")
+    axes = ORDERS[order](rotary_dim // 2)
     one = case(
         num_tokens, num_heads, num_kv_heads, head_size, rotary_dim, dtype=dtype, cache_dtype=cache_dtype,
         weight_dtype=weight_dtype, positions_dtype=positions_dtype, bias=bias, gate=gate, axes=axes,

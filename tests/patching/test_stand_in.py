@@ -1,4 +1,4 @@
-"""What stands in the place of a Triton kernel that is a module's global: put in place, taken back, and beside others."""
+"""What stands in the place of a Triton kernel that is a module's global."""
 
 import sys
 import types

@@ -15,21 +15,22 @@ Remove when: as there.
 from types import ModuleType
 from typing import Any
 
-from rope_patch.operators import norm_contract
+from rope_patch.operators import contract, norm_contract
 from rope_patch.operators.arguments import axes_of
-from rope_patch.operators.norm_rotation import Angles, NormRotation, Tensors
+from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.stand_in import StandIn, function_of
 from rope_patch.patching.targets import check_parameters, mrope
 from rope_patch.settings import Settings
 
 NAME = "split_qkv_rmsnorm_mrope_kernel"
-PARAMETERS = """
-in_qkv_ptr q_weight_ptr q_bias_ptr k_weight_ptr k_bias_ptr cos_sin_ptr out_q_ptr out_k_ptr out_v_ptr out_gate_ptr
-num_tokens front_core_num num_tokens_each_front_core num_tokens_each_tail_core num_q_heads num_kv_heads head_size q_size
-kv_size eps mrope_section_t mrope_section_h mrope_section_w has_bias is_interleaved rope_dim half_rope_dim
-IS_PARTIAL_ROPE gate_size
-""".split()
+PARAMETERS = [
+    "in_qkv_ptr", "q_weight_ptr", "q_bias_ptr", "k_weight_ptr", "k_bias_ptr", "cos_sin_ptr", "out_q_ptr", "out_k_ptr",
+    "out_v_ptr", "out_gate_ptr", "num_tokens", "front_core_num", "num_tokens_each_front_core",
+    "num_tokens_each_tail_core", "num_q_heads", "num_kv_heads", "head_size", "q_size", "kv_size", "eps",
+    "mrope_section_t", "mrope_section_h", "mrope_section_w", "has_bias", "is_interleaved", "rope_dim", "half_rope_dim",
+    "IS_PARTIAL_ROPE", "gate_size",
+]  # fmt: skip
 
 
 def serve(*arguments: Any) -> bool:
@@ -38,7 +39,7 @@ def serve(*arguments: Any) -> bool:
     section = given["mrope_section_t"], given["mrope_section_h"], given["mrope_section_w"]
     axes = axes_of(section, "interleaved" if given["is_interleaved"] else "chunked", given["rope_dim"])
     if not axes:
-        norm_contract.hand_back(mrope.UNKNOWN)
+        contract.hand_back(mrope.UNKNOWN)
         return False
     asked = NormRotation(
         head_size=given["head_size"],

@@ -20,27 +20,30 @@ from types import ModuleType
 from typing import Any
 
 from rope_patch.operators import norm_contract
-from rope_patch.operators.norm_rotation import Angles, NormRotation, Tensors
+from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.stand_in import StandIn, function_of
 from rope_patch.patching.targets import check_parameters
 from rope_patch.settings import Settings
 
 NAME = "split_qkv_rmsnorm_rope_kernel"
-OF_0_13 = """
-input_ptr sin_ptr cos_ptr q_ptr k_ptr v_ptr q_weight_ptr q_bias_ptr k_weight_ptr k_bias_ptr batch_size q_hidden_size
-kv_hidden_size total_hidden_size eps Q_BLOCK_SIZE KV_BLOCK_SIZE BIAS HEAD_DIM HALF_HEAD_DIM
-""".split()
-OF_0_15 = """
-input_ptr cos_sin_ptr pos_ptr q_ptr k_ptr v_ptr q_weight_ptr q_bias_ptr k_weight_ptr k_bias_ptr batch_size q_hidden_size
-kv_hidden_size total_hidden_size eps Q_BLOCK_SIZE KV_BLOCK_SIZE BIAS HEAD_DIM HALF_HEAD_DIM
-""".split()
-FROM_0_16 = """
-input_gm_ptr q_gm_ptr k_gm_ptr v_gm_ptr q_weight_ptr q_bias_ptr k_weight_ptr k_bias_ptr batch_size q_hidden_size
-kv_hidden_size total_hidden_size eps BIAS HEAD_DIM ROPE_DIM HALF_ROPE_DIM IS_PARTIAL_ROPE num_vectorcore
-batch_size_per_iter_per_vec qk_head_nums_per_iter_per_vec q_head_num kv_head_num qk_head_num_sum
-v_batch_size_per_iter_per_vec positions_gm_ptr cos_sin_cache_gm_ptr
-""".split()
+OF_0_13 = [
+    "input_ptr", "sin_ptr", "cos_ptr", "q_ptr", "k_ptr", "v_ptr", "q_weight_ptr", "q_bias_ptr", "k_weight_ptr",
+    "k_bias_ptr", "batch_size", "q_hidden_size", "kv_hidden_size", "total_hidden_size", "eps", "Q_BLOCK_SIZE",
+    "KV_BLOCK_SIZE", "BIAS", "HEAD_DIM", "HALF_HEAD_DIM",
+]  # fmt: skip
+OF_0_15 = [
+    "input_ptr", "cos_sin_ptr", "pos_ptr", "q_ptr", "k_ptr", "v_ptr", "q_weight_ptr", "q_bias_ptr", "k_weight_ptr",
+    "k_bias_ptr", "batch_size", "q_hidden_size", "kv_hidden_size", "total_hidden_size", "eps", "Q_BLOCK_SIZE",
+    "KV_BLOCK_SIZE", "BIAS", "HEAD_DIM", "HALF_HEAD_DIM",
+]  # fmt: skip
+FROM_0_16 = [
+    "input_gm_ptr", "q_gm_ptr", "k_gm_ptr", "v_gm_ptr", "q_weight_ptr", "q_bias_ptr", "k_weight_ptr", "k_bias_ptr",
+    "batch_size", "q_hidden_size", "kv_hidden_size", "total_hidden_size", "eps", "BIAS", "HEAD_DIM", "ROPE_DIM",
+    "HALF_ROPE_DIM", "IS_PARTIAL_ROPE", "num_vectorcore", "batch_size_per_iter_per_vec",
+    "qk_head_nums_per_iter_per_vec", "q_head_num", "kv_head_num", "qk_head_num_sum", "v_batch_size_per_iter_per_vec",
+    "positions_gm_ptr", "cos_sin_cache_gm_ptr",
+]  # fmt: skip
 # By the first three parameters.
 KNOWN = {tuple(known[:3]): known for known in (OF_0_13, OF_0_15, FROM_0_16)}
 
