@@ -13,7 +13,6 @@ import pytest
 from tests.ascend_stack.harness import Stack, needs_stack, start
 
 pytestmark = needs_stack
-FOLDER = "vllm_ascend.ops.triton.linearnorm"
 ROPE, MROPE = "qkv_rmsnorm_rope", "qkv_rmsnorm_mrope"
 # name: the target, q and k heads, head_size, rotary_dim, biases, and for three positions a token axes and gates
 CASES: dict[str, tuple[str, int, int, int, int, bool, str, bool]] = {
@@ -32,25 +31,20 @@ def stack() -> Stack:
 
 
 def module_of(target: str) -> Any:
-    from rope_patch.patching.targets import TARGETS
-
-    (found,) = (one.module for one in TARGETS if one.name == target)
-    return sys.modules.get(found)
+    return sys.modules.get(f"vllm_ascend.ops.triton.linearnorm.split_{target}")
 
 
 def has(stack: Stack, name: str) -> bool:
     """Whether this release has the operator; before 0.16, rope's kernel takes full rotary only."""
-    target, *_, rotary_dim, _, _, _ = CASES[name]
-    if module_of(target) is None:
-        return False
-    return target == MROPE or rotary_dim == CASES[name][3] or module_of(MROPE) is not None
+    target, _, _, head_size, rotary_dim, *_ = CASES[name]
+    return target in stack.fused and (rotary_dim == head_size or MROPE in stack.fused)
 
 
 def made(stack: Stack, name: str, num_tokens: int, seed: int = 0) -> Any:
     from tests import norm_rotations
 
     target, heads, kv_heads, head_size, rotary_dim, bias, axes, gate = CASES[name]
-    gathered = "rows" if target == MROPE else "" if module_of(MROPE) is not None else "apart"
+    gathered = "rows" if target == MROPE else "" if MROPE in stack.fused else "apart"
     return norm_rotations.case(
         num_tokens, heads, kv_heads, head_size, rotary_dim,
         bias=bias, axes=axes, gate=gate, gathered=gathered, seed=seed,
@@ -117,65 +111,63 @@ def test_a_replay_of_a_captured_call_gives_what_eager_mode_gives(stack: Stack, n
         assert torch.equal(one.cpu(), eager.cpu())
 
 
-@pytest.mark.parametrize("target", [ROPE, MROPE])
-def test_disable_restores_the_identical_kernel_and_the_operator_starts_it(stack: Stack, target: str) -> None:
+class Double:
+    """Stands for upstream's kernel; notes how it was started."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[Any, ...]] = []
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *arguments: self.started.append(arguments)
+
+
+def operator(stack: Stack, target: str) -> Any:
+    return getattr(stack.torch.ops.vllm, target if target == ROPE else f"triton_split_{target}").default
+
+
+def test_disable_restores_the_identical_kernels_which_the_operators_start(stack: Stack) -> None:
     import rope_patch
-    from rope_patch.patching.stand_in import StandIn
     from rope_patch.reporting import ledger
 
-    module = module_of(target)
-    if module is None:
+    models = {ROPE: "Qwen3", MROPE: "Qwen3-VL"}
+    ours = stack.fused
+    if not ours:
         pytest.skip("this release has no such operator")
-    name = "Qwen3" if target == ROPE else "Qwen3-VL"
-    kernel_name = f"split_{target}_kernel"
-    ours = getattr(module, kernel_name)
-    assert isinstance(ours, StandIn)
-    schema = str(getattr(stack.torch.ops.vllm, ROPE if target == ROPE else f"triton_split_{MROPE}").default._schema)
-    assert rope_patch.status()["targets"][target] == "applied"
+    schemas = {target: str(operator(stack, target)._schema) for target in ours}
+    ledger.reset()
     rope_patch.disable()
     try:
-        assert getattr(module, kernel_name) is ours._kernel
-        ledger.reset()
-        started = []
-
-        class Double:
-            def __getitem__(self, grid: Any) -> Any:
-                return lambda *arguments: started.append((grid, len(arguments)))
-
-        setattr(module, kernel_name, Double())  # upstream's, which the operator looks up: not run here
-        try:
-            call(stack, name, made(stack, name, 3))
-        finally:
-            setattr(module, kernel_name, ours._kernel)
-        assert len(started) == 1, "the operator no longer looks its kernel up in the module"
+        for target, stand_in in ours.items():
+            assert stack.fused[target] is stand_in._kernel
+            double, module = Double(), module_of(target)
+            setattr(module, f"split_{target}_kernel", double)  # looked up by the operator; the original is not run here
+            try:
+                call(stack, models[target], made(stack, models[target], 3))
+            finally:
+                setattr(module, f"split_{target}_kernel", stand_in._kernel)
+            assert len(double.started) == 1, "the operator no longer looks its kernel up in the module"
         assert not ledger.calls()
     finally:
         rope_patch.enable()
-    assert rope_patch.status()["targets"][target] == "applied"
-    call(stack, name, made(stack, name, 3))
-    assert ledger.calls() == Counter(fused=1)
-    found = getattr(stack.torch.ops.vllm, ROPE if target == ROPE else f"triton_split_{MROPE}").default._schema
-    assert str(found) == schema
+    for target in ours:
+        assert rope_patch.status()["targets"][target] == "applied"
+        call(stack, models[target], made(stack, models[target], 3))
+        assert str(operator(stack, target)._schema) == schemas[target]
+    assert ledger.calls() == Counter(fused=len(ours))
 
 
 def test_where_upstream_serves_it_is_given_the_same_arguments(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """fp16 cosines beside bf16, say, which no kernel of ours takes."""
     from rope_patch.reporting import ledger
 
-    if module_of(ROPE) is None:
+    if ROPE not in stack.fused:
         pytest.skip("this release has no such operator")
-    started: list[Any] = []
-
-    class Double:
-        def __getitem__(self, grid: Any) -> Any:
-            return lambda *arguments: started.append((grid, arguments))
-
-    monkeypatch.setattr(getattr(module_of(ROPE), f"split_{ROPE}_kernel"), "_kernel", Double())
+    double = Double()
+    monkeypatch.setattr(stack.fused[ROPE], "_kernel", double)
     given = made(stack, "Qwen3", 3)
-    half = given.angles._replace(cos=given.angles.cos.half())
+    given.angles = given.angles._replace(cos=given.angles.cos.half())
     ledger.reset()
-    given.angles = half
     query, *_ = call(stack, "Qwen3", given)
-    ((_, arguments),) = started
-    assert any(one is query or getattr(one, "data_ptr", int)() == query.data_ptr() for one in arguments)
+    (arguments,) = double.started
+    assert query.data_ptr() in [one.data_ptr() for one in arguments if isinstance(one, stack.torch.Tensor)]
     assert ledger.fallbacks() == {"expected cosines and sines of qkv's dtype or float32": 1}
