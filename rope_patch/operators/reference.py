@@ -50,13 +50,18 @@ def expected(heads: Tensor, rows: Tensor, rotation: Rotation) -> tuple[Tensor, T
     exact = _joined(x1_cos - x2_sin, x2_cos + x1_sin, rotation.is_neox_style)
     arithmetic = _joined(x1_cos.abs() + x2_sin.abs(), x2_cos.abs() + x1_sin.abs(), rotation.is_neox_style)
     arithmetic.mul_(4 * 2.0**-24)
-    info = torch.finfo(heads.dtype)
+    bound = rounded_once(exact, arithmetic, heads.dtype)
+    passing = heads[..., rotation.rotary_dim :].double()
+    return torch.cat((exact, passing), -1), torch.cat((bound, torch.zeros_like(passing)), -1)
+
+
+def rounded_once(exact: Tensor, arithmetic: Tensor, dtype: torch.dtype) -> Tensor:
+    """``arithmetic``, which is changed, and half a unit in the last place of what lies so far from ``exact``."""
+    info = torch.finfo(dtype)
     # A unit in the last place of |y| in [2**e, 2**(e+1)) is eps * 2**e. Below the smallest normal number it is
     # constant.
     _, exponent = torch.frexp((exact.abs() + arithmetic).clamp_min_(info.smallest_normal))
-    bound = arithmetic.add_(torch.exp2(exponent.double() - 1), alpha=info.eps / 2)
-    passing = heads[..., rotation.rotary_dim :].double()
-    return torch.cat((exact, passing), -1), torch.cat((bound, torch.zeros_like(passing)), -1)
+    return arithmetic.add_(torch.exp2(exponent.double() - 1), alpha=info.eps / 2)
 
 
 class Compared(NamedTuple):

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 
 import torch
 
@@ -49,19 +50,22 @@ class Trial:
             raise NotNow(f"{type(error).__name__}: {str(error).strip()[-300:]}") from error
 
     def check(self, launches: list[Launch], start: Start) -> None:
-        """Run them one after the other, and compare every element.
+        """Run them one after the other, and compare every element: with that of another run of the same launch, and
+        with fp64.
 
         Raises:
             Wrong: not all are right.
         """
-        first, *others = [self._results(launch, start) for launch in launches]
-        for other in others:
-            for one, was, now in zip(self.samples, first, other, strict=True):
-                if changed := int((_bits(was) != _bits(now)).sum()):
-                    raise Unsteady(f"{FAILED}: different from run to run: {changed} of {was.numel()} {one.name} lanes")
-        for one, result in zip(self.samples, first, strict=True):
-            if wrong := _wrong(one, result):
-                raise Wrong(f"{FAILED}: {wrong} of {one.exact.numel()} {one.name} lanes wrong")
+        runs = [self._results(launch, start) for launch in launches]
+        for (launch, was), (again, now) in combinations(zip(launches, runs, strict=True), 2):
+            for one, before, after in zip(self.samples, was, now, strict=True):
+                if launch == again and (changed := int((_bits(before) != _bits(after)).sum())):
+                    lanes = f"{changed} of {before.numel()} {one.name} lanes"
+                    raise Unsteady(f"{FAILED}: different from run to run: {lanes}")
+        for results in runs:
+            for one, result in zip(self.samples, results, strict=True):
+                if wrong := _wrong(one, result):
+                    raise Wrong(f"{FAILED}: {wrong} of {one.exact.numel()} {one.name} lanes wrong")
 
     def _results(self, launch: Launch, start: Start) -> list[torch.Tensor]:
         """On the host. Whatever the kernel does not write is what it was, or NaN."""

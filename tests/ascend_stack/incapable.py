@@ -73,6 +73,7 @@ def main(situation: str) -> None:
     found: dict[str, Any] = {
         "capable": status["capable"], "reason": status["reason"], "targets": status["targets"], "errors": errors,
         "calls": status["calls"], "logged": lines, "variables": variables(),
+        "fused": {name: harness.is_ours(kernel) for name, kernel in stack.fused.items()},
     }  # fmt: skip
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 

@@ -13,7 +13,7 @@ from rope_patch.cli import bench, main, report_machine, report_page, report_rows
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Worker
 from tests.conftest import ROOT, clean_environment
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 FOPE = {"num_key_value_heads": 1, "num_inv_freq": 40, "fope_sep_head": True, "fope_init_factor": 0.1}
