@@ -149,7 +149,7 @@ def titled(mode: str, way: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=tiny.NAMES)
+    parser.add_argument("models", nargs="+", choices=[*tiny.NAMES, *tiny.FUSED])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="eager, or some with graphs")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))

@@ -34,6 +34,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # transformers' class, and wh
     "ERNIE-4.5": ("Ernie4_5", {"head_dim": 128, "num_attention_heads": 64, "num_key_value_heads": 8}),
     "StableLM": ("StableLm", {"hidden_size": 320, "num_key_value_heads": 4, "partial_rotary_factor": 0.25}),
 }
+FUSED: dict[str, tuple[str, dict[str, Any]]] = {  # in bfloat16, norms and rotation are one operator of vllm-ascend's
+    "Qwen3-128": ("Qwen3", {"head_dim": 128}),
+    "GLM-4.5": (
+        "Glm4Moe",
+        {"head_dim": 128, "partial_rotary_factor": 0.5, "attention_bias": True, "use_qk_norm": True, **EXPERTS},
+    ),
+}
 NAMES = [*MODELS, *vision.MODELS]
 ROTARY = {  # how a head is rotated, to print
     "GLM-4": "32 of 64, GPT-J", "GLM-4-MoE": "64 of 128", "Llama-3": "64, llama3 scaling", "Phi-3": "96",
@@ -61,7 +68,7 @@ def _write(name: str, path: Path) -> None:
 
     if name in vision.MODELS:
         return vision.write(name, path, VOCABULARY)
-    kind, more = MODELS[name]
+    kind, more = (MODELS | FUSED)[name]
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
