@@ -75,4 +75,6 @@ def _write(name: str, path: Path) -> None:
     for parameter in model.parameters():
         if parameter.dim() == 3:  # experts, which versions initialise differently
             torch.nn.init.normal_(parameter, std=0.2)
+    if name in FUSED:  # so that a float32 engine has the same weights as a bfloat16 one
+        model = model.bfloat16().float()
     model.save_pretrained(path)
