@@ -4,6 +4,7 @@ From 0.18 on vllm-ascend replaces the forward method of its attention, and norms
 in eager mode too.
 """
 
+import random
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,13 +28,15 @@ def mark(name: str, vocabulary: int) -> int:
 
 
 def prompts(vocabulary: int) -> list[dict[str, Any]]:
-    """As ``vision.prompts``: an image between words, words alone, and an image first."""
+    """An image between words, words alone, and an image first."""
     image = [mark(name, vocabulary) for name in ("vision_start", "image_pad", "vision_end")]
+    draw = random.Random(0)
+    first, then, alone, last = ([draw.randrange(5, vocabulary - len(MARKS)) for _ in range(30)] for _ in range(4))
     pictures = [{"image": vision.picture(*size)} for size in ((64, 32), (32, 48))]
     return [
-        {"prompt_token_ids": [5, 6, 7, *image, 8, 9], "multi_modal_data": pictures[0]},
-        {"prompt_token_ids": [7, 7, 7, 9, 200, 31, 42]},
-        {"prompt_token_ids": [*image, 300], "multi_modal_data": pictures[1]},
+        {"prompt_token_ids": [*first, *image, *then], "multi_modal_data": pictures[0]},
+        {"prompt_token_ids": alone},
+        {"prompt_token_ids": [*image, *last], "multi_modal_data": pictures[1]},
     ]
 
 
@@ -64,6 +67,7 @@ def write(path: Path, vocabulary: int) -> None:
     )
     transformers.Qwen3VLForConditionalGeneration(config).bfloat16().float().save_pretrained(path)
     of_images = getattr(transformers, "Qwen2VLImageProcessorPil", None) or transformers.Qwen2VLImageProcessor
-    processor = of_images(patch_size=vision.PATCH, merge_size=vision.MERGED, size=SIZE)
+    sizes = {"size": SIZE, "min_pixels": SIZE["shortest_edge"], "max_pixels": SIZE["longest_edge"]}  # by either name
+    processor = of_images(patch_size=vision.PATCH, merge_size=vision.MERGED, **sizes)
     use()
     transformers.Qwen3VLProcessor(processor, vision.tokenizer(vocabulary, MARKS)).save_pretrained(path)

@@ -9,7 +9,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import vision
+from tests.ascend_stack import qwen3_vl, vision
 
 VOCABULARY = 512
 COMMON = {
@@ -51,7 +51,8 @@ ROTARY = {  # how a head is rotated, to print
 
 def make(name: str, folder: Path) -> Path:
     """The model's folder under ``folder``, which is made if it does not exist. transformers 5 writes it otherwise."""
-    key = hashlib.sha256(Path(__file__).read_bytes() + Path(vision.__file__).read_bytes()).hexdigest()[:8]
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, vision.__file__, qwen3_vl.__file__))
+    key = hashlib.sha256(sources).hexdigest()[:8]
     path = folder / f"{name}-{key}-{importlib.metadata.version('transformers').partition('.')[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # tests of several releases share the folder
@@ -68,6 +69,8 @@ def _write(name: str, path: Path) -> None:
 
     if name in vision.MODELS:
         return vision.write(name, path, VOCABULARY)
+    if name == qwen3_vl.NAME:
+        return qwen3_vl.write(path, VOCABULARY)
     kind, more = (MODELS | FUSED)[name]
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)
