@@ -29,12 +29,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.ascend_stack import generate, in_worker, machine, qwen3_vl, tiny
+from tests.ascend_stack.engine import NEWEST
 from tests.host_cann import facts, host_functions
 
 # By model: the operator, and the mode in which its engine runs in bfloat16.
 MODELS = dict.fromkeys(tiny.FUSED, ("vllm::qkv_rmsnorm_rope", "piecewise"))
 MODELS[qwen3_vl.NAME] = ("vllm::triton_split_qkv_rmsnorm_mrope", "eager")
 OPERATORS = {operator for operator, _ in MODELS.values()}
+# What the tests run on which release: on all but one, what is not the same there.
+ON = {NEWEST: list(MODELS), "0.30.0rc2": ["Qwen3-128"], "0.18.0": ["GLM-4.5"]}
 SIZES = (50, 40, 30)  # of the prompts: enough tokens for a mean error
 
 
