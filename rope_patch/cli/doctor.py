@@ -92,7 +92,8 @@ def _state(name: str, module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:
-        return f"not here: {type(error).__name__}: {error}"
+        state = hooks.patch.status()["targets"][name]
+        return state if state.startswith("native") else f"not here: {type(error).__name__}: {error}"
     return hooks.patch.status()["targets"][name]
 
 
@@ -104,11 +105,15 @@ def _applied() -> list[str]:
 
 
 def _left_native(status: Any) -> str:
-    if status["targets"]["ascend_rotary_class"].startswith("applied"):
-        return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass"
-    if status["targets"]["ascend_rope_kernel"].startswith("applied"):
-        return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match"
-    return "none"
+    """What stays native for vllm-ascend's fusion passes, and whether what they put into graphs is served."""
+    applied = [name for name, state in status["targets"].items() if state.startswith("applied")]
+    fused = [name for name in ("qkv_rmsnorm_rope", "qkv_rmsnorm_mrope") if name in applied]
+    said = f"; the kernels of operators that norm and rotate are replaced: {', '.join(fused)}" if fused else ""
+    if "ascend_rotary_class" in applied:
+        return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass" + said
+    if "ascend_rope_kernel" in applied:
+        return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match" + said
+    return "none" + said
 
 
 def _variable(envs: Any, platforms: Any) -> Finding:

@@ -46,7 +46,7 @@ def capture_again(worker: Any, on: bool, unseen: bool) -> dict[str, Any]:
     forgotten, and without the run of each size before, so that the kernel meets its calls in a capture first."""
     import torch
 
-    from rope_patch.rotation import dispatch
+    from rope_patch.operators import dispatch
 
     switch(worker, on)
     if unseen:

@@ -38,13 +38,13 @@ for name, before, arguments in json.loads(sys.argv[1]):
 """
 # A mistake in the kernel that its first-use check does not see.
 WRONG = """
-from rope_patch.rotation import dispatch, rotary
-right = dispatch.rotate
+from rope_patch.operators import contract, dispatch
+right = dispatch.dispatch
 def wrong(*arguments):
     rotated = right(*arguments)
     rotated[0].flatten()[3].mul_(1.01)
     return rotated
-dispatch.rotate = wrong
+dispatch.dispatch = wrong
 """
 # As vLLM's own model code would answer for a model with layers of two kinds, one of them in an order of its own.
 MADE = """
@@ -72,7 +72,7 @@ FAILING = """
 from rope_patch.reporting import ledger
 def fails(*arguments):
     ledger.page().fallbacks["ub overflow"] += 1
-dispatch.rotate = fails
+dispatch.dispatch = fails
 """
 
 

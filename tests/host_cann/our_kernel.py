@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 from rope_patch.kernels.ascend import AscendPlan
-from rope_patch.kernels.call import Rotation, Shape
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan
+from rope_patch.kernels.shape import Rotation, Shape
+from rope_patch.operators.rotation import KERNELS
 from tests import shapes
 
 from . import chips, front_end
@@ -31,7 +31,7 @@ def kernel(shape: shapes.ModelShape, num_tokens: int, fresh: bool, dtype: str = 
     item = ITEM[dtype]
     words = "" if shape.is_neox_style or item == 4 else f"{dtype} words"
     described = Shape(asked, *heads, token_stride=row, itemsize=item, cache_itemsize=item, fresh=fresh, words=words)
-    plan = make_plan(ROTATION, described, num_tokens, DEVICE)
+    plan = make_plan(KERNELS, described, num_tokens, DEVICE)
     values: dict[str, Any] = plan.constants(described)
     values |= {} if fresh else {"q_out_ptr": None, "k_out_ptr": None}
     kinds = {"positions_ptr": "*i64"}

@@ -6,7 +6,7 @@ Programs of 1.0.0 (CANN 8.5) run with a later library of vector functions; ``hiv
 import numpy as np
 import pytest
 
-from rope_patch.rotation.axes import axes_of
+from rope_patch.operators.arguments import axes_of
 from tests.host_cann.fixture import needs_build
 from tests.shapes import SHAPES, ModelShape
 

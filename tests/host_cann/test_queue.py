@@ -14,8 +14,9 @@ pytestmark = needs_build
 SETTING = """
 import ctypes
 import torch_npu
+from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger
-from rope_patch.rotation import rotary
+from rope_patch.operators import contract
 from rope_patch.kernels.launch import Launch
 from tests.rotations import assert_rotated, rotation
 
@@ -25,7 +26,7 @@ def made(seed, strided):
     return rotation(12, 4, 2, 64, 64, seed=seed, strided=strided)
 
 def serve(case):
-    rotated = rotary.serve(case.positions, case.query, case.key, case.cache, 64, 64, True)
+    rotated = contract.serve(case.positions, case.query, case.key, case.cache, Rotation(64, 64, True))
     assert rotated is not None, ledger.fallbacks()
     return rotated
 

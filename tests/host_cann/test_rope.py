@@ -1,14 +1,16 @@
 """Our kernel and op on the host CANN: the fp32 reference rounded once, bit for bit; eager, compiled and captured."""
 
+from dataclasses import replace
+
 import pytest
 
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.plan import Device
+from rope_patch.operators.rotation import KERNELS
 from tests.host_cann import chips
 from tests.host_cann.fixture import needs_build
 from tests.shapes import SHAPES as IN_THE_WILD
 
-pytest.importorskip("rope_patch.rotation.ops")
+pytest.importorskip("rope_patch.operators.op")
 pytestmark = needs_build
 
 # (head_size, rotary_dim, query heads, key heads, NeoX): a power of two or not, full and partial. Each costs compiles;
@@ -54,10 +56,12 @@ def on_npu(torch, query, key, strided):
 
 
 def expected(positions, x, cache, shape):
-    from rope_patch.trust.reference import rotate
+    from rope_patch.operators.reference import rotate
+    from rope_patch.operators.rotation import Rotation
 
     head_size, rotary_dim, _, _, is_neox_style = shape
-    return rotate(positions, x.unflatten(-1, (-1, head_size)), cache, rotary_dim, is_neox_style).flatten(-2)
+    rotation = Rotation(head_size, rotary_dim, is_neox_style)
+    return rotate(positions, x.unflatten(-1, (-1, head_size)), cache, rotation).flatten(-2)
 
 
 @pytest.mark.parametrize("strided", [False, True], ids=["contiguous", "strided"])
@@ -123,7 +127,7 @@ def test_the_kernel_moves_each_byte_once_and_no_element_by_itself(npu, shape, nu
     def call_of(num_tokens):
         return rotation(num_tokens, *heads, is_neox_style=shape.is_neox_style).call()
 
-    plan = plans_of(ROTATION, call_of(1).shape(fresh), CHIP)[number]
+    plan = plans_of(KERNELS, replace(call_of(1).shape, fresh=fresh), CHIP)[number]
     tokens = 2 * plan.block_tokens + 1
     call = call_of(tokens)
     outputs = [npu.empty(tokens, n * shape.head_size, dtype=npu.bfloat16, device="npu") for n in heads[:2]]
@@ -159,5 +163,5 @@ def test_the_grid_is_at_most_the_chips_vector_cores(npu, num_tokens):
     cores = chips.current().vector_cores
     assert found.grid[1:] == (1, 1)
     assert found.grid[0] <= cores
-    plan = make_plan(ROTATION, call.shape(fresh=True), num_tokens, CHIP)
+    plan = make_plan(KERNELS, replace(call.shape, fresh=True), num_tokens, CHIP)
     assert found.grid[0] == plan.grid(num_tokens, CHIP)[0] >= min(num_tokens, cores * 8 // 10)

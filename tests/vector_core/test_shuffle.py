@@ -225,6 +225,18 @@ def test_sums_of_pairs(core: Core, kind: str) -> None:
         core.v(f"VCPADD.{kind}", A + 256, A, reduction(1, 1), at=2)
 
 
+@pytest.mark.parametrize("counts", [True, False], ids=["counted", "masked"])
+def test_sums_may_be_put_behind_the_last_lane_that_is_read(core: Core, counts: bool) -> None:
+    """The compiler puts buffers side by side."""
+    x = np.arange(32, dtype=np.float32)
+    core.put(A, x)
+    core.count(32) if counts else core.mask(2**32 - 1, 0)
+    core.v("VCGADD.f32", A + 128, A, reduction(1, 1), at=2)
+    assert np.array_equal(core.get(A + 128, 4, np.float32), x.reshape(-1, 8).sum(1))
+    with pytest.raises(Refused, match="overlap"):
+        core.v("VCGADD.f32", A + 96, A, reduction(1, 1), at=2)
+
+
 def test_a_sum_of_halves_saturates_on_the_way(core: Core) -> None:
     """The example in the vendor's documentation: 60000 + 60000 is 65504, and 65504 - 29900 what halves make of it."""
     core.put(A, np.array([60000, 60000, -30000, 100], np.float16))
