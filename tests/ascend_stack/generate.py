@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import in_worker, machine, sleeping, tiny, vision
+from tests.ascend_stack import in_worker, machine, qwen3_vl, sleeping, tiny, vision
 from tests.host_cann import host_functions
 
 ROOT = Path(__file__).parents[2]
@@ -72,9 +72,9 @@ CAPTURING = {
 def engine(name: str, dtype: str, mode: str, **more: Any) -> Any:
     from vllm import LLM
 
-    sees = name in vision.MODELS
+    sees = name in (*vision.MODELS, qwen3_vl.NAME)
     if sees:
-        vision.use()
+        (vision if name in vision.MODELS else qwen3_vl).use()
     return LLM(
         model=str(tiny.make(name, ROOT / ".cache" / "engine" / "models")),
         dtype=dtype,

@@ -52,9 +52,9 @@ def register() -> ModuleType:
     import torch_npu
     import torch_npu.op_plugin.atb._atb_ops  # noqa: F401  its operators exist only once its library is loaded
 
-    from . import attention, doubles, experts, layers, operators
+    from . import attention, doubles, experts, layers, operators, quantisation
 
-    named = doubles.DOUBLES | layers.DOUBLES | attention.DOUBLES | experts.DOUBLES
+    named = doubles.DOUBLES | layers.DOUBLES | attention.DOUBLES | experts.DOUBLES | quantisation.DOUBLES
     operators.install({name: operators.on_device(double) for name, double in named.items()})
     doubles.install_custom()
     return torch

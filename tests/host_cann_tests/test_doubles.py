@@ -108,3 +108,26 @@ def test_keys_and_values_go_to_their_slots_of_a_cache_that_is_not_contiguous_and
     assert npu.equal(cache.cpu(), both)
     with pytest.raises(ValueError, match="cache mode"):
         torch_npu.npu_scatter_pa_kv_cache(**given, **caches)
+
+
+def test_tokens_are_quantised_by_their_largest_value(npu):
+    import torch_npu
+
+    x = npu.tensor([[1.0, -2.0, 0.5], [0.0, 0.25, 0.125]]).bfloat16()
+    quantised, scale = torch_npu.npu_dynamic_quant(x.npu())
+    assert npu.equal(quantised.cpu(), npu.tensor([[64, -127, 32], [0, 127, 64]], dtype=npu.int8))
+    assert npu.allclose(scale.cpu() * 127, npu.tensor([2.0, 0.25]))
+    with pytest.raises(ValueError, match=r"npu_dynamic_quant.*no smoothing"):
+        torch_npu.npu_dynamic_quant(x.npu(), smooth_scales=npu.ones(3).bfloat16().npu())
+
+
+@pytest.mark.parametrize("div_mode", [True, False])
+def test_values_are_quantised_by_given_scales_and_offsets(npu, div_mode):
+    import torch_npu
+
+    x, offset = npu.tensor([[1.0, -2.0, 40.0]]).bfloat16(), npu.tensor([3.0, 0.0, 0.0]).bfloat16()
+    scale = npu.full((3,), 0.25 if div_mode else 4.0).bfloat16()
+    quantised = torch_npu.npu_quantize(x.npu(), scale.npu(), offset.npu(), npu.qint8, -1, div_mode)
+    assert npu.equal(quantised.cpu(), npu.tensor([[7, -8, 127]], dtype=npu.int8))
+    with pytest.raises(ValueError, match=r"npu_quantize.*axis 0"):
+        torch_npu.npu_quantize(x.npu(), scale.npu(), offset.npu(), npu.qint8, 0, div_mode)

@@ -64,3 +64,17 @@ def test_what_ran_before_is_not_among_the_launches(npu, facts):
     add_one[(8,)](x, 1000, BLOCK=128)  # still queued when the watch begins
     assert facts.launched(npu, lambda: None) == []
     assert [found.grid for found in facts.launched(npu, lambda: add_one[(3,)](x, 300, BLOCK=128))] == [(3, 1, 1)]
+
+
+def test_kernels_are_counted_by_name_where_they_run(npu, facts):
+    from tests.host_cann.sample_kernels import add_one, copy_rows
+
+    x, y = npu.zeros(8, 96).half().npu(), npu.zeros(8, 96).half().npu()
+    flat = npu.zeros(1000).npu()
+    with facts.counted(npu) as counts:
+        copy_rows[(1,)](x, y, 8, 96, ROWS=8, WIDTH=96)
+        for _ in range(2):
+            add_one[(8,)](flat, 1000, BLOCK=128)
+    add_one[(8,)](flat, 1000, BLOCK=128)
+    npu.npu.synchronize()
+    assert counts == {"copy_rows": 1, "add_one": 2}
