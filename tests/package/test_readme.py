@@ -37,8 +37,7 @@ WARNINGS = {
     ),
     ("trusted", "rope_patch: …: …, and will be tried again: …"): ("was not possible, and will be tried again",),
     ("launcher_failed", "…: …"): ("own launcher failed, and Triton starts it from now on",),
-    ("_remember", "rope_patch: native rotary embedding for …: …"): ("native rotary embedding for",),
-    ("_remember", "rope_patch: native … for …: …"): ("native rotary embedding for", "native norm and rotation for"),
+    ("_remember", "rope_patch: native … for …: …"): ("native rotary embedding for",),
     ("_examine", "rope_patch: smaller tiles are used, since …; please report it"): ("smaller tiles are used, since",),
 }
 
@@ -76,7 +75,12 @@ def test_it_is_short_and_the_switch_is_on_its_first_screen() -> None:
 def test_every_warning_that_can_be_logged_is_known_here() -> None:
     found = set(logged())
     assert len(found) > 10
-    assert found - set(WARNINGS) == set()
+    assert [one for one in found if not any(_is(one, known) for known in WARNINGS)] == []
+
+
+def _is(one: tuple[str, str], known: tuple[str, str]) -> bool:
+    """``…`` stands for any words."""
+    return one[0] == known[0] and re.fullmatch(re.escape(known[1]).replace("…", ".*"), one[1]) is not None
 
 
 @pytest.mark.parametrize("words", sorted({words for parts in WARNINGS.values() for words in parts}))
