@@ -11,7 +11,7 @@ from rope_patch.patching import import_watch
 
 TYPE_CHECKING = False  # not typing's, since importing typing would take longer than everything else here
 if TYPE_CHECKING:
-    from rope_patch.reporting.status import Status
+    from rope_patch.reporting.form import Status
 
 __all__ = ["__version__", "disable", "enable", "status"]
 

@@ -10,8 +10,21 @@ from rope_patch import environment as started
 VARIABLE = started.PREFIX
 REPORT = f"{VARIABLE}_REPORT"
 CHECK = f"{VARIABLE}_CHECK"
+NATIVE = f"{VARIABLE}_NATIVE"
 DRIVER = f"{VARIABLE}_DRIVER"  # set for its workers by a Ray driver that is switched off; wins over ``VARIABLE``
-NAMES = VARIABLE, REPORT, CHECK, DRIVER
+NAMES = VARIABLE, NATIVE, REPORT, CHECK, DRIVER
+# What is replaced, by the names that ``NATIVE`` takes: the files of ``patching/targets``, in the same order.
+TARGET_NAMES = (
+    "rotary_embedding",
+    "mrope",
+    "longrope",
+    "ascend_rope_kernel",
+    "ascend_rotary_class",
+    "ascend_without_key",
+    "ascend_mrope",
+    "qkv_rmsnorm_rope",
+    "qkv_rmsnorm_mrope",
+)
 
 
 class Mode(enum.Enum):
@@ -33,8 +46,9 @@ class Settings:
     """The parsed variables.
 
     Attributes:
-        mode: the meaning of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value is not a valid one, or if the process is a
-            worker of a Ray driver that is switched off.
+        mode: the meaning of ``VLLM_ASCEND_TRITON_ROPE``; OFF if its value or a name in ``native`` is not a valid one,
+            or if the process is a worker of a Ray driver that is switched off.
+        native: the targets that ``VLLM_ASCEND_TRITON_ROPE_NATIVE`` leaves native, by their names.
         report: the folder of ``VLLM_ASCEND_TRITON_ROPE_REPORT``, or None.
         check: ``VLLM_ASCEND_TRITON_ROPE_CHECK``: whether a kernel is checked before it first serves a signature.
         environment: rope_patch's own variables, as they were at import.
@@ -42,6 +56,7 @@ class Settings:
     """
 
     mode: Mode
+    native: frozenset[str]
     report: str | None
     check: bool
     environment: Mapping[str, str]
@@ -76,8 +91,12 @@ def parse(environment: Mapping[str, str]) -> Settings:
     if check not in (Mode.ON, Mode.OFF):
         valid = ", ".join(spelling for spelling in _ON + _OFF if spelling)
         complaints.append(_complaint(environment, CHECK, valid, "kernels are checked"))
+    native = frozenset(filter(None, (name.strip().lower() for name in environment.get(NATIVE, "").split(","))))
+    if unknown := native - set(TARGET_NAMES):
+        complaints.append(_complaint(environment, NATIVE, ", ".join(TARGET_NAMES), "vLLM serves natively"))
     return Settings(
-        mode=Mode.OFF if mode is None or DRIVER in environment else mode,
+        mode=Mode.OFF if mode is None or unknown or DRIVER in environment else mode,
+        native=native,
         report=environment.get(REPORT) or None,
         check=check is not Mode.OFF,
         environment={name: environment[name] for name in NAMES if name in environment},

@@ -22,14 +22,13 @@ from tests.host_cann import discard, fixture
 stack = None if harness.missing() else harness.start()
 torch = stack.torch if stack else fixture.initialise()
 
-from rope_patch.kernels.call import planned  # noqa: E402
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
+from rope_patch.operators import contract, dispatch, op  # noqa: E402
+from rope_patch.operators.arguments import parse  # noqa: E402
+from rope_patch.operators.rotation import KERNELS, ROTATIONS  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import dispatch, ops, rotary  # noqa: E402
-from rope_patch.rotation.arguments import parse  # noqa: E402
-from rope_patch.trust import first_use  # noqa: E402
+from rope_patch.serving import first_use  # noqa: E402
 
 CALLS, ROUNDS = 200, 15
 CLOCKS = time.thread_time, time.perf_counter
@@ -56,7 +55,7 @@ def first_use_ms(two: Any, positions: Any, arguments: tuple[Any, ...]) -> float:
     for _ in range(6):
         dispatch.forget()
         begin = time.thread_time()
-        rotary.serve(positions, two[0], two[1], *arguments)
+        contract.serve(positions, two[0], two[1], *arguments)
         times.append((time.thread_time() - begin) * 1e3)
     return median(times[1:])
 
@@ -87,22 +86,22 @@ def main() -> None:
     one, two = (torch.randn(tokens, sum(widths)).bfloat16().npu().split(widths, -1) for tokens in (1, 2))
     at_one, at_two = torch.zeros(1, dtype=torch.int64).npu(), torch.zeros(2, dtype=torch.int64).npu()
     q, k = one[0].contiguous(), one[1].contiguous()
-    arguments = cache, HEAD_SIZE, HEAD_SIZE, True
+    numbers = HEAD_SIZE, HEAD_SIZE, True
+    arguments = cache, ROTATIONS[numbers]
     device = device_facts(q.device)
     in_place, fresh = parse(at_one, q, k, *arguments), parse(at_two, two[0], two[1], *arguments)
     outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
-    shape, shape_fresh = in_place.shape(False), fresh.shape(True)
-    launch = planned(in_place, shape, make_plan(ROTATION, shape, 1, device), device)
-    launch_fresh = planned(fresh, shape_fresh, make_plan(ROTATION, shape_fresh, 2, device), device)
-    op = torch.ops.rope_patch.rotary_embedding
+    launch = in_place.launch(make_plan(KERNELS, in_place.shape, 1, device), device)
+    launch_fresh = fresh.launch(make_plan(KERNELS, fresh.shape, 2, device), device)
+    overload = torch.ops.rope_patch.rotary_embedding
     works: dict[str, Callable[[], object]] = {
         "kernel[grid], in place": lambda: launch.on(in_place, None, None),
         "kernel[grid], fresh": lambda: launch_fresh.on(fresh, *outputs),
         **forwards(at_one, q, k, at_two, two),
-        "rotary.serve, in place": lambda: rotary.serve(at_one, q, k, *arguments),
-        "rotary.serve, fresh": lambda: rotary.serve(at_two, two[0], two[1], *arguments),
-        "the op's body": lambda: ops._rotary_embedding(at_two, two[0], two[1], *arguments),
-        "torch.ops.rope_patch": lambda: op(at_two, two[0], two[1], *arguments),
+        "contract.serve, in place": lambda: contract.serve(at_one, q, k, cache, ROTATIONS[numbers]),
+        "contract.serve, fresh": lambda: contract.serve(at_two, two[0], two[1], cache, ROTATIONS[numbers]),
+        "the op's body": lambda: op._rotary_embedding(at_two, two[0], two[1], cache, *numbers),
+        "torch.ops.rope_patch": lambda: overload(at_two, two[0], two[1], cache, *numbers),
         "new_empty": lambda: q.new_empty(q.shape),
     }
     for work in works.values():

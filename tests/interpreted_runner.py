@@ -1,6 +1,6 @@
 """A double of a compiled kernel's launcher, for Triton's interpreter, which has none.
 
-With it ``rope_patch.rotation.dispatch`` caches launches on a CPU too. As with a compiled kernel, tensors are passed as
+With it ``rope_patch.serving`` caches launches on a CPU too. As with a compiled kernel, tensors are passed as
 integer addresses.
 """
 
@@ -13,8 +13,7 @@ import torch
 
 from rope_patch.kernels import runner
 from rope_patch.kernels.launch import INTERPRETED, Launch
-from rope_patch.rotation import cached_launch
-from rope_patch.trust import trial
+from rope_patch.serving import cached_launch, trial
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,16 +22,22 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     launches: list[Launch] = []
     right = Launch.on
-    monkeypatch.setattr(Launch, "on", lambda launch, *rest: (launches.append(launch), right(launch, *rest))[1])
+
+    def noted(launch: Launch, *rest: Any) -> Any:
+        launches.append(launch)
+        return right(launch, *rest)
+
+    monkeypatch.setattr(Launch, "on", noted)
 
     def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> runner.Runner:
         start()
         function, constants = launches[-1].function, launches[-1].constants
-        dtypes = [None if t is None else t.dtype for t in arguments[:6]]
+        dtypes = [None if t is None else t.dtype for t in arguments if not isinstance(t, int)]
+        count = len(dtypes)
 
         def run(programs: int, y: int, z: int, stream: int, *handed: Any) -> None:
-            pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:6], dtypes, strict=True)]
-            function[(programs,)](*pointers, *handed[6:], **constants)
+            pointers = [None if a is None else _pointer(a, t) for a, t in zip(handed[:count], dtypes, strict=True)]
+            function[(programs,)](*pointers, *handed[count:], **constants)
 
         return runner.Runner(run, (), (), None)
 

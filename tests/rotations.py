@@ -1,16 +1,15 @@
 """Build rotations for tests, in vLLM's tensor layouts with memory around them, and compare results with fp64."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from rope_patch.kernels.call import Call, planned
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.launch import INTERPRETED, device_facts
 from rope_patch.kernels.plan import Plan
 from rope_patch.kernels.planning import make_plan
-from rope_patch.rotation.arguments import parse
-from rope_patch.trust import reference
+from rope_patch.operators import reference
+from rope_patch.operators.arguments import parse
+from rope_patch.operators.rotation import KERNELS, Rotation, RotationCall
 from tests.host_cann import environment as host_cann
 from tests.host_cann import fixture
 
@@ -25,7 +24,7 @@ PADDING = 24  # unused lanes between rows of qkv
 
 
 @dataclass
-class Rotation:
+class Case:
     """Arguments of one rotation. q and k are views of ``storage``, which includes the unused lanes."""
 
     positions: torch.Tensor
@@ -39,13 +38,16 @@ class Rotation:
     axes: str = ""
 
     @property
+    def asked(self) -> Rotation:
+        return Rotation(self.head_size, self.rotary_dim, self.is_neox_style, self.axes)
+
+    @property
     def num_tokens(self) -> int:
         return self.positions.numel() // (3 if self.axes else 1)
 
-    def call(self) -> Call:
-        numbers = self.head_size, self.rotary_dim, self.is_neox_style, self.axes
-        call = parse(self.positions, self.query, self.key, self.cache, *numbers)
-        assert isinstance(call, Call), call
+    def call(self) -> RotationCall:
+        call = parse(self.positions, self.query, self.key, self.cache, self.asked)
+        assert isinstance(call, RotationCall), call
         return call
 
     def heads(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -67,7 +69,7 @@ def rotation(
     max_position: int = 97,
     seed: int = 0,
     axes: str = "",
-) -> Rotation:
+) -> Case:
     """Random q and k: views of one qkv tensor, or contiguous copies if not ``strided``. No key for 0 key heads.
 
     With ``axes``, positions are views too: the first tokens of three longer rows.
@@ -84,30 +86,31 @@ def rotation(
     shape = (3, num_tokens + 5) if axes else (num_tokens,)
     positions = torch.randint(0, max_position, shape, generator=generator).to(DEVICE, positions_dtype)
     positions = positions[..., :num_tokens]
-    return Rotation(
+    return Case(
         positions, query, key if num_kv_heads else None, cache, head_size, rotary_dim, is_neox_style, storage, axes
     )
 
 
-def assert_rotated(case: Rotation, before: torch.Tensor, after: torch.Tensor) -> None:
+def assert_rotated(case: Case, before: torch.Tensor, after: torch.Tensor) -> None:
     """Every lane of ``after`` is ``before`` rotated, within rounding; lanes that are not rotated are bit-identical."""
     # Select rows first, since a cache may be too long to copy.
     rows = reference.rows_of(case.positions if case.axes else case.positions.flatten(), case.cache, case.axes).cpu()
-    arguments = case.heads(before), case.heads(after), rows, case.rotary_dim, case.is_neox_style
-    found = reference.compared(*arguments)
+    found = reference.compared(case.heads(before), case.heads(after), rows, case.asked)
     error, excess = found.error, found.error - found.bound
     assert not excess.isnan().any(), "some lanes were not written"
     worst = int(excess.argmax())
     assert excess.max() <= 0, f"lane {worst}: off by {error.flatten()[worst]:.3g}, {excess.max():.3g} too much"
 
 
-def launch(call: Call, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None) -> None:
+def launch(
+    call: RotationCall, query_out: torch.Tensor | None, key_out: torch.Tensor | None, plan: Plan | None = None
+) -> None:
     """Rotate q and k with the kernel, started through Triton: into the contiguous ``*_out`` tensors, in place for None.
 
     Starts nothing for zero tokens. ``plan`` defaults to the one for the call's shape.
     """
     num_tokens = call.num_tokens
     if num_tokens:
-        device, shape = device_facts(call.positions.device), call.shape(query_out is not None or key_out is not None)
-        plan = plan or make_plan(ROTATION, shape, num_tokens, device)
-        planned(call, shape, plan, device).on(call, query_out, key_out)
+        device, shape = device_facts(call.device), replace(call.shape, fresh=(query_out, key_out) != (None, None))
+        plan = plan or make_plan(KERNELS, shape, num_tokens, device)
+        call.launch(plan, device).on(call, query_out, key_out)

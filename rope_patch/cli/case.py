@@ -14,8 +14,9 @@ from rope_patch.cli.judging import judged
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.sides import not_replaced, said
 from rope_patch.cli.worker import Embedding, Worker
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger
-from rope_patch.rotation import rotary
 
 COMPARED = 64  # the most tokens of a call that are compared, since the comparison runs on the host
 
@@ -55,9 +56,9 @@ def examine(case: Case, rope: RopeConfig, embedding: Embedding, definition: Defi
         return module(case.positions, *layout.given(module, case.query, case.key))
 
     def directly() -> Any:
-        numbers = module.head_size, module.rotary_dim, module.is_neox_style, definition.axes
+        rotation = Rotation(module.head_size, module.rotary_dim, module.is_neox_style, definition.axes)
         assert definition.table is not None
-        return rotary.serve(case.positions, case.query, case.key, definition.table, *numbers)
+        return contract.serve(case.positions, case.query, case.key, definition.table, rotation)
 
     rope_patch.disable()
     before = ledger.calls()

@@ -8,7 +8,7 @@ import torch
 
 from rope_patch.cli import layout, synthetic
 from rope_patch.cli.rope_config import SCALINGS, RopeConfig
-from rope_patch.trust import reference
+from rope_patch.operators import reference
 
 LONGROPE = "Phi3LongRoPEScaledRotaryEmbedding"
 

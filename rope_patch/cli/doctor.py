@@ -68,7 +68,8 @@ def _of_vllm() -> Iterator[Finding]:
         return
     states = {f"target {target.name}": _state(target.name, target.module) for target in TARGETS}
     for check in capability.examine().checks:  # after those imports, as in a process of vLLM
-        yield Finding(check.name, check.ok, check.found, None if check.ok else _FIXES.get(check.name))
+        fix = _FIXES.get(check.name, "").format(triton_ascend=pins.pins().get("triton-ascend", "VERSION"))
+        yield Finding(check.name, check.ok, check.found, None if check.ok else fix or None)
     for name, state in states.items():
         yield Finding(name, None, state)
     yield Finding("fusions", None, _left_native(hooks.patch.status()))
@@ -78,7 +79,7 @@ def _of_vllm() -> Iterator[Finding]:
 _FIXES = {
     "platform": "install vllm-ascend beside vLLM; if VLLM_PLUGINS is set, name ascend in it",
     "release": "pip install 'vllm-ascend>=0.11.0'",
-    "triton": "pip uninstall -y triton triton-ascend && pip install triton-ascend",
+    "triton": "pip uninstall -y triton triton-ascend && pip install triton-ascend=={triton_ascend}",
     "driver": "see that an NPU is visible (npu-smi info, ASCEND_RT_VISIBLE_DEVICES), and that one Triton is installed",
 }
 
@@ -92,7 +93,8 @@ def _state(name: str, module: str) -> str:
     try:
         importlib.import_module(module)
     except Exception as error:
-        return f"not here: {type(error).__name__}: {error}"
+        state = hooks.patch.status()["targets"][name]
+        return state if state.startswith("native") else f"not here: {type(error).__name__}: {error}"
     return hooks.patch.status()["targets"][name]
 
 
@@ -104,11 +106,15 @@ def _applied() -> list[str]:
 
 
 def _left_native(status: Any) -> str:
-    if status["targets"]["ascend_rotary_class"].startswith("applied"):
-        return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass"
-    if status["targets"]["ascend_rope_kernel"].startswith("applied"):
-        return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match"
-    return "none"
+    """What stays native for vllm-ascend's fusion passes, and whether what they put into graphs is served."""
+    applied = [name for name, state in status["targets"].items() if state.startswith("applied")]
+    fused = [name for name in ("qkv_rmsnorm_rope", "qkv_rmsnorm_mrope") if name in applied]
+    said = f"; the kernels of operators that norm and rotate are replaced: {', '.join(fused)}" if fused else ""
+    if "ascend_rotary_class" in applied:
+        return "NeoX with head_size and rotary_dim 128 stays native, for vllm-ascend's qknorm_rope_fusion_pass" + said
+    if "ascend_rope_kernel" in applied:
+        return "none needed: what is replaced lies below the op that vllm-ascend's fusion passes match" + said
+    return "none" + said
 
 
 def _variable(envs: Any, platforms: Any) -> Finding:

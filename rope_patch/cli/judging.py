@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 
 from rope_patch.cli.definition import Exact
-from rope_patch.trust import reference
+from rope_patch.operators import reference
+from rope_patch.operators.rotation import Rotation
 
 NATIVE_ULP = (
     4  # the error that code other than the kernel may have, in units in the last place: it may round each product
@@ -56,7 +57,8 @@ def _compared(
             yield reference.Compared(right, (after.double() - right).abs(), torch.zeros_like(right))
         else:
             assert exact.rows is not None
-            yield reference.compared(before, after, exact.rows[tokens], exact.rotary_dim, exact.is_neox_style)
+            rotation = Rotation(head_size, exact.rotary_dim, exact.is_neox_style)
+            yield reference.compared(before, after, exact.rows[tokens], rotation)
 
 
 def ulp(exact: torch.Tensor, rotary_dim: int, is_neox_style: bool, info: Any) -> torch.Tensor:

@@ -16,9 +16,10 @@ from rope_patch.cli.definition import Definition
 from rope_patch.cli.judging import Found
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Worker
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
 from rope_patch.reporting import ledger
-from rope_patch.rotation import rotary
-from rope_patch.trust.first_use import NOT_POSSIBLE
+from rope_patch.serving.first_use import NOT_POSSIBLE
 
 # One token, since only a slice of qkv of one token is contiguous; a few; and ragged numbers of some hundreds and some
 # thousands, as in prefills. Under an interpreter those would take minutes.
@@ -110,11 +111,11 @@ class Calls:
         table = definition.table
         if table is None:
             return Side(DIRECTLY, NOT_HERE, said="the kernel does not know this class of rotary embedding")
-        numbers = rope.head_size, definition.rotary_dim, definition.is_neox_style, definition.axes
+        rotation = Rotation(rope.head_size, definition.rotary_dim, definition.is_neox_style, definition.axes)
 
         def kernel(positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> Any:
             before = ledger.fallbacks()
-            rotated = rotary.serve(positions, query, key, table, *numbers)
+            rotated = contract.serve(positions, query, key, table, rotation)
             if rotated is None:
                 raise NotServed("; ".join(ledger.fallbacks() - before))
             return rotated

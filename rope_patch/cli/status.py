@@ -11,8 +11,8 @@ import time
 
 from rope_patch.cli.answer import Answer, CannotAnswer, short, table, unexpected
 from rope_patch.reporting import keeper, ranks, report_folder
+from rope_patch.reporting.form import ReadReport
 from rope_patch.reporting.report_folder import Unreadable
-from rope_patch.reporting.status import ReadReport
 from rope_patch.settings import REPORT
 
 

@@ -5,13 +5,13 @@ from typing import Any
 import torch
 
 from rope_patch.cli.rope_config import RopeConfig
-from rope_patch.rotation import axes
+from rope_patch.operators import arguments
 
 
 def axes_of(rope: RopeConfig) -> str:
-    """The ``axes`` of ``rotary.serve`` for this shape; empty if a token has one position."""
+    """A ``Rotation``'s ``axes`` for this shape; empty if a token has one position."""
     sections = rope.sections
-    return axes.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
+    return arguments.axes_of(sections.pairs, sections.order, rope.rotary_dim) if sections else ""
 
 
 def positions_of(rope: RopeConfig, num_tokens: int, rows: int, generator: Any) -> torch.Tensor:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from rope_patch import settings
 from rope_patch.cli.sides import NOT_HERE, NOT_KNOWN, RIGHT, UNSTEADY, WRONG, Both, Side
-from rope_patch.trust.first_use import NOT_POSSIBLE
+from rope_patch.serving.first_use import NOT_POSSIBLE
 
 MEMORY = ("out of memory", "outofmemory", NOT_POSSIBLE)
 MORE_MEMORY = (

@@ -44,7 +44,7 @@ def row_offset(position, cache_rows, cache_stride):
     """Where the row of a position begins. Positions outside the cache are clamped to its rows.
 
     In 32 bits, since Ascend computes vectors of int64 one by one: of a position beyond int32 the lowest 32 bits count,
-    so 2**32 is 0. No cache has a row for it: those that need more than 32 bits are refused (``call.is_big``).
+    so 2**32 is 0. No cache has a row for it: those that need more than 32 bits are refused.
     """
     return tl.minimum(tl.maximum(position.to(tl.int32), 0), cache_rows - 1) * cache_stride
 

@@ -11,8 +11,8 @@ import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.plan import Device, Plan, ceil_div
+from rope_patch.kernels.shape import Shape
 
 # The last axis of a tile in the unified buffer is padded to whole blocks, and slices of it must begin at one.
 BLOCK_BYTES = 32

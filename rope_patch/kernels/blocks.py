@@ -15,8 +15,8 @@ kept, all that overflowed were such too.
 from dataclasses import dataclass
 
 from rope_patch.kernels.ascend import BLOCK_BYTES, KERNEL_BYTES, AscendPlan, memory_traffic, padded
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.plan import Constant, Device, ceil_div
+from rope_patch.kernels.shape import Shape
 
 # What memory is asked for; parts of heads that are whole requests can be moved by themselves.
 REQUEST_BYTES = 128

@@ -13,8 +13,8 @@ from rope_patch.kernels.angles import angles_of
 from rope_patch.kernels.arithmetic import NUMBERS
 from rope_patch.kernels.block import turn_block
 from rope_patch.kernels.blocks import Blocks, cuts, divisor, parts
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.plan import Device
+from rope_patch.kernels.shape import Shape
 
 # Blocks of heads of one token are as large as so many bytes allow.
 SPREAD_BYTES = (2 * 1024, 4 * 1024, 8 * 1024, 16 * 1024)

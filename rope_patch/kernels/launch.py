@@ -42,6 +42,12 @@ def device_facts(device: torch.device) -> Device:
 Kernel = tuple[Constant, ...]  # its name, and the values of its constexpr arguments
 
 
+def unaligned(*tensors: torch.Tensor) -> str:
+    """Which of the tensors, by their numbers, do not begin where Triton takes them as aligned."""
+    numbers = [str(i) for i, tensor in enumerate(tensors) if tensor.data_ptr() % ALIGNMENT]
+    return f"unaligned {' '.join(numbers)}" if numbers else "aligned"
+
+
 class Launch(NamedTuple):
     """A launch worked out: everything but which memory."""
 

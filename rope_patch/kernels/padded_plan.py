@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.padded import rotary_kernel_padded
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Constant, Device, Plan
+from rope_patch.kernels.shape import Shape
 
 BYTES_PER_HALF_LANE = 32  # two fp32 inputs, their products, and their results: registers, not memory
 MOST_HEADS = 8

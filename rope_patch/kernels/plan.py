@@ -10,7 +10,7 @@ MAX_TILE_OFFSET = 2**31 - 1
 # The most memory that the first-use check may take, so that vLLM's memory profiling gives what it gives without it.
 SCRATCH_BYTES = 2**20
 
-Constant = int | bool | str | None
+Constant = int | bool | float | str | None
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from rope_patch.kernels.angles import angles_of, for_heads
 from rope_patch.kernels.arithmetic import NUMBERS
 from rope_patch.kernels.block import turn_block
 from rope_patch.kernels.blocks import Blocks, cuts, divisor, halves_are_blocks
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, Constant, Device, ceil_div
 from rope_patch.kernels.planning import MANY_TOKENS, SOME_TOKENS
+from rope_patch.kernels.shape import Shape
 
 
 # Arguments stay grouped by what they are about, not one a line.

@@ -14,8 +14,8 @@ import triton.language as tl
 
 from rope_patch.kernels.arithmetic import NUMBERS, row_offset, turned
 from rope_patch.kernels.ascend import BLOCK_BYTES, KERNEL_BYTES, AscendPlan, memory_traffic, padded
-from rope_patch.kernels.call import Shape
 from rope_patch.kernels.plan import Constant, Device, ceil_div
+from rope_patch.kernels.shape import Shape
 
 # So many 16-bit lanes are a block of 32 bytes, and are transposed at once.
 AT_ONCE = 16

@@ -13,7 +13,7 @@ from rope_patch.patching import import_watch, outcomes
 from rope_patch.patching.outcomes import Outcome
 from rope_patch.patching.targets import TARGETS, NotApplicable, environment_variable, ray_driver
 from rope_patch.reporting import announcement, ledger, log
-from rope_patch.reporting.status import Status
+from rope_patch.reporting.form import Status
 from rope_patch.settings import VARIABLE, Mode, Settings, current
 
 
@@ -123,7 +123,7 @@ class Patch:
         verdict = self.verdict if self.verdict and self.verdict.certain else capability.examine()
         failure: Exception | None = None
         try:
-            if verdict.capable:
+            if verdict.capable and not outcome.left_native():
                 outcome.target.load()
                 importlib.import_module("wrapt")
         except Exception as error:
@@ -147,6 +147,8 @@ class Patch:
         try:
             if failure:
                 raise failure
+            if outcome.left_native():
+                raise NotApplicable(outcomes.AS_SET)
             earlier = outcome.replacement
             # Upstream's module may have changed meanwhile: then the target refuses it. A wrapper of ours is no change.
             made = outcome.target.replacement(module, current()) if earlier is None or not earlier.is_called() else None

@@ -46,7 +46,7 @@ class Replacement:
         self._inherited = self.attribute not in vars(self.owner)
         self._copies: list[tuple[types.ModuleType, str]] = []  # globals that ``undo`` changed
         self.ours = make(self._called_as_ever(), self._switch())
-        self._code = self.ours.__code__
+        self._code = self._code_now()
 
     def _called_as_ever(self) -> Any:
         """The original as a function that takes the instance first. Another may have put a descriptor there."""
@@ -153,7 +153,10 @@ class Replacement:
 
     def _is_rewritten(self) -> bool:
         """Whether another has put a wrapper into our function's own code, as ddtrace does. Removing ours removes it."""
-        return self.ours.__code__ is not self._code
+        return self._code_now() is not self._code
+
+    def _code_now(self) -> Any:
+        return getattr(self.ours, "__code__", None)  # what stands for a kernel is no function
 
     def _is_reached(self) -> bool:
         """Whether ours is in place, or within what others have put there."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from rope_patch.reporting.status import Report, SignatureStatus
+from rope_patch.reporting.form import Report, SignatureStatus
 
 LARGEST = 2**20  # bytes of a report: some hundred signatures with all their plans
 LONGEST = 1000  # characters of a text in a report that would be larger

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from rope_patch.reporting import log, ranks, report_folder
-from rope_patch.reporting.status import ReadReport, Status
+from rope_patch.reporting.form import ReadReport, Status
 
 SECONDS = 2.0  # between two checks whether something changed
 PULSE = 5.0  # seconds after which a process touches its file, to show other processes that it is alive; see ``SILENT``

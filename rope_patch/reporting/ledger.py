@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from typing import Any
 
-from rope_patch.reporting.status import SignatureStatus
+from rope_patch.reporting.form import SignatureStatus
 
 Signature = tuple[object, ...]
 PASSED, SWITCHED_OFF, NOT_RUN_YET = "passed", "switched off", "not run yet"
@@ -18,15 +18,16 @@ class Page:
     """The counts of one signature.
 
     Attributes:
-        served: how often the kernel served, by path: in eager mode, in the op's body, or traced into a graph. Each
-            count is a list of one number, which a cached launch holds and increments without a look-up.
+        served: how often the kernel served, by path: in eager mode, in the op's body, traced into a graph, or fused
+            with norms in an operator of upstream's. Each count is a list of one number, which a cached launch holds
+            and increments without a look-up.
         fallbacks: the reasons why calls went to the original, and how often.
         check: the first-use check's result: PASSED, SWITCHED_OFF, or what was wrong; None before the check.
         plans: the signature's plans, in the order of growing numbers of tokens.
     """
 
     def __init__(self) -> None:
-        self.served: dict[str, list[int]] = {"eager": [0], "op": [0], "traced": [0]}
+        self.served: dict[str, list[int]] = {"eager": [0], "op": [0], "traced": [0], "fused": [0]}
         self.fallbacks: Counter[str] = Counter()
         self.check: str | None = None
         self.plans: list[dict[str, Any]] = []

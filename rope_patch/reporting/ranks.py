@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from rope_patch.reporting.status import ReadReport, Report, Status
+from rope_patch.reporting.form import ReadReport, Report, Status
 
 LASTING = 5.0  # seconds after which a disagreement may be one that lasts: more than two looks at what has changed
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rope_patch.reporting import fitting, process
-from rope_patch.reporting.status import ReadReport, Report, Status, expect
+from rope_patch.reporting.form import ReadReport, Report, Status, expect
 
 SILENT = 15.0  # seconds without a touch after which a process of another host counts as gone; clocks may differ
 

@@ -1,7 +1,7 @@
 """The kernel on a CUDA GPU against its peers, one run, every result checked first.
 
     scripts/bench_gpu/fetch.sh                                # once, where there is a package index
-    python -m scripts.bench_gpu --json results.json --plot times.png
+    python -m scripts.bench_gpu --json results.json
 
 A proxy: it shows correctness, traffic and logic of the kernel's source. Tiles, masks and launches differ on an NPU.
 """
@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 
-from rope_patch.kernels.call import planned
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.launch import device_facts
 from rope_patch.kernels.planning import make_plan
-from rope_patch.rotation import dispatch, ops, rotary
-from rope_patch.rotation.arguments import parse
+from rope_patch.operators import contract, dispatch, op
+from rope_patch.operators.arguments import parse
+from rope_patch.operators.rotation import KERNELS
 from scripts.bench_gpu import peers, report, timing
 from scripts.bench_gpu.measuring import case, measure, ours
 from tests.shapes import ModelShape
@@ -39,22 +38,19 @@ IN_PLACE = ("rope_patch, in place", "flashinfer")
 def host_costs() -> dict[str, float]:
     """Microseconds of host time of one call on one token, which the device needs less for."""
     c = case(SHAPES[0], 1, torch.bfloat16)
-    call = parse(c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, c.is_neox_style)
     device = device_facts(c.query.device)
     outputs = torch.empty_like(c.query), torch.empty_like(c.key)
     two = case(SHAPES[0], 2, torch.bfloat16)
-    arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
-    strided = two.positions, two.query, two.key, two.cos_sin_cache, two.head_size, two.rotary_dim, True
-    in_place, fresh = (
-        planned(call, shape, make_plan(ROTATION, shape, 1, device), device)
-        for shape in (call.shape(False), call.shape(True))
-    )
+    arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.rotation
+    strided = two.positions, two.query, two.key, two.cos_sin_cache, two.rotation
+    call, call_fresh = parse(*arguments), parse(*arguments, always_fresh=True)
+    in_place, fresh = (one.launch(make_plan(KERNELS, one.shape, 1, device), device) for one in (call, call_fresh))
     found = {
         "kernel[grid], in place": timing.host_us(lambda: in_place.on(call, None, None)),
-        "kernel[grid], fresh": timing.host_us(lambda: fresh.on(call, *outputs)),
-        "rotary.serve, in place": timing.host_us(lambda: rotary.serve(*arguments)),
-        "rotary.serve, fresh": timing.host_us(lambda: rotary.serve(*strided)),
-        "the op's body, fresh": timing.host_us(lambda: ops._rotary_embedding(*strided)),
+        "kernel[grid], fresh": timing.host_us(lambda: fresh.on(call_fresh, *outputs)),
+        "contract.serve, in place": timing.host_us(lambda: contract.serve(*arguments)),
+        "contract.serve, fresh": timing.host_us(lambda: contract.serve(*strided)),
+        "the op's body, fresh": timing.host_us(lambda: op._rotary_embedding(*strided[:4], *two.rotation)),
         "torch.empty": timing.host_us(lambda: torch.empty(1, 4096, device="cuda")),
     }
     return found
@@ -63,13 +59,13 @@ def host_costs() -> dict[str, float]:
 def first_use_ms() -> float:
     """Milliseconds of host time of a call that is a signature's first, its kernels compiled before; median of five."""
     c = case(SHAPES[0], 2, torch.bfloat16)
-    arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.head_size, c.rotary_dim, True
+    arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.rotation
     times = []
     for _ in range(6):
         dispatch.forget()
         torch.cuda.synchronize()
         begin = time.perf_counter()
-        rotary.serve(*arguments)
+        contract.serve(*arguments)
         times.append((time.perf_counter() - begin) * 1e3)
     return statistics.median(times[1:])
 
@@ -77,7 +73,6 @@ def first_use_ms() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write every figure there")
-    parser.add_argument("--plot", type=Path, help="draw time and fraction of the floor against tokens there")
     chosen = parser.parse_args()
     with torch.inference_mode():
         bandwidth = timing.copy_bandwidth()
@@ -106,8 +101,6 @@ def main() -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1) + "\n")
     report.tables(results)
-    if chosen.plot:
-        report.plot(results, chosen.plot)
 
 
 if __name__ == "__main__":

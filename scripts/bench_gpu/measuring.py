@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from rope_patch.rotation.arguments import parse
-from rope_patch.trust import reference
+from rope_patch.operators import reference
+from rope_patch.operators.arguments import parse
+from rope_patch.operators.rotation import Rotation
 from scripts.bench_gpu import timing
 from tests.rotations import launch
 from tests.shapes import ModelShape
@@ -43,6 +44,10 @@ class Case:
         return self.shape.is_neox_style
 
     @property
+    def rotation(self) -> Rotation:
+        return Rotation(self.head_size, self.rotary_dim, self.is_neox_style, self.shape.axes)
+
+    @property
     def num_tokens(self) -> int:
         return self.query.shape[0]
 
@@ -65,8 +70,7 @@ def case(shape: ModelShape, num_tokens: int, dtype: torch.dtype) -> Case:
 
 def ours(fresh: bool) -> Callable[[Case], Work]:
     def peer(c: Case) -> Work:
-        numbers = c.head_size, c.rotary_dim, c.is_neox_style, c.shape.axes
-        call = parse(c.positions, c.query, c.key, c.cos_sin_cache, *numbers)
+        call = parse(c.positions, c.query, c.key, c.cos_sin_cache, c.rotation)
 
         def work() -> tuple[torch.Tensor, torch.Tensor]:
             outputs = (c.query.new_empty(c.query.shape), c.key.new_empty(c.key.shape)) if fresh else (None, None)
@@ -86,8 +90,7 @@ def errors(c: Case, work: Work) -> tuple[float, float]:
     rows = reference.rows_of(c.positions[..., sample], c.cos_sin_cache, c.shape.axes).cpu()
     relative = multiple = 0.0
     for x, y in zip(before, work(), strict=True):
-        arguments = torch.arange(len(rows)), x, rows, c.rotary_dim, c.is_neox_style
-        exact, bound = reference.expected(*arguments)
+        exact, bound = reference.expected(x, rows, c.rotation)
         error = (c.heads(y)[sample].cpu().double() - exact).nan_to_num(float("inf")).abs()
         relative = max(relative, float(error.norm() / exact.norm()))
         multiple = max(multiple, float((error / bound.clamp_min(1e-30)).max()))

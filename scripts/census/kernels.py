@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from rope_patch.kernels.call import Rotation, Shape
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.launch import UNIFIED_BUFFER
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan, plans_of
+from rope_patch.kernels.shape import Rotation, Shape
+from rope_patch.operators.rotation import KERNELS
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
 from tests.shapes import MORE_SHAPES, SHAPES, THREE_POSITIONS, ModelShape
 
-FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in ROTATION}
+FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in KERNELS}
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
@@ -73,7 +73,7 @@ def kernels(shape: ModelShape, dtype: str, fresh: bool, key: bool, chip: Chip) -
     absent = {"k_ptr": not key, "q_out_ptr": not fresh, "k_out_ptr": not (fresh and key)}
     pointers = {name: None for name, without in absent.items() if without}
     found = []
-    for plan in plans_of(ROTATION, asked, device):
+    for plan in plans_of(KERNELS, asked, device):
         values = (*plan.constants(asked).items(), *pointers.items())
         found.append((Kernel(plan.function.__name__, dtype, values), plan.bytes_of(asked, device)))
     return found
@@ -84,7 +84,7 @@ def planned(
 ) -> tuple[dict[str, Any], tuple[int, int]]:
     """The constants of the plan for so many tokens, and its grid."""
     device, asked = _device(chip), _shape(shape, dtype, fresh, key)
-    plan = make_plan(ROTATION, asked, num_tokens, device)
+    plan = make_plan(KERNELS, asked, num_tokens, device)
     values = {name: value for name, value in plan.constants(asked).items() if value is not None}
     return values, plan.grid(num_tokens, device)
 

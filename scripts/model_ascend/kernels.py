@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rope_patch.kernels.by_heads import ByHeads
-from rope_patch.kernels.call import Rotation, Shape
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan
+from rope_patch.kernels.shape import Rotation, Shape
+from rope_patch.operators.rotation import KERNELS
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
-from tests.host_cann import chips, front_end, upstream
+from tests.ascend_kernels import upstream
+from tests.host_cann import chips, front_end
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def ours(case: Case, num_tokens: int, chip: chips.Chip) -> Launch:
     fresh = case.strided and num_tokens > 1
     device = Device(chip.vector_cores, chip.ub_bytes, powers_of_two=False)
     rows, shape = _rows(case), shape_of(case, fresh)
-    plan = make_plan(ROTATION, shape, num_tokens, device)
+    plan = make_plan(KERNELS, shape, num_tokens, device)
     values = plan.constants(shape) | ({} if fresh else {"q_out_ptr": None, "k_out_ptr": None})
     types = {name: kind(name) for name in front_end.arguments(plan.function, values)}
     if plan.in_words:

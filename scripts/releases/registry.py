@@ -25,7 +25,7 @@ from pip._internal.network.lazy_wheel import LazyZipOverHTTP
 # for tests/host_cann/extension.py, the operators of an extension that a source distribution does not have built.
 WANTED = re.compile(
     r"vllm/envs\.py|vllm/model_executor/custom_op\.py|vllm/model_executor/layers/rotary_embedding(\.py|/\w+\.py)"
-    r"|vllm_ascend/ops/rotary_embedding\.py|vllm_ascend/ops/triton/rope\.py|[^/]+\.dist-info/METADATA|PKG-INFO|Dockerfile"
+    r"|vllm_ascend/ops/rotary_embedding\.py|vllm_ascend/ops/triton/(rope|linearnorm/split_qkv\w+)\.py|[^/]+\.dist-info/METADATA|PKG-INFO|Dockerfile"
     r"|csrc/torch_binding\.cpp"
 )
 

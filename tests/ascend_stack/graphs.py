@@ -173,8 +173,9 @@ def complaints() -> Iterator[list[str]]:
 
 
 def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> Observation:
+    from rope_patch.operators.reference import rotate
+    from rope_patch.operators.rotation import Rotation
     from rope_patch.reporting import ledger
-    from rope_patch.trust.reference import rotate
 
     torch = stack.torch
     ledger.reset()
@@ -197,8 +198,8 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 after = compiled(*arguments)
             passes.seen["executed"] = sorted({event.key for event in profile.key_averages()})
-        except Exception as error:
-            chain = [error]
+        except Exception as raised:
+            chain: list[BaseException] = [raised]
             while inner := chain[-1].__cause__:
                 chain.append(inner)
             passes.seen["raised"] = f"{type(chain[-1]).__name__}: {chain[-1]}"[:300]
@@ -207,7 +208,9 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
     for rotated, width, weight in zip(after, (0, HEADS), weights, strict=False):
         heads = qkv.unflatten(-1, (-1, head_size))[:, width:][:, : rotated.shape[-1] // head_size]
         normed = torch.nn.functional.rms_norm(heads.float(), (head_size,), weight.float(), 1e-6).bfloat16()
-        wanted = rotate(positions, normed, embedding.cos_sin_cache.cpu(), rotary_dim, is_neox_style)
+        wanted = rotate(
+            positions, normed, embedding.cos_sin_cache.cpu(), Rotation(normed.shape[-1], rotary_dim, is_neox_style)
+        )
         error = (rotated.cpu().view(wanted.shape).float() - wanted.float()).abs().max().item()
         passes.seen["error"] = max(error, passes.seen.get("error", 0.0))
     return passes.seen

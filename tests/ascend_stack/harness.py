@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ needs_stack = _mark()
 
 def is_ours(function: Any) -> bool:
     """Whether rope_patch contains its code. Compares whole paths, as a clone's folder may be called that too."""
+    if type(function).__module__.startswith("rope_patch."):  # what stands for a kernel
+        return True
     code = getattr(function, "__code__", None)
     return code is not None and PACKAGE in Path(code.co_filename).parents
 
@@ -88,7 +91,18 @@ class Stack:
         of_the_class = ["ascend_rope_kernel"] if self.has_triton_path else ["ascend_rotary_class"]
         if self.has_triton_path and not self.takes_no_key:
             of_the_class.append("ascend_without_key")
-        return ["rotary_embedding", "mrope", "longrope", *of_the_class, "ascend_mrope"]
+        return ["rotary_embedding", "mrope", "longrope", *of_the_class, "ascend_mrope", *self.fused]
+
+    @property
+    def fused(self) -> dict[str, Any]:
+        """The targets that are for kernels which norm and rotate, and what is there now: none before 0.13, one before
+        0.16."""
+        found = {}
+        for name in ("qkv_rmsnorm_rope", "qkv_rmsnorm_mrope"):
+            module = sys.modules.get(f"vllm_ascend.ops.triton.linearnorm.split_{name}")
+            if module is not None:
+                found[name] = getattr(module, f"split_{name}_kernel")
+        return found
 
     def build(
         self,

@@ -46,7 +46,7 @@ def capture_again(worker: Any, on: bool, unseen: bool) -> dict[str, Any]:
     forgotten, and without the run of each size before, so that the kernel meets its calls in a capture first."""
     import torch
 
-    from rope_patch.rotation import dispatch
+    from rope_patch.operators import dispatch
 
     switch(worker, on)
     if unseen:
@@ -73,3 +73,21 @@ def rotate_by(worker: Any, how: str) -> None:
             )
         else:
             module._forward_method = module.forward_native if how == "vllm" else before
+
+
+def norm_and_rotate_by_vllm(worker: Any) -> None:
+    """As ``rotate_by("vllm")``, of a model whose attention calls a fused operator if its rotary embedding is
+    vllm-ascend's with three positions: it gets another that is not."""
+    from torch import nn
+
+    class Native(nn.Module):
+        def __init__(self, embedding: Any) -> None:
+            super().__init__()
+            self.embedding = embedding
+
+        def forward(self, *arguments: Any) -> Any:
+            return self.embedding.forward_native(*arguments)
+
+    for module in list(worker.model_runner.get_model().modules()):
+        if hasattr(module, "q_norm") and hasattr(module, "rotary_emb"):
+            module.rotary_emb = Native(module.rotary_emb)

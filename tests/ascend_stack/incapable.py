@@ -73,6 +73,7 @@ def main(situation: str) -> None:
     found: dict[str, Any] = {
         "capable": status["capable"], "reason": status["reason"], "targets": status["targets"], "errors": errors,
         "calls": status["calls"], "logged": lines, "variables": variables(),
+        "fused": {name: harness.is_ours(kernel) for name, kernel in stack.fused.items()},
     }  # fmt: skip
     sys.stdout.write("\n" + json.dumps(found) + "\n")
 
@@ -114,7 +115,8 @@ def foretold() -> list[Any]:
 
 
 def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:
-    from rope_patch.trust.reference import rotate
+    from rope_patch.operators.reference import rotate
+    from rope_patch.operators.rotation import Rotation
 
     torch = stack.torch
     embedding = stack.build(kind, 64, **parameters)
@@ -125,7 +127,7 @@ def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float 
     except Exception as exception:
         return f"{type(exception).__name__}: {exception}"[:300]
     cache = embedding.cos_sin_cache.cpu()
-    wanted = rotate(positions, query.unflatten(-1, (-1, 64)), cache, 64, True).flatten(-2)
+    wanted = rotate(positions, query.unflatten(-1, (-1, 64)), cache, Rotation(64, 64, True)).flatten(-2)
     return max((x.cpu().view_as(wanted).float() - wanted.float()).abs().max().item() for x in rotated)
 
 

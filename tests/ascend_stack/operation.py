@@ -23,12 +23,12 @@ def zero(worker: Any) -> None:
 
 def refuse_new_kernels(worker: Any) -> None:
     """From now on, compiling fails as if the kernel did not fit, whatever other processes have compiled."""
-    from rope_patch.kernels.catalogue import ROTATION
+    from rope_patch.operators.rotation import KERNELS
 
     def refuses(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("ub overflow, requires 1968128 bits while 1572864 bits available!")
 
-    for kernel in ROTATION:
+    for kernel in KERNELS:
         kernel.function.compile = refuses
 
 

@@ -59,7 +59,10 @@ def test_with_nothing_missing_one_line_names_all_that_is_replaced(stack: Stack) 
     ((level, line),) = found["logged"]
     assert level == "INFO"
     assert f": {', '.join(applied)} applied ({found['reason']})" in line
-    _says_off(processes.table("tests.ascend_stack.incapable", "0", "nothing missing"))
+    off = processes.table("tests.ascend_stack.incapable", "0", "nothing missing")
+    _says_off(off)
+    assert found["fused"] == dict.fromkeys(stack.fused, True)
+    assert off["fused"] == dict.fromkeys(stack.fused, False), "upstream's kernels that norm and rotate are in place"
 
 
 @pytest.mark.parametrize("mode", ["0", "1"])

@@ -9,16 +9,19 @@ import pkgutil
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
-from tests.ascend_stack import other_classes, test_mrope_served
-from tests.ascend_stack.harness import Stack, needs_stack, start
+from tests.ascend_stack import other_classes, test_mrope_served, test_norm_rotation
+from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
 from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
+from tests.ascend_stack.tested import having
 from tests.conftest import ROOT
 
 COVERAGE = ROOT / "rope_patch" / "patching" / "targets" / "README.md"
 
 pytestmark = needs_stack
-HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "0.30.0rc2", "why")
+HEADING = ("class", "rotary", *sorted(having("classes"), key=Version), "why")
+OPERATORS = ("operator", "who calls it", *HEADING[2:])
 ABSENT = "\N{EN DASH}"  # this release's vLLM does not have the class
 # For each class, the rope_type for which vLLM makes it, and its parameters.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,15 +42,15 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def rows() -> list[tuple[str, ...]]:
-    """The table as rows of cells without back quotes, one row for each class that a line names."""
+def rows(heading: tuple[str, ...] = HEADING) -> list[tuple[str, ...]]:
+    """A table as rows of cells without back quotes, one row for each class that a line names."""
     lines = [
         tuple(cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|"))
         for line in COVERAGE.read_text().splitlines()
         if line.startswith("|")
     ]
-    body = lines[lines.index(HEADING) + 2 :]
-    body = list(itertools.takewhile(lambda row: len(row) == len(HEADING), body))
+    body = lines[lines.index(heading) + 2 :]
+    body = list(itertools.takewhile(lambda row: len(row) == len(heading) and row[0] != "operator", body))
     return [(name, *row[1:]) for row in body for name in row[0].split(", ")]
 
 
@@ -110,3 +113,36 @@ def test_the_table_has_every_class_of_this_release(stack: Stack) -> None:
     """A failure names a class that this release has added: who serves it?"""
     found = {name for name in classes() if "Rotary" in name and name != "RotaryEmbeddingBase"}
     assert found - {row[0] for row in rows()} == set(), f"{stack.version} has classes that the targets' README lacks"
+
+
+def operator(stack: Stack, name: str) -> str:
+    """Who serves a fused operator: our kernel, if a call of it does; native code, if its module has nothing of ours."""
+    from rope_patch.reporting import ledger
+
+    if not hasattr(stack.torch.ops.vllm, name):
+        return ABSENT
+    file = f"split_{name.removeprefix('triton_').removeprefix('split_')}"
+    target = file.removeprefix("split_")
+    if target not in stack.fused:
+        module = importlib.import_module(f"vllm_ascend.ops.triton.linearnorm.{file}")
+        assert not any(map(is_ours, vars(module).values()))
+        return "native"
+    model = {test_norm_rotation.ROPE: "Qwen3", test_norm_rotation.MROPE: "Qwen3-VL"}[target]
+    ledger.reset()
+    test_norm_rotation.call(stack, model, test_norm_rotation.made(stack, model, 1))
+    return "kernel" if ledger.calls() else "native"
+
+
+@pytest.mark.parametrize("row", rows(OPERATORS), ids=lambda row: row[0])
+def test_the_readmes_table_says_who_serves_operators_that_norm_and_rotate(stack: Stack, row: tuple[str, ...]) -> None:
+    if stack.version not in HEADING:
+        pytest.skip(f"the table has no column for {stack.version}")
+    assert row[OPERATORS.index(stack.version)] == operator(stack, row[0]), f"the targets' README: {row[0]}"
+    assert row[-1], "every line says why"
+
+
+def test_the_table_has_every_operator_of_this_release_that_norms_and_rotates(stack: Stack) -> None:
+    """A failure names an operator that this release has added."""
+    names = [schema.name.partition("::") for schema in stack.torch._C._jit_get_all_schemas()]
+    found = {name for space, _, name in names if space == "vllm" and "norm" in name and "rope" in name}
+    assert found - {row[0] for row in rows(OPERATORS)} == set()

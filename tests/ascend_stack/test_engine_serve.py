@@ -125,10 +125,8 @@ def test_the_report_folder_has_every_role_and_rank(patched: Served) -> None:
     assert patched.spawned == [True, True]
     assert patched.exit_status == 0
     assert roles(patched) == ["API server", "engine core", "worker 0 of 2", "worker 1 of 2"]
-    assert all(
-        "patched (rotary_embedding, mrope, longrope, ascend_rope_kernel, ascend_without_key, ascend_mrope)" in line
-        for line in patched.live
-    )
+    applied = "rotary_embedding, mrope, longrope, ascend_rope_kernel, ascend_without_key, ascend_mrope"
+    assert all(f"patched ({applied}, qkv_rmsnorm_rope, qkv_rmsnorm_mrope)" in line for line in patched.live)
 
 
 def test_switched_off_every_process_says_so(off: Served) -> None:

@@ -34,8 +34,8 @@ def stack() -> Stack:
 @pytest.fixture
 def warned() -> Iterator[list[str]]:
     """The WARNINGs of rope_patch. Checks of earlier tests are forgotten, and so are this test's afterwards."""
+    from rope_patch.operators import dispatch
     from rope_patch.reporting import log
-    from rope_patch.rotation import dispatch
 
     said: list[str] = []
     handler = logging.Handler(logging.WARNING)
@@ -50,8 +50,9 @@ def warned() -> Iterator[list[str]]:
 
 def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
     """Rotate ``num_heads`` and one key head; assert the result; return (calls served, calls handed back)."""
+    from rope_patch.operators.reference import rotate as reference
+    from rope_patch.operators.rotation import Rotation
     from rope_patch.reporting import ledger
-    from rope_patch.trust.reference import rotate as reference
 
     torch = stack.torch
     embedding = stack.build("llama3", 64, **LLAMA3)
@@ -62,7 +63,7 @@ def rotate(stack: Stack, num_heads: int, times: int = 1) -> tuple[int, int]:
         q, k = stack.rotate(embedding, positions.npu(), query.npu(), query[:, :64].contiguous().npu())
         for before, after in ((query, q), (query[:, :64], k)):
             heads = before.unflatten(-1, (-1, 64))
-            wanted = reference(positions, heads, embedding.cos_sin_cache.cpu(), 64, True).flatten(-2)
+            wanted = reference(positions, heads, embedding.cos_sin_cache.cpu(), Rotation(64, 64, True)).flatten(-2)
             torch.testing.assert_close(after.cpu(), wanted, atol=2**-5, rtol=2**-6)
     return sum(ledger.calls().values()), sum(ledger.fallbacks().values())
 
@@ -92,7 +93,7 @@ def test_a_wrong_kernel_is_found_at_first_use_and_only_its_signature_is_native(
 def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
     stack: Stack, warned: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rope_patch.kernels.catalogue import ROTATION
+    from rope_patch.operators.rotation import KERNELS
 
     class Broken:
         __name__ = "broken"
@@ -103,7 +104,7 @@ def test_a_kernel_that_does_not_compile_leaves_the_call_to_vllm(
 
             return run
 
-    for kernel in ROTATION:
+    for kernel in KERNELS:
         monkeypatch.setattr(kernel, "function", Broken())
     assert rotate(stack, 3, times=2) == (0, 2)
     assert len(warned) == 1, warned
@@ -159,12 +160,13 @@ import sys
 from tests.host_cann import fixture
 torch = fixture.initialise()
 from rope_patch.reporting import ledger, log
-from rope_patch.rotation import rotary
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
 q, k = torch.randn(5, 9 * 64).bfloat16().npu(), torch.randn(5, 64).bfloat16().npu()
 cache = torch.rand(64, 64).bfloat16().npu()
 print("ready", flush=True)
 sys.stdin.readline()
-rotated = rotary.serve(torch.arange(5).npu(), q, k, cache, 64, 64, True)
+rotated = contract.serve(torch.arange(5).npu(), q, k, cache, Rotation(64, 64, True))
 print(rotated is not None, dict(ledger.calls()), dict(ledger.fallbacks()))
 """
 

@@ -16,9 +16,9 @@ from tests.ascend_stack.graphs import CASES
 
 pytestmark = harness.needs_stack
 
-OUR_OP, OUR_KERNEL = "rope_patch::rotary_embedding", "rotary_kernel"
+OUR_OP, OUR_KERNEL, OUR_FUSED = "rope_patch::rotary_embedding", "rotary_kernel", "normed_kernel"
 UPSTREAMS_OP, UPSTREAMS_KERNEL = "vllm::npu_rotary_embedding", "_triton_rope"
-FUSED = "vllm::qkv_rmsnorm_rope"
+FUSED, UPSTREAMS_FUSED = "vllm::qkv_rmsnorm_rope", "split_qkv_rmsnorm_rope_kernel"
 # 0.13 asks npugraph_ex for kernels of static shapes, for which torchair needs a device's runtime.
 CANNOT_RUN_HERE = "AclopStartDumpArgs execute failed"
 
@@ -100,7 +100,11 @@ def test_npugraph_ex_fuses_as_often_patched_as_unpatched(native, patched):
         pytest.skip(f"the host CANN cannot run this release's npugraph_ex: {CANNOT_RUN_HERE}")
     assert FUSED in native["npugraph_ex"]["full 128"]["executed"]
     for case, seen in native["npugraph_ex"].items():
-        assert (FUSED in seen["executed"]) == (FUSED in patched["npugraph_ex"][case]["executed"]), case
+        ours = patched["npugraph_ex"][case]["executed"]
+        assert (FUSED in seen["executed"]) == (FUSED in ours), case
+        assert (FUSED in ours) == any(name.startswith(OUR_FUSED) for name in ours), "the operator is not served"
+        assert UPSTREAMS_FUSED not in ours
+        assert (FUSED in seen["executed"]) == (UPSTREAMS_FUSED in seen["executed"]), "this looks for another name"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -132,8 +136,7 @@ def test_every_graph_gives_the_references_result(native, patched, everything):
         for path, case, seen in runs(table):
             if "CI" in path and "raised" in seen:
                 continue  # as unpatched: which the test of warnings compares
-            # Upstream's fused kernel, in program order (its race: tests/host_cann/test_races.py): compilers differ in
-            # whether they round between norm and rotation.
+            # Where it is fused, nothing is rounded between norm and rotation, as it is in the reference.
             assert seen["error"] <= (2**-4 if FUSED in seen["executed"] else 2**-6), (path, case)
 
 

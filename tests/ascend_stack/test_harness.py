@@ -15,7 +15,7 @@ def function_of(file: str) -> Any:
 
 def test_code_in_a_clone_whose_folder_is_called_rope_patch_is_not_ours() -> None:
     assert harness.is_ours(capability.examine)
-    assert harness.is_ours(function_of(str(ROOT / "rope_patch" / "rotation" / "rotary.py")))
+    assert harness.is_ours(function_of(str(ROOT / "rope_patch" / "operators" / "contract.py")))
     for clone in (ROOT.parent / "rope_patch", ROOT / "rope_patch_clone" / "rope_patch"):
         assert not harness.is_ours(function_of(str(clone / ".venvs" / "stack" / "vllm" / "base.py")))
     assert not harness.is_ours(None)

@@ -33,8 +33,9 @@ def fresh_counts() -> None:
 
 def rotate(stack: Stack, embedding: Any, shape: ModelShape, dtype: Any, **context: Any) -> tuple[int, int]:
     """Rotate strided views and check the result; return (calls that the kernel served, calls handed back)."""
+    from rope_patch.operators.reference import rotate as reference
+    from rope_patch.operators.rotation import Rotation
     from rope_patch.reporting import ledger
-    from rope_patch.trust.reference import rotate as reference
 
     torch = stack.torch
     torch.manual_seed(0)
@@ -47,7 +48,8 @@ def rotate(stack: Stack, embedding: Any, shape: ModelShape, dtype: Any, **contex
     cache = embedding.cos_sin_cache.cpu()
     for old, new in zip(before, rotated, strict=True):
         heads = old.unflatten(-1, (-1, shape.head_size))
-        wanted = reference(positions, heads, cache, shape.rotary_dim, embedding.is_neox_style).flatten(-2)
+        rotation = Rotation(shape.head_size, shape.rotary_dim, embedding.is_neox_style)
+        wanted = reference(positions, heads, cache, rotation).flatten(-2)
         tolerance = 4 * torch.finfo(dtype).eps  # vendor operators and PyTorch's round more than once
         torch.testing.assert_close(new.cpu().view(wanted.shape), wanted, atol=tolerance, rtol=tolerance)
     return sum(ledger.calls().values()), sum(ledger.fallbacks().values())

@@ -27,8 +27,8 @@ def stack() -> Stack:
 @pytest.fixture
 def model(stack: Stack) -> Iterator[Any]:
     """Two embeddings of a model with partial rotary, served by the kernel on every release; nothing is cached."""
+    from rope_patch.operators import dispatch
     from rope_patch.reporting import ledger
-    from rope_patch.rotation import dispatch
 
     dispatch.forget()
     ledger.reset()
@@ -40,8 +40,9 @@ def model(stack: Stack) -> Iterator[Any]:
 
 def rotate(stack: Stack, embedding: Any, cache: Any, seed: int) -> int:
     """Rotate and check against ``cache``; return how many calls the kernel served."""
+    from rope_patch.operators.reference import rotate as reference
+    from rope_patch.operators.rotation import Rotation
     from rope_patch.reporting import ledger
-    from rope_patch.trust.reference import rotate as reference
 
     torch = stack.torch
     generator = torch.Generator().manual_seed(seed)
@@ -51,7 +52,7 @@ def rotate(stack: Stack, embedding: Any, cache: Any, seed: int) -> int:
     rotated = stack.rotate(embedding, positions.npu(), *query.npu().split([4 * 128, 2 * 128], -1))
     served = sum(ledger.calls().values())
     for part, got in zip(query.split([4 * 128, 2 * 128], -1), rotated, strict=True):
-        want = reference(positions, part.unflatten(-1, (-1, 128)), cache, 64, True).flatten(-2)
+        want = reference(positions, part.unflatten(-1, (-1, 128)), cache, Rotation(128, 64, True)).flatten(-2)
         tolerance = 4 * torch.finfo(torch.bfloat16).eps
         torch.testing.assert_close(got.cpu(), want, atol=tolerance, rtol=tolerance)
     return served
@@ -66,7 +67,7 @@ def test_after_sleep_and_wake_the_cache_is_read_anew(
     stack: Stack, model: Any, met: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Level 2 saves the buffers on the host and frees their memory, which may then hold any values."""
-    from rope_patch.trust import first_use
+    from rope_patch.serving import first_use
 
     right = caches(model)
     if met == "before":

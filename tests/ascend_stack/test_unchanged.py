@@ -40,11 +40,13 @@ def heads(stack: Stack, num_heads: int, head_size: int, seed: int = 0, num_token
 
 def rotated(embedding: Any, positions: Any, x: Any, is_neox_style: bool | None = None, cache: Any = None) -> Any:
     """The reference's rotation of ``x``, on the host."""
-    from rope_patch.trust.reference import rotate
+    from rope_patch.operators.reference import rotate
+    from rope_patch.operators.rotation import Rotation
 
     cache = (embedding.cos_sin_cache if cache is None else cache).cpu()
     style = embedding.is_neox_style if is_neox_style is None else is_neox_style
-    return rotate(positions, x.unflatten(-1, (-1, embedding.head_size)), cache, embedding.rotary_dim, style).flatten(-2)
+    rotation = Rotation(embedding.head_size, embedding.rotary_dim, style)
+    return rotate(positions, x.unflatten(-1, (-1, embedding.head_size)), cache, rotation).flatten(-2)
 
 
 def close(stack: Stack, actual: Any, wanted: Any) -> None:

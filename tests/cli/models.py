@@ -161,7 +161,7 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         prepared(place)
         asked_both = []
-        for one in compared(int((*sys.argv, 1)[1]), place):
+        for one in compared(int((*sys.argv, "1")[1]), place):
             print(json.dumps(one), flush=True)
             asked_both += [one] if isinstance(one["own"], list) and isinstance(one["second"], list) else []
         differ = [one["kind"] for one in asked_both if one["own"] != one["second"]]

@@ -13,7 +13,7 @@ from rope_patch.cli import bench, main, report_machine, report_page, report_rows
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Worker
 from tests.conftest import ROOT, clean_environment
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 FOPE = {"num_key_value_heads": 1, "num_inv_freq": 40, "fope_sep_head": True, "fope_init_factor": 0.1}
@@ -49,13 +49,13 @@ for name, before, arguments in json.loads(STEPS):
 """
 # A mistake in the kernel that its first-use check does not see.
 WRONG = """
-from rope_patch.rotation import dispatch, rotary
-right = dispatch.rotate
+from rope_patch.operators import contract, dispatch
+right = dispatch.dispatch
 def wrong(*arguments):
     rotated = right(*arguments)
     rotated[0].flatten()[3].mul_(1.01)
     return rotated
-dispatch.rotate = wrong
+dispatch.dispatch = wrong
 """
 # As vLLM's own model code would answer for a model with layers of two kinds, one of them in an order of its own.
 MADE = """
@@ -83,7 +83,7 @@ FAILING = """
 from rope_patch.reporting import ledger
 def fails(*arguments):
     ledger.page().fallbacks["ub overflow"] += 1
-dispatch.rotate = fails
+dispatch.dispatch = fails
 """
 
 

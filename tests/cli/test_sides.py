@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="verify needs triton")
 from rope_patch.cli import sides, synthetic, verdict  # noqa: E402
 from rope_patch.cli.rope_config import RopeConfig  # noqa: E402
 from rope_patch.cli.worker import Embedding  # noqa: E402
-from rope_patch.rotation import dispatch, rotary  # noqa: E402
-from rope_patch.trust import reference  # noqa: E402
+from rope_patch.operators import contract, dispatch, reference  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
 
 ROPE = RopeConfig("model", 64, 32, 2, 1, max_position=64)
@@ -37,9 +37,9 @@ class RotaryEmbedding(torch.nn.Module):
 
     def forward(self, positions: Any, query: Any, key: Any) -> Any:
         if self.on and self.left:
-            rotary.hand_back(self.left)
+            contract.hand_back(self.left)
         elif self.on and self.patched:
-            return rotary.serve(positions, query, key, self.cos_sin_cache, 64, 32, True)
+            return contract.serve(positions, query, key, self.cos_sin_cache, Rotation(64, 32, True))
         return self.native(self, positions, query, key)
 
 
@@ -53,7 +53,7 @@ class OddRotaryEmbedding(RotaryEmbedding):
 def right(module: Any, positions: Any, query: Any, key: Any) -> Any:
     def turned(tensor: Any) -> Any:
         heads = tensor.reshape(len(tensor), -1, 64)
-        return reference.rotate(positions, heads, module.cos_sin_cache, 32, True).reshape(tensor.shape)
+        return reference.rotate(positions, heads, module.cos_sin_cache, Rotation(64, 32, True)).reshape(tensor.shape)
 
     return turned(query), turned(key)
 
@@ -164,14 +164,14 @@ def test_what_serves_and_could_not_be_checked_is_exit_status_2_and_says_what_hel
 
 
 def test_a_wrong_kernel_outweighs_what_could_not_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    rotate = dispatch.rotate
+    rotate = dispatch.dispatch
 
     def mistaken(*call: Any) -> Any:
         rotated: Any = rotate(*call)
         rotated[0].flatten()[3].mul_(1.01)
         return rotated
 
-    monkeypatch.setattr(dispatch, "rotate", mistaken)
+    monkeypatch.setattr(dispatch, "dispatch", mistaken)
     both, said = judged(monkeypatch, no_memory)
     assert both.with_it.outcome == sides.WRONG
     assert (said.ok, said.unknown) == (False, False)

@@ -13,7 +13,7 @@ from rope_patch.cli import table_definitions, tables  # noqa: E402
 from rope_patch.cli.rope_config import Made, RopeConfig  # noqa: E402
 from rope_patch.cli.table_kinds import Part, parts  # noqa: E402
 from tests.conftest import ROOT, clean_environment  # noqa: E402
-from tests.forks import Forks  # noqa: E402
+from tests.host_cann.forks import Forks  # noqa: E402
 
 YARN = {"max_position_embeddings": 4096, "scaling_factor": 4.0, "beta_fast": 32, "beta_slow": 1}
 SAME = {"factor": 4.0, "original_max_position_embeddings": 4096, "beta_fast": 32, "beta_slow": 1}

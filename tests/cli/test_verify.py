@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="verify needs triton")
 
 from rope_patch.cli import main, rope_config, sides, verify  # noqa: E402
 from rope_patch.kernels.launch import Launch  # noqa: E402
-from rope_patch.rotation import dispatch  # noqa: E402
+from rope_patch.operators import dispatch  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
 
 CONFIG = {
@@ -65,14 +65,14 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_one_wrong_lane_is_found(model: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, mistake: str) -> None:
     """A mistake that the first-use check does not see."""
-    right = dispatch.rotate
+    right = dispatch.dispatch
 
     def wrong(*arguments: Any) -> Any:
         rotated: Any = right(*arguments)
         MISTAKES[mistake](rotated[0])
         return rotated
 
-    monkeypatch.setattr(dispatch, "rotate", wrong)
+    monkeypatch.setattr(dispatch, "dispatch", wrong)
     said, status = verified(capsys, model, "--dtype", "bfloat16")
     assert status == 1
     (result,) = said["results"]
@@ -127,12 +127,12 @@ def test_a_multimodal_model_is_rotated_with_three_different_positions(
     (result,) = said["results"]
     assert (status, result["wrong"], result["fault"]) == (0, 0, None)
     assert result["shape"]["sections"]["pairs"] == ROPES[rope]["mrope_section"]
-    right = dispatch.rotate
+    right = dispatch.dispatch
 
     def by_time(positions: Any, *others: Any) -> Any:
         return right(positions[:1].expand(3, -1).contiguous(), *others)
 
-    monkeypatch.setattr(dispatch, "rotate", by_time)
+    monkeypatch.setattr(dispatch, "dispatch", by_time)
     said, status = verified(capsys, model, "--dtype", "bfloat16")
     assert status == 1, "rows that are equal would not show a kernel that takes the wrong axis"
     assert said["results"][0]["wrong"] > 0

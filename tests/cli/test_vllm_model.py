@@ -12,7 +12,7 @@ from rope_patch.cli import config_json, main, model, vllm_model
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.vllm_model import Described, NotAsked
 from tests.conftest import ROOT, clean_environment
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 HEADS = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
 LLAMA = {

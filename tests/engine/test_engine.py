@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, clean_environment
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its absence is an error)
@@ -174,7 +174,7 @@ def test_with_the_kill_switch_the_worker_reports_that_nothing_is_patched(
 @pytest.mark.parametrize(("mode", "model", "dtype"), ALL)
 def test_as_many_kv_blocks_as_without_us(pair: tuple[Results, Results], model: str, dtype: str) -> None:
     """With a given cache size, since the CPU engine otherwise sizes it by the process's memory, of which Triton takes
-    more than a first-use check. ``trust/test_first_use.py`` shows that the check takes at most 1 MiB of the device."""
+    more than a first-use check, which takes at most 1 MiB of the device (``serving/test_first_use.py``)."""
     on, killed = (results[model, dtype]["kv_blocks"] for results in pair)
     assert on == killed > 0
 

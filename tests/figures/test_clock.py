@@ -257,9 +257,9 @@ def test_the_calibration_is_the_stored_one_and_errs_as_stated() -> None:
 
 def test_the_formula_that_chooses_tiles_is_near_the_clock() -> None:
     """Of the plans that are in use: 12% at most, 5% in the mean."""
-    from rope_patch.kernels.catalogue import ROTATION
     from rope_patch.kernels.plan import Device
     from rope_patch.kernels.planning import make_plan
+    from rope_patch.operators.rotation import KERNELS
     from scripts.model_ascend import __main__ as command
     from scripts.model_ascend import kernels
 
@@ -268,7 +268,7 @@ def test_the_formula_that_chooses_tiles_is_near_the_clock() -> None:
     for case in command.CASES:
         for row in stored()["cases"][case.name]:
             shape = kernels.shape_of(case, fresh=case.strided and row["tokens"] > 1)
-            plan = make_plan(ROTATION, shape, row["tokens"], device)
+            plan = make_plan(KERNELS, shape, row["tokens"], device)
             cycles = plan.cycles(shape, device, row["tokens"])
             errors.append(abs((costs.start_us + cycles / costs.cycles_per_us) / row["ours"]["us"] - 1))
     assert max(errors) < 0.12, errors

@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="the targets need torch")
 pytest.importorskip("triton", reason="the targets need triton")
 
 from rope_patch import capability
+from rope_patch.patching.targets import qkv_rmsnorm_mrope, qkv_rmsnorm_rope
 from scripts.releases import __main__ as releases
 from scripts.releases import report, verdicts
 from tests.conftest import ROOT
@@ -49,7 +50,14 @@ OP = """
 class CustomOp(absent.Module):
     def forward_oot(self): 1 / 0
 """
+FUSED = "vllm_ascend/ops/triton/linearnorm/split_qkv_rmsnorm"
+NORMED = """
+@triton.jit(do_not_specialize=absent)
+def split_qkv_rmsnorm_{}_kernel({}: tl.constexpr): 1 / 0
+"""
 SOURCES = {
+    f"{FUSED}_rope.py": NORMED.format("rope", ", ".join(qkv_rmsnorm_rope.FROM_0_16)),
+    f"{FUSED}_mrope.py": NORMED.format("mrope", ", ".join(qkv_rmsnorm_mrope.PARAMETERS)),
     "vllm/model_executor/custom_op.py": OP,
     f"{LAYERS}/__init__.py": "from .mrope import MRotaryEmbedding\nfrom .base import RotaryEmbedding",
     f"{LAYERS}/base.py": BASE,
@@ -88,6 +96,8 @@ def test_targets_look_at_upstreams_source_which_is_not_executed(tmp_path: Path) 
         ("vllm/model_executor/custom_op.py", "forward_oot", "oot", "rotary_embedding", "no forward_oot"),
         ("vllm_ascend/ops/rotary_embedding.py", "key: torch.Tensor", "key: T | None", "ascend_without_key", "itself"),
         ("vllm_ascend/ops/rotary_embedding.py", "query, key)", "query)", "ascend_mrope", "key is missing"),
+        (f"{FUSED}_rope.py", " eps,", " eps, scale,", "qkv_rmsnorm_rope", "scale is not known"),
+        (f"{FUSED}_mrope.py", " rope_dim,", "", "qkv_rmsnorm_mrope", "rope_dim is missing"),
     ],
 )
 def test_a_target_that_would_be_refused_says_why(
@@ -183,5 +193,7 @@ def test_in_every_release_since_0_11_one_target_is_for_each_class() -> None:
         applied = [name for name, state in answer["targets"].items() if state == "applied"]
         assert {"rotary_embedding", "mrope", "longrope", "ascend_mrope"} <= set(applied), version
         assert len({"ascend_rope_kernel", "ascend_rotary_class"} & set(applied)) == 1, version
+        for name in ("qkv_rmsnorm_rope", "qkv_rmsnorm_mrope"):
+            assert answer["targets"][name] in ("applied", "native: this release has no such module"), version
     for version, answer in report.kept()["vllm"].items():
         assert set(answer["targets"].values()) == {"applied"}, version

@@ -1,6 +1,7 @@
 """Which addresses the kernel reads and writes: positions beyond the cache, and offsets past 2**31 elements."""
 
 import mmap
+from dataclasses import replace
 
 import pytest
 
@@ -11,10 +12,10 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 
 from rope_patch.kernels import padded  # noqa: E402
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
-from rope_patch.rotation.arguments import Unsupported, parse  # noqa: E402
+from rope_patch.operators.arguments import Unsupported, parse  # noqa: E402
+from rope_patch.operators.rotation import KERNELS, Rotation  # noqa: E402
 from tests.rotations import DEVICE, assert_rotated, launch, rotation  # noqa: E402
 
 on_the_host = pytest.mark.skipif(not INTERPRETED, reason="guards host memory; needs TRITON_INTERPRET=1")
@@ -82,7 +83,7 @@ def test_a_cache_whose_offsets_need_64_bits_is_refused() -> None:
     if most is None:
         pytest.skip("takes 4 GiB where memory is not sparse")
     for rows, refused in ((2**26 - 1, False), (2**26, True)):
-        found = parse(*arguments, most[: rows * 32].view(rows, 32), 32, 32, True)
+        found = parse(*arguments, most[: rows * 32].view(rows, 32), Rotation(32, 32, True))
         assert isinstance(found, Unsupported) == refused
     assert "ends within 2147483647 elements" in str(found.raised())
 
@@ -101,7 +102,7 @@ def one_tile(x, y, cache, positions, token0, stride, HALF: tl.constexpr, LANES: 
 def test_fresh_outputs_past_two_to_the_31_elements() -> None:
     """More than 2**20 tokens of 2,048 lanes take too long, so only the last tile is rotated, at its true addresses."""
     case = rotation(3, 2, 0, 1024, 4)
-    plan = make_plan(ROTATION, case.call().shape(fresh=True), 1, device_facts(torch.device(DEVICE)))
+    plan = make_plan(KERNELS, replace(case.call().shape, fresh=True), 1, device_facts(torch.device(DEVICE)))
     token0, width = 2**20 + 1, 2048
     source = sparse((token0 + 1) * width, torch.bfloat16).view(-1, width)
     out = sparse((token0 + 1) * width, torch.bfloat16).view(-1, width)

@@ -1,5 +1,6 @@
 """The kernel compared with fp64: shapes, strides, dtypes, styles and positions; in place and into fresh outputs."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,17 +12,17 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from rope_patch.kernels import ascend, planning  # noqa: E402
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
-from tests.rotations import DEVICE, Rotation, assert_rotated, launch, rotation  # noqa: E402
+from rope_patch.operators.rotation import KERNELS  # noqa: E402
+from tests.rotations import DEVICE, Case, assert_rotated, launch, rotation  # noqa: E402
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 VARIANTS = tuple(zip(DTYPES, (True, False, True), strict=True))  # (dtype, whether in place)
 ROTARY_DIMS = (2, 20, 24, 40, 64, 80, 96, 112, 128, 160, 192, 576)
 
 
-def check(case: Rotation, *, in_place: bool, plan: object = None) -> None:
+def check(case: Case, *, in_place: bool, plan: object = None) -> None:
     """Rotate, and compare every lane of the outputs and of the memory around the inputs."""
     before = case.storage.clone(), case.query.clone(), case.key if case.key is None else case.key.clone()
     outputs = [
@@ -61,7 +62,7 @@ PASSING_LANES = st.one_of(st.just(0), st.integers(1, 33))  # of a head: full rot
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Rotation:
+def cases(draw: st.DrawFn) -> Case:
     rotary_dim = 2 * draw(st.integers(1, 40))
     numbers = draw(st.integers(1, 70)), draw(st.integers(1, 9)), draw(st.integers(0, 4))
     return rotation(*numbers, rotary_dim + draw(PASSING_LANES), rotary_dim, **draw(options()))
@@ -70,7 +71,7 @@ def cases(draw: st.DrawFn) -> Rotation:
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
 @settings(max_examples=20 if INTERPRETED else 25, deadline=None, derandomize=True)  # seconds each
 @given(case=cases())
-def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Rotation, in_place: bool) -> None:
+def test_any_shape_dtype_stride_and_style_is_rotated_within_rounding(case: Case, in_place: bool) -> None:
     check(case, in_place=in_place)
 
 
@@ -113,7 +114,8 @@ def test_zero_tokens_start_nothing() -> None:
 def test_every_tile_height_of_a_plan_is_right_with_and_without_a_tail(is_neox_style: bool) -> None:
     device = device_facts(torch.device(DEVICE))
     for fresh in (False, True):
-        plans = plans_of(ROTATION, rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape(fresh), device)
+        shape = replace(rotation(1, 3, 1, 128, 96, is_neox_style=is_neox_style).call().shape, fresh=fresh)
+        plans = plans_of(KERNELS, shape, device)
         assert len(plans) >= 2
         for plan in plans:
             block = plan.block_tokens
@@ -128,7 +130,8 @@ def test_plans_that_are_chosen_without_costs_are_right_too(fresh: bool, monkeypa
     if device.powers_of_two:
         pytest.skip("mainline's plans are chosen without costs in all tests")
     monkeypatch.setattr(ascend.AscendPlan, "cycles", lambda *given: None)
-    plans = planning._steps.__wrapped__(ROTATION, rotation(1, 3, 1, 128, 96).call().shape(fresh), device)
+    shape = replace(rotation(1, 3, 1, 128, 96).call().shape, fresh=fresh)
+    plans = planning._steps.__wrapped__(KERNELS, shape, device)
     assert plans[-1][0].block_tokens > 1
     for plan, _ in plans:
         check(rotation(2 * plan.block_tokens + 1, 3, 1, 128, 96), in_place=not fresh, plan=plan)

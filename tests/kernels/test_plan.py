@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from rope_patch.kernels import ascend, blocks, planning
 from rope_patch.kernels.by_heads import ByHeads
-from rope_patch.kernels.call import Rotation, Shape
-from rope_patch.kernels.catalogue import ROTATION
 from rope_patch.kernels.padded_plan import Padded
 from rope_patch.kernels.plan import MAX_TILE_OFFSET, SCRATCH_BYTES, Device, Plan
+from rope_patch.kernels.shape import Rotation, Shape
 from rope_patch.kernels.tiles import Tiles
 from rope_patch.kernels.transposed import Transposed
+from rope_patch.operators.rotation import KERNELS
 from tests.shapes import SHAPES
 
 KIB = 1024
@@ -29,11 +29,11 @@ DEVICES = st.sampled_from([ASCEND_910B3, CUDA, INTERPRETER])
 
 
 def make_plan(shape: Shape, num_tokens: int, device: Device) -> Plan:
-    return planning.make_plan(ROTATION, shape, num_tokens, device)
+    return planning.make_plan(KERNELS, shape, num_tokens, device)
 
 
 def plans_of(shape: Shape, device: Device) -> tuple[Plan, ...]:
-    return planning.plans_of(ROTATION, shape, device)
+    return planning.plans_of(KERNELS, shape, device)
 
 
 @st.composite
@@ -272,7 +272,7 @@ def test_without_costs_the_largest_tile_that_fits_serves_all_but_few_tokens(
         assert plan == largest or num_tokens <= largest.block_tokens
 
 
-@pytest.mark.parametrize("kernel", ROTATION, ids=lambda kernel: kernel.__name__)
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.__name__)
 def test_costs_are_compared_only_if_all_kernels_of_a_device_have_them(
     kernel: type[Plan], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +280,7 @@ def test_costs_are_compared_only_if_all_kernels_of_a_device_have_them(
     monkeypatch.setattr(planning, "_plain", lambda *given: "plain")
     monkeypatch.setattr(planning, "_cheapest", lambda *given: "cheapest")
     shape = ascend_shape("StableLM-3B", fresh=True)  # of which all of Ascend's kernels have plans
-    found = planning._steps.__wrapped__(ROTATION, shape, ASCEND_910B3)
+    found = planning._steps.__wrapped__(KERNELS, shape, ASCEND_910B3)
     assert found == ("cheapest" if kernel is Padded else "plain")
 
 

@@ -3,6 +3,7 @@
 The reference here is written from vLLM's sections by itself: it knows nothing of the strings that the package uses.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +14,13 @@ pytest.importorskip("triton", reason="the kernel's tests need triton")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from rope_patch.kernels.catalogue import ROTATION  # noqa: E402
 from rope_patch.kernels.launch import INTERPRETED, device_facts  # noqa: E402
 from rope_patch.kernels.orders import ORDERS, order_of  # noqa: E402
 from rope_patch.kernels.planning import plans_of  # noqa: E402
-from rope_patch.rotation.axes import axes_of  # noqa: E402
+from rope_patch.operators.arguments import axes_of  # noqa: E402
+from rope_patch.operators.rotation import KERNELS  # noqa: E402
 from tests.kernels.test_kernel import PASSING_LANES, check, options  # noqa: E402
-from tests.rotations import DEVICE, Rotation, rotation  # noqa: E402
+from tests.rotations import DEVICE, Case, rotation  # noqa: E402
 
 # heads, key heads, head size, rotary dim, NeoX, order, sections of t, h and w
 MODELS = {
@@ -50,7 +51,7 @@ def sections(draw: st.DrawFn) -> tuple[str, int, int, int]:
     return order, draw(st.integers(0 if h + w else 1, 14)), h, w
 
 
-def rotated_by(section: tuple[str, int, int, int], **chosen: Any) -> Rotation:
+def rotated_by(section: tuple[str, int, int, int], **chosen: Any) -> Case:
     order, t, h, w = section
     rotary_dim = 2 * (t + h + w)
     axes = axes_of((t, h, w), order, rotary_dim)
@@ -60,7 +61,7 @@ def rotated_by(section: tuple[str, int, int, int], **chosen: Any) -> Rotation:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Rotation:
+def cases(draw: st.DrawFn) -> Case:
     return rotated_by(
         draw(sections()),
         rest=draw(PASSING_LANES),
@@ -74,7 +75,7 @@ def cases(draw: st.DrawFn) -> Rotation:
 @pytest.mark.parametrize("in_place", [True, False], ids=["in place", "fresh"])
 @settings(max_examples=8 if INTERPRETED else 3, deadline=None, derandomize=True)  # seconds each
 @given(case=cases())
-def test_any_sections_shape_dtype_stride_and_style(case: Rotation, in_place: bool) -> None:
+def test_any_sections_shape_dtype_stride_and_style(case: Case, in_place: bool) -> None:
     check(case, in_place=in_place)
 
 
@@ -86,7 +87,7 @@ def test_every_plan_of_a_model(model: str) -> None:
     assert order_of(options["axes"]) == (order, *section[1:])
     device = device_facts(torch.device(DEVICE))
     one = rotation(1, heads, kv_heads, *shape, **options).call()
-    for plan in plans_of(ROTATION, one.shape(fresh=True), device):
+    for plan in plans_of(KERNELS, replace(one.shape, fresh=True), device):
         case = rotation(2 * plan.block_tokens + 1, heads, kv_heads, *shape, **options)
         check(case, in_place=False, plan=plan)
 

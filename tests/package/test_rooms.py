@@ -14,8 +14,8 @@ FLOORS = (
     {"cli"},
     {""},  # rope_patch itself: enable, disable, status
     {"patching"},
-    {"rotation"},
-    {"trust"},
+    {"operators"},
+    {"serving"},
     {"kernels"},
     {"reporting"},
     {"settings", "capability"},
@@ -126,6 +126,18 @@ def test_only_rooms_with_a_reason_import_late() -> None:
     assert late == set(LATE)
 
 
+def test_serving_knows_no_operator() -> None:
+    """Of the kernels it knows what they have in common, and none that computes something."""
+    common = {f"kernels.{name}" for name in ("launch", "plan", "planning", "runner", "shortcuts")}
+    known = {one.target for one in imports(PACKAGE) if room(one.module) == "serving" and room(one.target) == "kernels"}
+    assert known <= common
+
+
+def test_no_two_files_have_one_name() -> None:
+    names = [path.name for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_module_has_a_floor() -> None:
     rooms = {room(module) for module in modules(PACKAGE)}
     assert rooms == set().union(*FLOORS)
@@ -136,7 +148,11 @@ def test_every_module_has_a_floor() -> None:
     [
         ("reporting/ledger.py", "from rope_patch.patching import hooks", "reporting.ledger imports patching.hooks"),
         ("settings.py", "def late():\n    import rope_patch.capability", "settings imports capability"),
-        ("trust/trial.py", "from rope_patch.trust.first_use import forget", "trust.trial imports trust.first_use"),
+        (
+            "serving/trial.py",
+            "from rope_patch.serving.first_use import forget",
+            "serving.trial imports serving.first_use",
+        ),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, named: str) -> None:
@@ -148,3 +164,21 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, named: st
     found = imports(tmp_path)
     assert named in map(repr, found)
     assert named in map(repr, upward(found)) or set(named.split(" imports ")) <= set(circle(found))
+
+
+def test_the_host_cann_is_a_tool_that_needs_nothing_else_of_ours():
+    tool = ROOT / "tests" / "host_cann"
+    ours = {"rope_patch", "scripts", "tests"}
+    taken = {
+        name
+        for path in tool.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level
+            else [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else []
+        )
+        if name.partition(".")[0] in ours
+    }  # fmt: skip
+    assert {name for name in taken if not name.startswith("tests.host_cann")} == set()
+    assert not list(tool.rglob("test_*.py"))

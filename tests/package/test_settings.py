@@ -2,7 +2,8 @@
 
 import pytest
 
-from rope_patch.settings import CHECK, DRIVER, REPORT, VARIABLE, Mode, parse
+from rope_patch.patching.targets import TARGETS
+from rope_patch.settings import CHECK, DRIVER, NATIVE, REPORT, TARGET_NAMES, VARIABLE, Mode, parse
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,40 @@ def test_an_invalid_value_of_the_check_leaves_the_check_and_the_kernel_on(value:
     assert f"{CHECK}={value!r}" in complaint
 
 
+@pytest.mark.parametrize(
+    ("value", "native"),
+    [
+        (None, set()),
+        ("", set()),
+        (" , ", set()),
+        ("mrope", {"mrope"}),
+        ("mrope,ascend_mrope", {"mrope", "ascend_mrope"}),
+        (" Ascend_MRoPE , mrope,,mrope", {"mrope", "ascend_mrope"}),
+    ],
+)
+def test_single_targets_are_left_native_by_their_names(value: str | None, native: set[str]) -> None:
+    settings = parse({} if value is None else {NATIVE: value})
+    assert settings.native == native
+    assert settings.mode is Mode.ON
+    assert not settings.complaints
+
+
+@pytest.mark.parametrize("value", ["mropes", "mrope,kernel", "mrope ascend_mrope", "all"])
+@pytest.mark.parametrize("mode", ["1", "all", "force"])
+def test_an_unknown_target_means_off_and_the_complaint_names_it_and_the_valid_ones(value: str, mode: str) -> None:
+    settings = parse({VARIABLE: mode, NATIVE: value})
+    assert settings.mode is Mode.OFF
+    (complaint,) = settings.complaints
+    assert f"{NATIVE}={value!r} is not valid" in complaint
+    assert complaint.endswith(f"{', '.join(TARGET_NAMES)}; vLLM serves natively")
+    assert settings.why_off == complaint
+
+
+def test_the_valid_names_are_those_of_the_targets() -> None:
+    assert tuple(target.name for target in TARGETS) == TARGET_NAMES
+
+
 def test_no_other_variable_is_kept() -> None:
-    ours = {VARIABLE: "1", REPORT: "/somewhere", CHECK: "0"}
+    ours = {VARIABLE: "1", REPORT: "/somewhere", CHECK: "0", NATIVE: "mrope"}
     assert parse(ours | {"SECRET": "s", f"{VARIABLE}_OTHER": "o"}).environment == ours
     assert parse({REPORT: ""}).report is None

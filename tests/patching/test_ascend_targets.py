@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="rotations need torch")
 pytest.importorskip("triton", reason="rotations need triton")
 
+from rope_patch.operators import contract  # noqa: E402
 from rope_patch.patching.targets import (  # noqa: E402
     NotApplicable,
     ascend_rope_kernel,
@@ -20,9 +21,8 @@ from rope_patch.patching.targets import (  # noqa: E402
     ascend_without_key,
 )
 from rope_patch.reporting import ledger  # noqa: E402
-from rope_patch.rotation import rotary  # noqa: E402
 from rope_patch.settings import VARIABLE, Settings, parse  # noqa: E402
-from tests.rotations import Rotation, assert_rotated, rotation  # noqa: E402
+from tests.rotations import Case, assert_rotated, rotation  # noqa: E402
 
 ON, ALL = parse({VARIABLE: "1"}), parse({VARIABLE: "all"})
 OF_SEPTEMBER = ", out_dtype=None, q_out=None, k_out=None"
@@ -45,7 +45,7 @@ def newer(parameters: str = "", key: Any = "torch.Tensor") -> ModuleType:
         vars(module),
     )
 
-    def rope_forward_oot(case: Rotation) -> Any:  # looks up the global when it is called, as upstream does
+    def rope_forward_oot(case: Case) -> Any:  # looks up the global when it is called, as upstream does
         q, k = (t.view(case.positions.numel(), -1, case.head_size) for t in (case.query, case.key))
         return module.rope_forward_triton(
             q, k, cos_sin_cache=case.cache, positions=case.positions, rope_dim=case.rotary_dim,
@@ -94,7 +94,7 @@ def older() -> ModuleType:
     return module
 
 
-def embedding(module: ModuleType, case: Rotation, name: str = "AscendRotaryEmbedding") -> Any:
+def embedding(module: ModuleType, case: Case, name: str = "AscendRotaryEmbedding") -> Any:
     return getattr(module, name)(
         head_size=case.head_size, rotary_dim=case.rotary_dim, is_neox_style=case.is_neox_style,
         cos_sin_cache=case.cache,
@@ -293,7 +293,7 @@ def test_when_compiled_the_older_class_has_our_op_in_its_graph() -> None:
     instance = embedding(module, case)
     compiled = torch.compile(instance.forward_oot, fullgraph=True, backend=keep)
     assert_rotated(case, case.query, compiled(case.positions, case.query, case.key)[0])
-    assert sum(node.target is rotary.ops.rotary_embedding for node in graphs[0].graph.nodes) == 1
+    assert sum(node.target is contract.op.rotary_embedding for node in graphs[0].graph.nodes) == 1
 
 
 def test_when_compiled_full_rotary_is_counted_once_as_left_to_the_vendor() -> None:

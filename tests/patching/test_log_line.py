@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rope_patch.settings import NATIVE
 from tests.conftest import DOUBLES, Run
 
 Lines = Callable[..., list[str]]
@@ -57,6 +58,7 @@ stand_in("ascend_without_key")
 """
 NEITHER = BOTH.replace('"ascend_rope_kernel"', '"ascend_rope_kernel", NotApplicable("it takes x, expected y")')
 NEITHER = NEITHER.replace('"ascend_without_key"', '"ascend_without_key", NotApplicable("it takes x, expected y")')
+APPLIED = "rotary_embedding", "mrope", "longrope", "ascend_rope_kernel", "ascend_without_key", "ascend_mrope"
 REASON = r"\(vLLM's platform is npu, triton-ascend .*\)"
 
 
@@ -82,6 +84,18 @@ def test_where_vllm_has_its_rotary_classes_in_one_module_the_line_is_logged_all_
     one += "sys.modules['vllm.model_executor.layers.rotary_embedding'] = types.ModuleType('rotary_embedding')\n"
     (line,) = lines(NEITHER + one + ROTARY)
     assert re.match(r"INFO rope_patch \S+: ascend_mrope applied; ascend_rope_kernel native: it takes x", line)
+
+
+def test_the_line_waits_for_a_module_that_the_release_has(lines: Lines, tmp_path: Path) -> None:
+    """Not for that of the other fused operator, which this one does not have."""
+    for name in ("triton", "triton/linearnorm"):
+        (tmp_path / "ascend" / name).mkdir()
+        (tmp_path / "ascend" / name / "__init__.py").touch()
+    (tmp_path / "ascend" / "triton" / "linearnorm" / "split_qkv_rmsnorm_rope.py").touch()
+    fused = 'stand_in("qkv_rmsnorm_rope")\nprint("rope_p", file=sys.stderr)\nimport vllm_ascend.ops.triton.linearnorm'
+    mark, line = lines(BOTH + BASE + ROTARY + fused + ".split_qkv_rmsnorm_rope\n")
+    assert mark == "rope_p"
+    assert f": {', '.join(APPLIED)}, qkv_rmsnorm_rope applied (" in line
 
 
 def test_a_forked_process_logs_its_own_line_at_its_first_use(lines: Lines) -> None:
@@ -123,3 +137,21 @@ def test_in_an_incapable_process_the_line_is_logged_at_the_first_target(lines: L
 def test_switched_off_one_line_says_so_and_why(lines: Lines, value: str) -> None:
     line = lines(BOTH + BASE + ROTARY + USE, VLLM_ASCEND_TRITON_ROPE=value)[-1]
     assert re.fullmatch(rf"INFO rope_patch \S+: off: .*VLLM_ASCEND_TRITON_ROPE='?{value}.*; vLLM serves natively", line)
+
+
+@pytest.mark.parametrize("left", ["mrope", "ascend_rope_kernel", "longrope,ascend_mrope"])
+def test_the_line_names_what_is_left_native_and_the_compile_cache_key_what_serves(lines: Lines, left: str) -> None:
+    key = "import vllm.envs; print('rope_p', vllm.envs.environment_variables['VLLM_ASCEND_TRITON_ROPE']())\n"
+    line, served = sorted(lines(BOTH + BASE + ROTARY + key, **{NATIVE: left}))
+    applied = [name for name in APPLIED if name not in left.split(",")]
+    assert f": {', '.join(applied)} applied; " in line
+    for name in left.split(","):
+        assert f"; {name} native: as {NATIVE} says" in line
+    assert served == f"rope_p rope_patch 0.1.0: on, {', '.join(sorted(applied))}"
+
+
+def test_an_unknown_target_to_leave_native_is_one_warning_and_everything_is_native(lines: Lines) -> None:
+    warning, line = lines(BOTH + BASE + ROTARY, **{NATIVE: "mrope,kernels"})
+    assert warning.startswith(f"WARNING rope_patch: {NATIVE}='mrope,kernels' is not valid, expected one of rotary_em")
+    assert ": off: " in line
+    assert "applied" not in line

@@ -14,10 +14,11 @@ pytest.importorskip("triton", reason="rotations need triton")
 from hypothesis import example, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from rope_patch.operators.reference import rotate  # noqa: E402
+from rope_patch.operators.rotation import Rotation  # noqa: E402
 from rope_patch.patching.targets import NotApplicable, longrope  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.settings import parse  # noqa: E402
-from rope_patch.trust.reference import rotate  # noqa: E402
 from tests.rotations import DEVICE  # noqa: E402
 
 SHORT, LONG, HEAD_SIZE, ROTARY_DIM = 8, 24, 32, 20
@@ -73,7 +74,8 @@ def test_every_token_turns_by_the_row_of_the_cache_that_vllm_takes(long: bool | 
     assert ledger.calls() == {"eager": 1}
     for was, now in zip(before, rotated, strict=True):
         heads = was.cpu().unflatten(-1, (-1, HEAD_SIZE))
-        exact = rotate(rows, heads, embedding.long_short_cos_sin_cache.cpu(), ROTARY_DIM, True).flatten(-2)
+        rotation = Rotation(heads.shape[-1], ROTARY_DIM, True)
+        exact = rotate(rows, heads, embedding.long_short_cos_sin_cache.cpu(), rotation).flatten(-2)
         torch.testing.assert_close(now.cpu(), exact, atol=1e-5, rtol=1e-5)
 
 

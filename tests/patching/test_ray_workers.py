@@ -19,7 +19,7 @@ if {late}:
     import rope_patch
 # The executor makes this call when it starts its workers:
 names = executor.get_env_vars_to_copy(additional_vars=set(executor.current_platform.additional_env_vars))
-print("VLLM_ASCEND_TRITON_ROPE" in names, "VLLM_ASCEND_TRITON_ROPE_REPORT" in names)
+print(*("VLLM_ASCEND_TRITON_ROPE" + more in names for more in ("", "_NATIVE", "_REPORT")))
 """
 EARLY, LATE = "import rope_patch" + COPIED.format(late=False), COPIED.format(late=True)
 ABSENT = "import sys; sys.modules['rope_patch'] = None" + COPIED.format(late=False)
@@ -29,13 +29,19 @@ FOLDER = "/proc/nowhere"
 
 @pytest.mark.parametrize(
     ("code", "value", "expected"),
-    [(ABSENT, "0", "False False"), (EARLY, "0", "True True"), (LATE, "0", "True True"), (EARLY, "1", "True True")],
+    [
+        (ABSENT, "0", "False False False"),
+        (EARLY, "0", "True True True"),
+        (LATE, "0", "True True True"),
+        (EARLY, "1", "True True True"),
+    ],
     ids=["without us", "off", "off, imported late", "on"],
 )
 def test_a_vllm_that_copies_only_variables_it_knows_copies_ours(
     forked_python: Run, code: str, value: str, expected: str
 ) -> None:
     ours = {"VLLM_ASCEND_TRITON_ROPE": value, "VLLM_ASCEND_TRITON_ROPE_REPORT": FOLDER}
+    ours["VLLM_ASCEND_TRITON_ROPE_NATIVE"] = "mrope"
     *_, platforms, copied = forked_python(code, **PLATFORM | ours).splitlines()
     assert copied == expected
     assert "VLLM_ASCEND" not in platforms, "without Ray, the platform's list is untouched"

@@ -209,7 +209,7 @@ def test_after_sleep_wake_and_reload_the_cache_is_read_anew(vllm: Run) -> None:
     """Does to buffers what vLLM's worker does at sleep level 2, then reloads them, then moves them to other memory."""
     code = """
 import time
-from rope_patch.trust import first_use
+from rope_patch.serving import first_use
 from vllm.model_executor.model_loader import reload
 model = torch.nn.ModuleDict({"base": rope(), "llama3": rope("llama3", factor=8.0, low_freq_factor=1.0,
     high_freq_factor=4.0, original_max_position_embeddings=64)})
@@ -349,7 +349,7 @@ def test_an_ordinary_cpu_installation_is_never_patched(forked_python: Run) -> No
 
 def test_fullgraph_compilation_of_the_module_has_the_op_in_its_graph(vllm: Run) -> None:
     code = """
-from rope_patch.rotation import ops
+from rope_patch.operators import op
 graphs = []
 def keep(graph, example_inputs):
     graphs.append(graph)
@@ -359,7 +359,7 @@ want = embedding.forward_native(positions, query.clone(), key.clone())
 got = torch.compile(embedding, fullgraph=True, dynamic=True, backend=keep)(positions, query, key)
 for a, b in zip(got, want):
     torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6)
-print(sum(node.target is ops.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(ledger.calls()))
+print(sum(node.target is op.rotary_embedding for graph in graphs for node in graph.graph.nodes), dict(ledger.calls()))
 """
     for ci in (False, True):  # as torch sets it from the variable CI, when it is imported
         config = f"import torch._functorch.config as config\nconfig.error_on_custom_op_aliasing = {ci}\n"

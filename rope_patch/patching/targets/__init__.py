@@ -1,6 +1,6 @@
 """What is replaced, one file for each target; each file says Why, How, Upstream and Remove when.
 
-A target calls ``rotation.rotary`` with the arguments of one call site. It knows its upstream module, but no kernels.
+A target calls an operator's contract with the arguments of one call site. It knows its upstream module, but no kernels.
 """
 
 import importlib
@@ -51,6 +51,7 @@ class Target:
         return made
 
 
+_FUSED = "vllm_ascend.ops.triton.linearnorm"
 _VLLM, _ASCEND = "vllm.model_executor.layers.rotary_embedding", "vllm_ascend.ops.rotary_embedding"
 TARGETS = (
     Target("rotary_embedding", f"{_VLLM}.base"),
@@ -60,4 +61,6 @@ TARGETS = (
     Target("ascend_rotary_class", _ASCEND, one_of="AscendRotaryEmbedding"),
     Target("ascend_without_key", _ASCEND, one_of="AscendRotaryEmbedding"),
     Target("ascend_mrope", _ASCEND),
+    Target("qkv_rmsnorm_rope", f"{_FUSED}.split_qkv_rmsnorm_rope"),
+    Target("qkv_rmsnorm_mrope", f"{_FUSED}.split_qkv_rmsnorm_mrope"),
 )

@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import check_parameters, mrope
-from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
 
 NAME = "AscendMRotaryEmbedding"
@@ -48,7 +48,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             if not is_on():
                 pass  # the original serves
             elif self.mrope_section == OF_THE_VENDOR and style and not gathers and not everything:
-                rotary.hand_back(LEFT_TO_VENDOR)
+                contract.hand_back(LEFT_TO_VENDOR)
             elif not gathers and self.mrope_section != OF_THE_VENDOR:
                 pass  # the original hands it to its parent
             elif key is not None and type(self).forward_native is native:
@@ -56,7 +56,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 if rotated is not None:
                     return rotated
             else:
-                rotary.hand_back(mrope.OTHER)
+                contract.hand_back(mrope.OTHER)
             return original(self, positions, query, key)
 
         return forward_oot

@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import ROTATIONS
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 NAME = "rope_forward_triton"
@@ -65,14 +66,15 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             if not is_on():
                 pass  # the original serves
             elif (more or named) and any(value is not None for value in (*more, *named.values())):
-                rotary.hand_back(NOT_PLAIN)
+                contract.hand_back(NOT_PLAIN)
             elif cos_sin_cache is not None and positions is not None:
                 key = k if k.shape[-2] else None
-                rotated = rotary.serve(positions, q, key, cos_sin_cache, q.shape[-1], rope_dim, is_neox_style)
+                rotation = ROTATIONS[q.shape[-1], rope_dim, is_neox_style]
+                rotated = contract.serve(positions, q, key, cos_sin_cache, rotation)
                 if rotated is not None:
                     return rotated if k is key else (rotated[0], k)
             else:
-                rotary.hand_back(GATHERED)
+                contract.hand_back(GATHERED)
             return original(q, k, cos, sin, cos_sin_cache, positions, rope_dim, is_neox_style, *more, **named)
 
         return rope_forward_triton

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
 from rope_patch.settings import Mode, Settings
 
 PARAMETERS = ["self", "positions", "query", "key", "offsets", "is_neox_style_override"]
@@ -55,15 +56,14 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             if not is_on():
                 pass  # the original serves
             elif is_neox_style and self.head_size == FUSED and self.rotary_dim == FUSED:
-                rotary.hand_back(LEFT_TO_FUSION)
+                contract.hand_back(LEFT_TO_FUSION)
             elif self.rotary_dim == self.head_size and not everything:
-                rotary.hand_back(LEFT_TO_VENDOR)
+                contract.hand_back(LEFT_TO_VENDOR)
             elif offsets is not None:
-                rotary.hand_back(OFFSETS)
+                contract.hand_back(OFFSETS)
             else:
-                rotated = rotary.serve(
-                    positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style
-                )
+                rotation = Rotation(self.head_size, self.rotary_dim, is_neox_style)
+                rotated = contract.serve(positions, query, key, self.cos_sin_cache, rotation)
                 if rotated is not None:
                     return rotated
             return original(self, positions, query, key, offsets, is_neox_style_override)

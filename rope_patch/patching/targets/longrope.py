@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import Rotation
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 NAME = "Phi3LongRoPEScaledRotaryEmbedding"
@@ -45,14 +46,14 @@ def _chosen_by_call(forward: Any) -> bool:
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor, by_call: bool) -> Any:
     cache, short_rows = self.long_short_cos_sin_cache, self.original_max_position_embeddings
     if cache.dtype != query.dtype:
-        return rotary.hand_back(OTHER_DTYPE)
+        return contract.hand_back(OTHER_DTYPE)
     if (positions.dim(), query.dim(), key.dim()) != (1, 2, 2):
-        return rotary.hand_back(UNKNOWN)
+        return contract.hand_back(UNKNOWN)
     if by_call:
         positions = positions + (positions > short_rows).any() * short_rows
     elif self.use_long_rope:
         cache = cache[short_rows:]
-    return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, True)
+    return contract.serve(positions, query, key, cache, Rotation(self.head_size, self.rotary_dim, True))
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
@@ -73,7 +74,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
             if not is_on():
                 pass  # the original serves
             elif key is None or offsets is not None:
-                rotary.hand_back(UNKNOWN)
+                contract.hand_back(UNKNOWN)
             else:
                 rotated = _rotate(self, positions, query, key, by_call)
                 if rotated is not None:

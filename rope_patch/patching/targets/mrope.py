@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
+from rope_patch.operators import contract
+from rope_patch.operators.arguments import axes_of
+from rope_patch.operators.rotation import Rotation
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
-from rope_patch.rotation.axes import axes_of
 from rope_patch.settings import Settings
 
 PARAMETERS = ["self", "positions", "query", "key", "offsets"]
@@ -64,8 +65,9 @@ def rotate(
             interleaved = getattr(self, "mrope_interleaved", False)
             axes = axes_of(section, "interleaved" if interleaved else "chunked", self.rotary_dim)
         if positions.dim() != 2 or not axes:
-            return rotary.hand_back(UNKNOWN)
-    return rotary.serve(positions, query, key, self.cos_sin_cache, self.head_size, self.rotary_dim, is_neox_style, axes)
+            return contract.hand_back(UNKNOWN)
+    rotation = Rotation(self.head_size, self.rotary_dim, is_neox_style, axes)
+    return contract.serve(positions, query, key, self.cos_sin_cache, rotation)
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
@@ -92,7 +94,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 if rotated is not None:
                     return rotated
             else:
-                rotary.hand_back(OTHER)
+                contract.hand_back(OTHER)
             return original(self, positions, query, key, *args, **kwargs)
 
         return forward_oot

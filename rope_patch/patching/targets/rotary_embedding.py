@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch.compiler import is_compiling
 
+from rope_patch.operators import contract
+from rope_patch.operators.rotation import ROTATIONS, Rotation
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
-from rope_patch.rotation import rotary
 from rope_patch.settings import Settings
 
 PARAMETERS = ["self", "positions", "query", "key"]
@@ -30,10 +31,14 @@ ITS_OWN = "a class that rotates in its own way"
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
     # Attributes are read at each call, since models change is_neox_style after construction and replace caches. In
     # eager mode the buffer is read from ``_buffers``, which is faster than Module.__getattr__.
-    cache = None if is_compiling() else self._buffers.get("cos_sin_cache")
+    if is_compiling():
+        rotation = Rotation(self.head_size, self.rotary_dim, self.is_neox_style)
+        return contract.serve(positions, query, key, self.cos_sin_cache, rotation)
+    cache = self._buffers.get("cos_sin_cache")
     if cache is None:
         cache = self.cos_sin_cache
-    return rotary.serve(positions, query, key, cache, self.head_size, self.rotary_dim, self.is_neox_style)
+    rotation = ROTATIONS[self.head_size, self.rotary_dim, self.is_neox_style]
+    return contract.serve(positions, query, key, cache, rotation)
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
@@ -59,7 +64,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 if rotated is not None:
                     return rotated
             elif cls.forward_oot is forward_oot:
-                rotary.hand_back(ITS_OWN)
+                contract.hand_back(ITS_OWN)
             return original(self, *args, **kwargs)  # a subclass may have another signature
 
         return forward_oot

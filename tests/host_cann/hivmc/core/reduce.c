@@ -27,6 +27,13 @@ static bool sum(const tree *leaves, int first, int count, bool halves, float *re
   return t.there[0];
 }
 
+/* The last block that the last repeat reads: what the mask leaves out may be fewer than eight. */
+static uint32_t last_block(const vector *v) {
+  uint32_t lane = v->mask.lanes - 1;
+  while (lane && !core_lane(&v->mask, v->mask.repeats - 1, lane)) lane--;
+  return lane * v->from[0].lane_bytes / BLOCK;
+}
+
 static vector start(const char *name, char *to, const char *from, uint32_t bytes, uint64_t packed, uint32_t result_bytes, uint32_t aligned) {
   vector v = {.name = name};
   v.from[0] = (operand){(char *)from, bits(packed, 16, 16), bits(packed, 32, 16), bytes};
@@ -38,7 +45,7 @@ static vector start(const char *name, char *to, const char *from, uint32_t bytes
      * on its temporary buffer). */
     const operand *s = &v.from[0];
     const char *to_end = to + ((v.mask.repeats - 1) * bits(packed, 0, 16) + 1) * result_bytes;
-    const char *end = from + ((v.mask.repeats - 1) * s->repeat_stride + 7 * s->block_stride + 1) * BLOCK;
+    const char *end = from + ((v.mask.repeats - 1) * s->repeat_stride + last_block(&v) * s->block_stride + 1) * BLOCK;
     bool behind = to == from && bits(packed, 0, 16) * result_bytes <= s->repeat_stride * BLOCK;
     if (to < end && from < to_end && !behind) core_fail("%s: source and destination overlap: not defined", name);
   }

@@ -1,1 +1,0 @@
-"""A rotation: the contract, its arguments, the op for compiled graphs, and the dispatch to the kernel."""
