@@ -29,9 +29,9 @@ GLM = {
     "routed_scaling_factor": 2.5, "num_nextn_predict_layers": 1,
     "quantization_config": {"quant_method": "no such one"},
 }  # fmt: skip
-# Of every so many architectures both ways are asked here, for 15 seconds of a processor beside the import;
+# Of every so many architectures both ways are asked here, for 9 seconds of a processor beside the import;
 # ``python -m tests.cli.models`` asks all 150.
-EVERY = 4
+EVERY = 5
 # What the second way cannot know, with the reason.
 DIFFERENT: dict[str, str] = {}
 FIELDS = ("hidden_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers", "head_dim", "vocab_size")
@@ -91,11 +91,8 @@ def said(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_both_ways_say_the_same_of_every_architecture_that_both_know(said: Any) -> None:
     both = [one for one in said["compared"] if isinstance(one["own"], list) and isinstance(one["second"], list)]
-    rotating = [one for one in both if not one["none"]]
-    assert {one["kind"]: (one["own"], one["second"]) for one in rotating if one["own"] != one["second"]} == DIFFERENT
-    assert len(rotating) >= 15
-    for one in both:  # transformers' code rotates there, which no field of a configuration says
-        assert not one["none"] or one["own"] or one["kind"] in DIFFERENT, one
+    assert {one["kind"]: (one["own"], one["second"]) for one in both if one["own"] != one["second"]} == DIFFERENT
+    assert len([one for one in both if one["own"]]) >= 16
 
 
 def test_strange_configurations_harm_nothing(said: Any) -> None:
