@@ -80,7 +80,7 @@ class RotationCall(Call):
         return tuple(New(x.shape, x.dtype) if x is not None and fresh else None for x, fresh in both)
 
     @functools.cached_property
-    def read(self) -> Tensors:
+    def read(self) -> tuple[Tensor, Tensor]:
         return self.cos_sin_cache, self.positions
 
     @functools.cached_property

@@ -108,10 +108,11 @@ def new_tensors(results: Results, device: torch.device) -> Tensors:
 def clash(written: Tensors, results: Results) -> tuple[int, int]:
     """Between which distances, in bytes from the first of two tensors to the second, they overlap and one of them is
     written in place: zeros if never."""
-    if len(written) < 2 or None in written or None not in results:
+    spans = [_span(tensor) for tensor in written if tensor is not None]
+    if len(spans) < 2 or None not in results or not all(spans):
         return 0, 0
-    first, second = (_span(tensor) for tensor in written if tensor is not None)
-    return (-second, first) if first and second else (0, 0)
+    first, second = spans
+    return -second, first
 
 
 def overlap(written: Tensors, clashing: tuple[int, int]) -> bool:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,12 +54,8 @@ def stays(call: Callable[[], Any]) -> list[str]:
 
 def call_of(num_tokens: int, strided: bool) -> Callable[[], Any]:
     case = rotation(num_tokens, 4, 2, 64, 64, strided=strided)
-
-    class Module:
-        head_size, rotary_dim, is_neox_style, cos_sin_cache = 64, 64, True, case.cache
-        _buffers = {"cos_sin_cache": case.cache}
-
-    return lambda: target._rotate(Module(), case.positions, case.query, case.key)
+    module = SimpleNamespace(head_size=64, rotary_dim=64, is_neox_style=True, _buffers={"cos_sin_cache": case.cache})
+    return lambda: target._rotate(module, case.positions, case.query, case.key)
 
 
 @pytest.mark.parametrize(("strided", "most"), [(True, 25), (False, 26)], ids=["fresh", "in place"])
