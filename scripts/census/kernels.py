@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rope_patch.kernels.call import Rotation, Shape
-from rope_patch.kernels.catalogue import ROTATION
+from rope_patch.kernels.catalogue import NORMED, ROTATION
 from rope_patch.kernels.launch import UNIFIED_BUFFER
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan, plans_of
@@ -12,7 +12,7 @@ from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
 from tests.shapes import MORE_SHAPES, SHAPES, THREE_POSITIONS, ModelShape
 
-FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in ROTATION}
+FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in (*ROTATION, *NORMED)}
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
