@@ -64,11 +64,11 @@ def _parameter(ptr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def parameters(ptr, FACTOR: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
-    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each, times ``FACTOR``."""
-    first = _parameter(ptr, HALF) * FACTOR
-    second = _parameter(ptr + HALF, HALF) * FACTOR
-    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) * FACTOR if HEAD_SIZE > 2 * HALF else first  # or not used
+def parameters(ptr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
+    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each."""
+    first = _parameter(ptr, HALF)
+    second = _parameter(ptr + HALF, HALF)
+    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) if HEAD_SIZE > 2 * HALF else first  # or not used
     return first, second, rest
 
 
@@ -169,9 +169,10 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
                       k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, K_FIRST: tl.constexpr):
     """The results of blocks ``q`` and ``k`` (without ``WITH_K``, of ``q``), of both at the same step at any time.
 
-    Weights are times the root of the head size, and ``EPS`` times the head size: the sum of squares is then as good as
-    their mean.
+    Sums of squares, and ``EPS`` times the head size, are as good as means, and ``EPS``: the root of the head size is
+    made up for where the inverse is taken.
     """
+    ROOT: tl.constexpr = q.shape[2] ** 0.5
     HALF: tl.constexpr = q_c1.shape[2]
     HEAD_SIZE: tl.constexpr = q.shape[2]
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
@@ -191,9 +192,9 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     q_root = root(q_sums, q.shape[0], q.shape[1])
     if WITH_K:
         k_root = root(k_sums, k.shape[0], k.shape[1])
-    q_inverse = (1.0 / q_root)[:, :, None]
+    q_inverse = (ROOT / q_root)[:, :, None]
     if WITH_K:
-        k_inverse = (1.0 / k_root)[:, :, None]
+        k_inverse = (ROOT / k_root)[:, :, None]
     q1 = q1 * q_inverse
     if WITH_K:
         k1 = k1 * k_inverse
