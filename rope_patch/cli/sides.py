@@ -77,7 +77,7 @@ class Calls:
     def _each(self) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
         """Positions, and q and k, for each number of tokens and layout."""
         generator = torch.Generator("cpu").manual_seed(0)
-        for num_tokens in TOKENS_INTERPRETED if self.device.type == "cpu" else TOKENS:
+        for num_tokens in sizes(self.device):
             positions = synthetic.positions_of(self.rope, num_tokens, self.definition.rows, generator)
             for strided in (True, False) if num_tokens < MANY else (True,):
                 tensors = synthetic.inputs(self.rope, num_tokens, strided, generator, self.dtype, self.device)
@@ -121,6 +121,11 @@ class Calls:
             return rotated
 
         return self.judge(DIRECTLY, kernel, _no_step)
+
+
+def sizes(device: torch.device) -> tuple[int, ...]:
+    """The numbers of tokens of the calls."""
+    return TOKENS_INTERPRETED if device.type == "cpu" else TOKENS
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from rope_patch.cli import config_json, main, model, vllm_model
 from rope_patch.cli.answer import CannotAnswer
+from rope_patch.cli.rope_config import Norms
 from rope_patch.cli.vllm_model import Described, NotAsked
 from tests.conftest import ROOT, clean_environment
 from tests.host_cann.forks import Forks
@@ -121,6 +122,7 @@ def test_a_model_of_355_billion_parameters_is_asked_on_one_of_eight_ranks(tmp_pa
     assert (rope.num_heads, rope.num_kv_heads, rope.layers, rope.theta) == (12, 1, 92, 1e6)
     assert rope.made is not None
     assert rope.made.table == (131072, 64)
+    assert rope.norms == Norms("RMSNorm", 1e-5, False, "Glm4MoeAttention")
     assert not (tmp_path / "reports").exists()
 
 
