@@ -26,7 +26,7 @@ from rope_patch.kernels.launch import device_facts  # noqa: E402
 from rope_patch.kernels.planning import make_plan  # noqa: E402
 from rope_patch.operators import contract, dispatch, op  # noqa: E402
 from rope_patch.operators.arguments import parse  # noqa: E402
-from rope_patch.operators.rotation import KERNELS, rotation_of  # noqa: E402
+from rope_patch.operators.rotation import KERNELS, ROTATIONS  # noqa: E402
 from rope_patch.reporting import ledger  # noqa: E402
 from rope_patch.serving import first_use  # noqa: E402
 
@@ -87,7 +87,7 @@ def main() -> None:
     at_one, at_two = torch.zeros(1, dtype=torch.int64).npu(), torch.zeros(2, dtype=torch.int64).npu()
     q, k = one[0].contiguous(), one[1].contiguous()
     numbers = HEAD_SIZE, HEAD_SIZE, True
-    arguments = cache, rotation_of(*numbers)
+    arguments = cache, ROTATIONS[numbers]
     device = device_facts(q.device)
     in_place, fresh = parse(at_one, q, k, *arguments), parse(at_two, two[0], two[1], *arguments)
     outputs = two[0].new_empty(two[0].shape), two[1].new_empty(two[1].shape)
@@ -98,8 +98,8 @@ def main() -> None:
         "kernel[grid], in place": lambda: launch.on(in_place, None, None),
         "kernel[grid], fresh": lambda: launch_fresh.on(fresh, *outputs),
         **forwards(at_one, q, k, at_two, two),
-        "contract.serve, in place": lambda: contract.serve(at_one, q, k, cache, rotation_of(*numbers)),
-        "contract.serve, fresh": lambda: contract.serve(at_two, two[0], two[1], cache, rotation_of(*numbers)),
+        "contract.serve, in place": lambda: contract.serve(at_one, q, k, cache, ROTATIONS[numbers]),
+        "contract.serve, fresh": lambda: contract.serve(at_two, two[0], two[1], cache, ROTATIONS[numbers]),
         "the op's body": lambda: op._rotary_embedding(at_two, two[0], two[1], cache, *numbers),
         "torch.ops.rope_patch": lambda: overload(at_two, two[0], two[1], cache, *numbers),
         "new_empty": lambda: q.new_empty(q.shape),

@@ -87,13 +87,13 @@ def _state(name: str, module: str) -> str:
     """The state of a target after its module was imported, as a process of vLLM imports it."""
     import importlib
 
-    from rope_patch.patching import hooks
+    from rope_patch.patching import hooks, outcomes
 
     try:
         importlib.import_module(module)
     except Exception as error:
         state = hooks.patch.status()["targets"][name]
-        return state if state.startswith("native") else f"not here: {type(error).__name__}: {error}"
+        return state if state == outcomes.ABSENT else f"not here: {type(error).__name__}: {error}"
     return hooks.patch.status()["targets"][name]
 
 

@@ -2,7 +2,8 @@
 
 Every head of q and of k is normed and rotated (``normed_block.py``); v, and the gate if there is one, are moved.
 Programs walk contiguous runs of tokens, in tiles of ``BLOCK_T``; tiles are always full: the last one of a run begins
-early enough, and makes a few results once more.
+early enough, and makes a few results once more. A tile's heads are cut into units of ``BLOCK_Q`` heads of q and
+``BLOCK_K`` of k; later units may have none of k.
 
 Arguments that all kernels of this operator take: pointers; numbers (``NORMED_NUMBERS``); and constexpr ones.
 
@@ -19,19 +20,29 @@ Arguments that all kernels of this operator take: pointers; numbers (``NORMED_NU
   the next: of positions, or of gathered rows. None for one position.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import triton
 import triton.language as tl
 
 from rope_patch.kernels.normed_angles import normed_angles
-from rope_patch.kernels.normed_block import move_block, norm_block, parameters
+from rope_patch.kernels.normed_block import (
+    biased,
+    for_each,
+    load_heads,
+    move_heads,
+    normed_and_turned,
+    parameters,
+    store_heads,
+    weighed,
+)  # fmt: skip
 from rope_patch.kernels.normed_plan import NormedPlan
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Constant, Device, ceil_div
 
+# Of a tile, whose code is repeated for each row of cosines, and for each unit.
+MOST_TOKENS, MOST_UNITS = 16, 4
 # As ``arithmetic.NUMBERS``.
 NORMED_NUMBERS = ["num_tokens", "per_program", "cache_rows", "cache_stride", "qkv_stride", "axis_stride"]
 
@@ -42,48 +53,87 @@ NORMED_NUMBERS = ["num_tokens", "per_program", "cache_rows", "cache_stride", "qk
 def normed_kernel_tiles(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, q_weight_ptr, k_weight_ptr, q_bias_ptr,
                         k_bias_ptr, cos_ptr, sin_ptr, positions_ptr, num_tokens, per_program, cache_rows, cache_stride,
                         qkv_stride, axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
-                        HALF: tl.constexpr, EPS: tl.constexpr, WHOLE: tl.constexpr, BLOCK_T: tl.constexpr,
-                        BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "",
-                        H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0):
+                        HALF: tl.constexpr, EPS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr,
+                        BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
+                        W_PAIRS: tl.constexpr = 0):
     """Program p takes tokens ``[p * per_program, (p + 1) * per_program)``, of at least ``BLOCK_T`` in all."""
     GATED: tl.constexpr = gate_out_ptr is not None
     BIAS: tl.constexpr = q_bias_ptr is not None
     Q_STRIDE: tl.constexpr = 2 * HEAD_SIZE if GATED else HEAD_SIZE
-    qw1, qw2, qw3 = parameters(q_weight_ptr, HEAD_SIZE, HALF)
-    kw1, kw2, kw3 = parameters(k_weight_ptr, HEAD_SIZE, HALF)
+    UNITS: tl.constexpr = Q_HEADS // BLOCK_Q
+    K_UNITS: tl.constexpr = K_HEADS // BLOCK_K
+    K_FIRST: tl.constexpr = (BLOCK_K > 1) & (BLOCK_K < BLOCK_T)
+    ROOT: tl.constexpr = HEAD_SIZE ** 0.5
+    qw1, qw2, qw3 = parameters(q_weight_ptr, ROOT, HEAD_SIZE, HALF)
+    kw1, kw2, kw3 = parameters(k_weight_ptr, ROOT, HEAD_SIZE, HALF)
     if BIAS:
-        qb1, qb2, qb3 = parameters(q_bias_ptr, HEAD_SIZE, HALF)
-        kb1, kb2, kb3 = parameters(k_bias_ptr, HEAD_SIZE, HALF)
+        qb1, qb2, qb3 = parameters(q_bias_ptr, 1.0, HEAD_SIZE, HALF)
+        kb1, kb2, kb3 = parameters(k_bias_ptr, 1.0, HEAD_SIZE, HALF)
     else:  # not used
         qb1, qb2, qb3 = qw1, qw2, qw3
         kb1, kb2, kb3 = kw1, kw2, kw3
+    if HEAD_SIZE > 2 * HALF:
+        qw3 = for_each(qw3, BLOCK_T)
+        kw3 = for_each(kw3, BLOCK_K if K_FIRST else BLOCK_T)
     begin = tl.program_id(0) * per_program
     for tile0 in range(begin, tl.minimum(begin + per_program, num_tokens), BLOCK_T):
         token0 = tl.minimum(tile0, num_tokens - BLOCK_T)
+        # 64-bit bases: 65,536 tokens of a wide row pass 2**31 elements.
+        q_ptr = qkv_ptr + token0 * qkv_stride.to(tl.int64)
+        k_ptr = q_ptr + Q_HEADS * Q_STRIDE
+        v_ptr = k_ptr + K_HEADS * HEAD_SIZE
+        q_to = token0 * tl.full((), Q_HEADS * HEAD_SIZE, tl.int64)
+        k_to = token0 * tl.full((), K_HEADS * HEAD_SIZE, tl.int64)
+        # The first heads are asked for before the cosines, which take longer to arrive.
+        q = load_heads(q_ptr, qkv_stride, Q_STRIDE, False, HEAD_SIZE, BLOCK_T, BLOCK_Q)
+        k = load_heads(k_ptr, qkv_stride, HEAD_SIZE, K_FIRST, HEAD_SIZE, BLOCK_T, BLOCK_K)
         cos, sin = normed_angles(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, axis_stride, HALF,
                                  BLOCK_T, ORDER, H_PAIRS, W_PAIRS)
-        # 64-bit bases: 65,536 tokens of a wide row pass 2**31 elements.
-        q = qkv_ptr + token0 * qkv_stride.to(tl.int64)
-        k = q + Q_HEADS * Q_STRIDE
-        v = k + K_HEADS * HEAD_SIZE
-        q_rows = token0 * tl.full((), Q_HEADS * HEAD_SIZE, tl.int64)
-        k_rows = token0 * tl.full((), K_HEADS * HEAD_SIZE, tl.int64)
-        for head in range(0, Q_HEADS, BLOCK_Q):
-            norm_block(q + head * Q_STRIDE, q_out_ptr + q_rows + head * HEAD_SIZE, qkv_stride, qw1, qw2, qw3, qb1, qb2,
-                       qb3, cos, sin, Q_HEADS, HEAD_SIZE, Q_STRIDE, EPS, BIAS, WHOLE, BLOCK_Q)
+        q_c1, q_s2, q_c2, q_s1 = weighed(cos, sin, qw1, qw2, False)
+        k_c1, k_s2, k_c2, k_s1 = weighed(cos, sin, kw1, kw2, K_FIRST)
+        if BIAS:
+            q_b1, q_b2 = biased(cos, sin, qb1, qb2, False)
+            k_b1, k_b2 = biased(cos, sin, kb1, kb2, K_FIRST)
+        else:
+            q_b1, q_b2 = q_c1, q_c1
+            k_b1, k_b2 = k_c1, k_c1
+        for unit in tl.static_range(UNITS):
+            if unit > 0:
+                q = load_heads(q_ptr + unit * BLOCK_Q * Q_STRIDE, qkv_stride, Q_STRIDE, False, HEAD_SIZE, BLOCK_T,
+                               BLOCK_Q)
+            if unit > 0 and unit < K_UNITS:
+                k = load_heads(k_ptr + unit * BLOCK_K * HEAD_SIZE, qkv_stride, HEAD_SIZE, K_FIRST, HEAD_SIZE, BLOCK_T,
+                               BLOCK_K)
+            q, k = normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, qw3, qb3, k_c1, k_s2, k_c2, k_s1, k_b1,
+                                     k_b2, kw3, kb3, EPS * HEAD_SIZE, BIAS, unit < K_UNITS, K_FIRST)
+            store_heads(q_out_ptr + q_to + unit * BLOCK_Q * HEAD_SIZE, q, Q_HEADS, False, BLOCK_T, BLOCK_Q)
+            if unit < K_UNITS:
+                store_heads(k_out_ptr + k_to + unit * BLOCK_K * HEAD_SIZE, k, K_HEADS, K_FIRST, BLOCK_T, BLOCK_K)
+                move_heads(v_ptr + unit * BLOCK_K * HEAD_SIZE, v_out_ptr + k_to + unit * BLOCK_K * HEAD_SIZE,
+                           qkv_stride, HEAD_SIZE, K_HEADS, HEAD_SIZE, BLOCK_T, BLOCK_K)
             if GATED:
-                move_block(q + head * Q_STRIDE + HEAD_SIZE, gate_out_ptr + q_rows + head * HEAD_SIZE, qkv_stride,
-                           Q_HEADS, HEAD_SIZE, Q_STRIDE, BLOCK_T, BLOCK_Q)
-        for head in range(0, K_HEADS, BLOCK_K):
-            norm_block(k + head * HEAD_SIZE, k_out_ptr + k_rows + head * HEAD_SIZE, qkv_stride, kw1, kw2, kw3, kb1,
-                       kb2, kb3, cos, sin, K_HEADS, HEAD_SIZE, HEAD_SIZE, EPS, BIAS, WHOLE, BLOCK_K)
-            move_block(v + head * HEAD_SIZE, v_out_ptr + k_rows + head * HEAD_SIZE, qkv_stride, K_HEADS, HEAD_SIZE,
-                       HEAD_SIZE, BLOCK_T, BLOCK_K)
+                move_heads(q_ptr + unit * BLOCK_Q * Q_STRIDE + HEAD_SIZE,
+                           gate_out_ptr + q_to + unit * BLOCK_Q * HEAD_SIZE, qkv_stride, Q_STRIDE, Q_HEADS, HEAD_SIZE,
+                           BLOCK_T, BLOCK_Q)
 # fmt: on
 
 
+class Units(NormedPlan):
+    """Heads that can be cut in the unified buffer, in units of some of q and of k."""
+
+    @staticmethod
+    def cuts(shape: NormedShape, most: int) -> Iterator[tuple[int, int]]:
+        """Heads of q and of k in a unit, of at most so many units, from the smallest to all. Where k's cannot be shared
+        out to all units, the first have them."""
+        kv_heads = shape.num_kv_heads
+        for units in range(most if shape.halves_are_blocks else 0, 0, -1):
+            if shape.num_heads % units == 0:
+                shares = [share for share in range(1, kv_heads + 1) if kv_heads % share == 0]
+                yield shape.num_heads // units, next(share for share in shares if kv_heads // share <= units)
+
+
 @dataclass(frozen=True)
-class NormedTiles(NormedPlan):
+class NormedTiles(Units):
     """All heads of ``block_tokens`` tokens, block by block."""
 
     function = normed_kernel_tiles
@@ -93,13 +143,11 @@ class NormedTiles(NormedPlan):
 
     @classmethod
     def candidates(cls, shape: NormedShape, device: Device) -> Iterable["NormedTiles"]:
-        most = shape.tried_tokens(device)
-        whole = shape.halves_are_blocks
-        blocks = [block for block in range(1, shape.num_heads + 1) if shape.num_heads % block == 0]
-        for tokens in range(1, min(16, most) + 1):
-            for block in blocks:
-                plan = cls(block, math.gcd(shape.num_kv_heads, block), whole, tokens)
-                if plan.fits(shape, device) or tokens * block == 1:
+        most = min(MOST_TOKENS, shape.tried_tokens(device))
+        for tokens in range(1, most + 1):
+            for heads, kv_heads in cls.cuts(shape, MOST_UNITS):
+                plan = cls(heads, kv_heads, tokens)
+                if plan.fits(shape, device) or tokens == 1:
                     yield plan
 
     @property

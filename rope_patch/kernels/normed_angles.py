@@ -17,39 +17,38 @@ from rope_patch.kernels.arithmetic import row_offset
 
 @triton.jit
 def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr):
-    """``[BLOCK_T, LANES]`` of the tile's tokens, as they are in memory."""
+    """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32."""
     lanes = tl.arange(0, LANES)[None, :]
     if positions_ptr is None:
         first = ptr + token0 * cache_stride.to(tl.int64)
-        return tl.load(first + tl.arange(0, BLOCK_T)[:, None] * cache_stride + lanes)
-    elif BLOCK_T == 1:
-        return tl.load(ptr + row_offset(tl.load(positions_ptr + token0), cache_rows, cache_stride) + lanes)
+        rows = tl.load(first + tl.arange(0, BLOCK_T)[:, None] * cache_stride + lanes).to(tl.float32)
     else:
-        rows = tl.zeros((BLOCK_T, LANES), ptr.dtype.element_ty)
-        for t in tl.parallel(0, BLOCK_T):
+        rows = tl.zeros((BLOCK_T, LANES), tl.float32)
+        # Each into a buffer of its own: a load into a part of a buffer waits for the one before.
+        for t in tl.static_range(BLOCK_T):
             row = row_offset(tl.load(positions_ptr + token0 + t), cache_rows, cache_stride)
-            rows = tl.insert_slice(rows, tl.load(ptr + row + lanes), (t, 0), (1, LANES), (1, 1))
-        return rows
+            rows = tl.insert_slice(rows, tl.load(ptr + row + lanes).to(tl.float32), (t, 0), (1, LANES), (1, 1))
+    return rows
 
 
 @triton.jit
 def _cos_sin(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF: tl.constexpr,
              BLOCK_T: tl.constexpr):
-    """In fp32, ``[BLOCK_T, 1, HALF]`` each. Without ``sin_ptr``, rows are cosines, then sines."""
+    """In fp32, ``[BLOCK_T, HALF]`` each. Without ``sin_ptr``, rows are cosines, then sines."""
     if sin_ptr is None:
-        both = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, 2 * HALF, BLOCK_T).to(tl.float32)
+        both = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, 2 * HALF, BLOCK_T)
         cos = tl.extract_slice(both, (0, 0), (BLOCK_T, HALF), (1, 1))
         sin = tl.extract_slice(both, (0, HALF), (BLOCK_T, HALF), (1, 1))
     else:
-        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T).to(tl.float32)
-        sin = _rows(sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T).to(tl.float32)
-    return cos[:, None, :], sin[:, None, :]
+        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
+        sin = _rows(sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
+    return cos, sin
 
 
 @triton.jit
 def normed_angles(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, axis_stride, HALF: tl.constexpr,
                   BLOCK_T: tl.constexpr, ORDER: tl.constexpr, H_PAIRS: tl.constexpr, W_PAIRS: tl.constexpr):
-    """The fp32 cos and sin of a full tile's tokens, ``[BLOCK_T, 1, HALF]`` each."""
+    """The fp32 cos and sin of a full tile's tokens, ``[BLOCK_T, HALF]`` each."""
     cos, sin = _cos_sin(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
     if ORDER != "":
         # Positions of an axis, or rows that were gathered for them, follow those of the one before.
@@ -64,9 +63,9 @@ def normed_angles(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_str
             cos_w, sin_w = _cos_sin(cos_ptr, sin_ptr, positions_ptr + 2 * axis_stride, token0, cache_rows,
                                     cache_stride, HALF, BLOCK_T)
         h, w = shares(tl.arange(0, HALF), HALF, ORDER, H_PAIRS, W_PAIRS)
-        t_bits = (h + w - 1)[None, None, :]
-        h_bits = (-h)[None, None, :]
-        w_bits = (-w)[None, None, :]
+        t_bits = (h + w - 1)[None, :]
+        h_bits = (-h)[None, :]
+        w_bits = (-w)[None, :]
         cos = _selected(t_bits, cos, h_bits, cos_h, w_bits, cos_w)
         sin = _selected(t_bits, sin, h_bits, sin_h, w_bits, sin_w)
     return cos, sin

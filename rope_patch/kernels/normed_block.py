@@ -1,4 +1,4 @@
-"""Heads of q and of k on Ascend, side by side: RMS norm of each head, and the rotation of its first lanes (NeoX).
+"""Blocks of heads of q and of k on Ascend: RMS norm of each head, and the rotation of its first lanes (NeoX).
 
 With x the lanes of a head, w the weight, b the bias (if any) and r = 1 / sqrt(mean(x * x) + eps)::
 
@@ -6,28 +6,56 @@ With x the lanes of a head, w the weight, b the bias (if any) and r = 1 / sqrt(m
     y1 = n1 * cos - n2 * sin
     y2 = n2 * cos + n1 * sin
 
-All in fp32; each result is rounded once. Weight and bias are multiplied into the tile's cosines and sines, once for all
-heads: so many passes over the heads less.
+All in fp32; each result is rounded once. A head has three parts: lanes 1 and 2 of its pairs, and the rest, which is
+normed only. What saves time:
 
-A head is three parts: the lanes 1 and 2 of its pairs, and the rest, which is normed only. With ``WHOLE``, whole heads
-are moved, and cut in the unified buffer; else each part by itself.
+* weight and bias are multiplied into the tile's cosines and sines, once for all heads;
+* q and k go step by step beside each other, since every step waits until all before it are done;
+* ``part_of`` and ``partial_sums`` say how slices and sums become few instructions.
+
+A block is ``[tokens, heads, lanes]``. One of k may have ``HEADS_FIRST``: products with cosines take an instruction for
+each of the first axis.
 """
 
 import triton
 import triton.language as tl
 
-from rope_patch.kernels.arithmetic import block_offsets
+# Lanes of fp32: a block of the unified buffer, and what a vector instruction takes at once.
+EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
 
-# Lanes of fp32: a block of the unified buffer, and what a vector instruction takes at once.
-EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
+
+@triton.jit
+def _offsets(token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+             BLOCK_H: tl.constexpr):
+    t = tl.arange(0, BLOCK_T) * token_stride
+    h = tl.arange(0, BLOCK_H) * head_stride
+    rows = h[:, None, None] + t[None, :, None] if HEADS_FIRST else t[:, None, None] + h[None, :, None]
+    return rows + tl.arange(0, LANES)[None, None, :]
 
 
 @triton.jit
-def lanes_of(x, FIRST: tl.constexpr, COUNT: tl.constexpr):
-    return tl.extract_slice(x, (0, 0, FIRST), (x.shape[0], x.shape[1], COUNT), (1, 1, 1))
+def load_heads(ptr, token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+               BLOCK_H: tl.constexpr):
+    return tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
+
+
+@triton.jit
+def store_heads(ptr, heads, HEADS: tl.constexpr, HEADS_FIRST: tl.constexpr, BLOCK_T: tl.constexpr,
+                BLOCK_H: tl.constexpr):
+    """Into a contiguous tensor of ``HEADS`` heads."""
+    LANES: tl.constexpr = heads.shape[2]
+    tl.store(ptr + _offsets(HEADS * LANES, LANES, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H), heads)
+
+
+@triton.jit
+def move_heads(x_ptr, y_ptr, token_stride, head_stride, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+               BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
+    """Heads of v, or of the gate, as they are."""
+    heads = load_heads(x_ptr, token_stride, head_stride, False, HEAD_SIZE, BLOCK_T, BLOCK_H)
+    store_heads(y_ptr, heads, HEADS, False, BLOCK_T, BLOCK_H)
 
 
 @triton.jit
@@ -36,106 +64,184 @@ def _parameter(ptr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def parameters(ptr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
-    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each."""
-    first = _parameter(ptr, HALF)
-    second = _parameter(ptr + HALF, HALF)
-    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) if HEAD_SIZE > 2 * HALF else first  # or not used
+def parameters(ptr, FACTOR: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
+    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each, times ``FACTOR``."""
+    first = _parameter(ptr, HALF) * FACTOR
+    second = _parameter(ptr + HALF, HALF) * FACTOR
+    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) * FACTOR if HEAD_SIZE > 2 * HALF else first  # or not used
     return first, second, rest
 
 
 @triton.jit
-def load_part(ptr, token_stride, HEAD_STRIDE: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-              BLOCK_H: tl.constexpr):
-    return tl.load(ptr + block_offsets(token_stride, HEAD_STRIDE, LANES, BLOCK_T, BLOCK_H))
+def for_each(lanes, COUNT: tl.constexpr):
+    """``[1, 1, lanes]`` as ``[COUNT, 1, lanes]``: of a broadcast along two axes the compiler would make as many copies
+    as a block has heads, and keep them."""
+    if COUNT > 1:
+        each = tl.zeros((COUNT, 1, lanes.shape[2]), tl.float32)
+        for n in tl.static_range(COUNT):
+            each = tl.insert_slice(each, lanes, (n, 0, 0), (1, 1, lanes.shape[2]), (1, 1, 1))
+        lanes = each
+    return lanes
 
 
 @triton.jit
-def store_part(ptr, value, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr):
-    at = block_offsets(HEADS * HEAD_SIZE, HEAD_SIZE, value.shape[2], value.shape[0], value.shape[1])
-    tl.store(ptr + at, value)
+def weighed(cos, sin, w1, w2, HEADS_FIRST: tl.constexpr):
+    """Cosines and sines, ``[BLOCK_T, HALF]``, times both halves of a weight; tokens on the axis where a block has
+    them."""
+    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
+    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
+    return cos * w1, sin * w2, cos * w2, sin * w1
 
 
 @triton.jit
-def _sums_of_blocks(x, FACTOR: tl.constexpr):
-    """Sums over the last lanes of ``[BLOCK_T, BLOCK_H, lanes]``, in whole registers, times ``FACTOR``.
+def biased(cos, sin, b1, b2, HEADS_FIRST: tl.constexpr):
+    """What a bias adds to both halves of the results."""
+    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
+    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
+    return b1 * cos - b2 * sin, b2 * cos + b1 * sin
 
-    In steps of eight lanes, by the instruction that adds blocks, which is five times as fast as the one that adds all.
-    Between them is the factor, or the compiler would make one step of both, for which its library has no code.
+
+@triton.jit
+def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, HEADS_FIRST: tl.constexpr):
+    """``LANES`` lanes of each head from the ``FIRST`` on, in fp32; ``wide`` are ``heads`` in fp32.
+
+    Slices of lanes the compiler would move before the computation of ``wide``, and compute twice. An axis of parts it
+    leaves in place; but not if sums of ``wide`` are along another, and CANN 8.5's cannot load with such an axis what
+    has heads first.
     """
-    ROWS: tl.constexpr = x.shape[0] * x.shape[1]
-    BLOCKS: tl.constexpr = x.shape[2] // EIGHT
-    sums = tl.sum(x.reshape(ROWS * BLOCKS, EIGHT), axis=1) * FACTOR
-    sums = sums.reshape(ROWS, BLOCKS)
-    if BLOCKS > EIGHT:
-        folded = tl.extract_slice(sums, (0, 0), (ROWS, EIGHT), (1, 1))
-        for begin in tl.static_range(EIGHT, BLOCKS, EIGHT):
-            folded += tl.extract_slice(sums, (0, begin), (ROWS, EIGHT), (1, 1))
-        sums = folded
-    return tl.sum(sums, axis=1).reshape(x.shape[0], x.shape[1])
+    A: tl.constexpr = wide.shape[0]
+    B: tl.constexpr = wide.shape[1]
+    PARTS: tl.constexpr = wide.shape[2] // LANES
+    if wide.shape[2] % REGISTER + wide.shape[2] % LANES + FIRST % LANES + HEADS_FIRST == 0:
+        parts = wide.reshape(A, B, PARTS, LANES)
+        part = tl.extract_slice(parts, (0, 0, FIRST // LANES, 0), (A, B, 1, LANES), (1, 1, 1, 1)).reshape(A, B, LANES)
+    else:
+        part = tl.extract_slice(heads, (0, 0, FIRST), (A, B, LANES), (1, 1, 1)).to(tl.float32)
+    return part
 
 
 @triton.jit
-def norm_block(x_ptr, y_ptr, token_stride, w1, w2, w3, b1, b2, b3, cos, sin, HEADS: tl.constexpr,
-               HEAD_SIZE: tl.constexpr, HEAD_STRIDE: tl.constexpr, EPS: tl.constexpr, BIAS: tl.constexpr,
-               WHOLE: tl.constexpr, BLOCK_H: tl.constexpr):
-    """``BLOCK_H`` heads of q or of k of a full tile, from where ``x_ptr`` points; weights and biases in their parts."""
-    BLOCK_T: tl.constexpr = cos.shape[0]
-    HALF: tl.constexpr = cos.shape[2]
+def squares(heads, wide, HEADS_FIRST: tl.constexpr):
+    """Lanes whose sum is that of a head's squares: of heads of whole registers, one register."""
+    LANES: tl.constexpr = wide.shape[2]
+    if LANES % REGISTER != 0:
+        found = wide * wide
+    else:
+        part = part_of(heads, wide, 0, REGISTER, HEADS_FIRST)
+        found = part * part
+        for n in tl.static_range(1, LANES // REGISTER):
+            part = part_of(heads, wide, n * REGISTER, REGISTER, HEADS_FIRST)
+            found += part * part
+    return found
+
+
+@triton.jit
+def partial_sums(lanes, EPS: tl.constexpr):
+    """``[heads, sums]``, which add up to the sum of ``lanes`` and ``EPS``.
+
+    Eight lanes are added by an instruction that is five times as fast as the one that adds all. It must not be followed
+    by the next such sum at once: the compiler would make one step of both, for which it has no code. Hence ``EPS``,
+    between them.
+    """
+    ROWS: tl.constexpr = lanes.shape[0] * lanes.shape[1]
+    LANES: tl.constexpr = lanes.shape[2]
+    if LANES == REGISTER:
+        sums = (tl.sum(lanes.reshape(ROWS * EIGHT, EIGHT), axis=1) + EPS / EIGHT).reshape(ROWS, EIGHT)
+    else:
+        sums = (lanes + EPS / LANES).reshape(ROWS, LANES)
+    return sums
+
+
+@triton.jit
+def root(sums, A: tl.constexpr, B: tl.constexpr):
+    return tl.sqrt(tl.sum(sums, axis=1)).reshape(A, B)
+
+
+@triton.jit
+def put(heads, part, FIRST: tl.constexpr):
+    """``heads`` with ``part`` from lane ``FIRST`` on."""
+    return tl.insert_slice(heads, part.to(heads.dtype), (0, 0, FIRST), (part.shape[0], part.shape[1], part.shape[2]),
+                           (1, 1, 1))
+
+
+@triton.jit
+def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1, k_s2, k_c2, k_s1, k_b1, k_b2, k_w3,
+                      k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, K_FIRST: tl.constexpr):
+    """The results of blocks ``q`` and ``k`` (without ``WITH_K``, of ``q``), of both at the same step at any time.
+
+    Weights are times the root of the head size, and ``EPS`` times the head size: the sum of squares is then as good as
+    their mean.
+    """
+    HALF: tl.constexpr = q_c1.shape[2]
+    HEAD_SIZE: tl.constexpr = q.shape[2]
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
-    dtype: tl.constexpr = x_ptr.dtype.element_ty
-    if WHOLE:
-        moved = load_part(x_ptr, token_stride, HEAD_STRIDE, HEAD_SIZE, BLOCK_T, BLOCK_H)
-        x1 = lanes_of(moved, 0, HALF).to(tl.float32)
-        x2 = lanes_of(moved, HALF, HALF).to(tl.float32)
-        if REST > 0:
-            x3 = lanes_of(moved, 2 * HALF, REST).to(tl.float32)
-    else:
-        x1 = load_part(x_ptr, token_stride, HEAD_STRIDE, HALF, BLOCK_T, BLOCK_H).to(tl.float32)
-        x2 = load_part(x_ptr + HALF, token_stride, HEAD_STRIDE, HALF, BLOCK_T, BLOCK_H).to(tl.float32)
-        if REST > 0:
-            x3 = load_part(x_ptr + 2 * HALF, token_stride, HEAD_STRIDE, REST, BLOCK_T, BLOCK_H).to(tl.float32)
-    if HALF % REGISTER == 0 and REST == 0:
-        mean = _sums_of_blocks(x1 * x1 + x2 * x2, 1.0 / HEAD_SIZE)
-    elif HEAD_SIZE % REGISTER == 0 and WHOLE:
-        wide = moved.to(tl.float32)
-        mean = _sums_of_blocks(wide * wide, 1.0 / HEAD_SIZE)
-    else:
-        mean = tl.sum(x1 * x1 + x2 * x2, axis=2)
-        if REST > 0:
-            mean += tl.sum(x3 * x3, axis=2)
-        mean = mean * (1.0 / HEAD_SIZE)
-    inverse = (1.0 / tl.sqrt(mean + EPS))[:, :, None]
-    x1 = x1 * inverse
-    x2 = x2 * inverse
-    x1_cos = x1 * (cos * w1)
-    x2_sin = x2 * (sin * w2)
-    x2_cos = x2 * (cos * w2)
-    x1_sin = x1 * (sin * w1)
-    y1 = x1_cos - x2_sin
-    y2 = x2_cos + x1_sin
-    if BIAS:
-        y1 += b1 * cos - b2 * sin
-        y2 += b2 * cos + b1 * sin
+    q_wide = q.to(tl.float32)
+    if WITH_K:
+        k_wide = k.to(tl.float32)
+    q1 = part_of(q, q_wide, 0, HALF, False)
+    q2 = part_of(q, q_wide, HALF, HALF, False)
+    q_sums = squares(q, q_wide, False)
+    if WITH_K:
+        k1 = part_of(k, k_wide, 0, HALF, K_FIRST)
+        k2 = part_of(k, k_wide, HALF, HALF, K_FIRST)
+        k_sums = squares(k, k_wide, K_FIRST)
+    q_sums = partial_sums(q_sums, EPS)
+    if WITH_K:
+        k_sums = partial_sums(k_sums, EPS)
+    q_root = root(q_sums, q.shape[0], q.shape[1])
+    if WITH_K:
+        k_root = root(k_sums, k.shape[0], k.shape[1])
+    q_inverse = (1.0 / q_root)[:, :, None]
+    if WITH_K:
+        k_inverse = (1.0 / k_root)[:, :, None]
+    q1 = q1 * q_inverse
+    if WITH_K:
+        k1 = k1 * k_inverse
+    q2 = q2 * q_inverse
+    if WITH_K:
+        k2 = k2 * k_inverse
     if REST > 0:
-        y3 = x3 * inverse * w3
-        if BIAS:
-            y3 += b3
-    if WHOLE:
-        moved = tl.insert_slice(moved, y1.to(dtype), (0, 0, 0), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
-        moved = tl.insert_slice(moved, y2.to(dtype), (0, 0, HALF), (BLOCK_T, BLOCK_H, HALF), (1, 1, 1))
+        q3 = part_of(q, q_wide, 2 * HALF, REST, False) * q_inverse
+        if WITH_K:
+            k3 = part_of(k, k_wide, 2 * HALF, REST, K_FIRST) * k_inverse
+    q1_cos = q1 * q_c1
+    q2_sin = q2 * q_s2
+    if WITH_K:
+        k1_cos = k1 * k_c1
+        k2_sin = k2 * k_s2
+    q2_cos = q2 * q_c2
+    q1_sin = q1 * q_s1
+    if WITH_K:
+        k2_cos = k2 * k_c2
+        k1_sin = k1 * k_s1
+    if REST > 0:
+        q3 = q3 * q_w3
+        if WITH_K:
+            k3 = k3 * k_w3
+    q1 = q1_cos - q2_sin
+    if WITH_K:
+        k1 = k1_cos - k2_sin
+    q2 = q2_cos + q1_sin
+    if WITH_K:
+        k2 = k2_cos + k1_sin
+    if BIAS:
+        q1 += q_b1
+        q2 += q_b2
         if REST > 0:
-            moved = tl.insert_slice(moved, y3.to(dtype), (0, 0, 2 * HALF), (BLOCK_T, BLOCK_H, REST), (1, 1, 1))
-        store_part(y_ptr, moved, HEADS, HEAD_SIZE)
-    else:
-        store_part(y_ptr, y1.to(dtype), HEADS, HEAD_SIZE)
-        store_part(y_ptr + HALF, y2.to(dtype), HEADS, HEAD_SIZE)
-        if REST > 0:
-            store_part(y_ptr + 2 * HALF, y3.to(dtype), HEADS, HEAD_SIZE)
-
-
-@triton.jit
-def move_block(x_ptr, y_ptr, token_stride, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr, HEAD_STRIDE: tl.constexpr,
-               BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """``BLOCK_H`` heads of v, or of the gate, moved as they are."""
-    store_part(y_ptr, load_part(x_ptr, token_stride, HEAD_STRIDE, HEAD_SIZE, BLOCK_T, BLOCK_H), HEADS, HEAD_SIZE)
+            q3 += q_b3
+        if WITH_K:
+            k1 += k_b1
+            k2 += k_b2
+            if REST > 0:
+                k3 += k_b3
+    q = put(q, q1, 0)
+    if WITH_K:
+        k = put(k, k1, 0)
+    q = put(q, q2, HALF)
+    if WITH_K:
+        k = put(k, k2, HALF)
+    if REST > 0:
+        q = put(q, q3, 2 * HALF)
+        if WITH_K:
+            k = put(k, k3, 2 * HALF)
+    return q, k

@@ -18,7 +18,6 @@ class NormedPlan(Plan):
 
     block_heads: int
     block_kv_heads: int
-    whole: bool
 
     def need(self, shape: NormedShape) -> int:
         """Bytes of the unified buffer."""
@@ -29,8 +28,7 @@ class NormedPlan(Plan):
         return KERNEL_BYTES + 12 * lanes + self.block_tokens * (angles + heads * (3 * lanes + 4 * moved))
 
     def constants(self, shape: NormedShape, stride_unit: int = 1) -> dict[str, Constant]:
-        blocks = {"WHOLE": self.whole, "BLOCK_Q": self.block_heads, "BLOCK_K": self.block_kv_heads}
-        return shape.constants() | blocks
+        return shape.constants() | {"BLOCK_Q": self.block_heads, "BLOCK_K": self.block_kv_heads}
 
     def fits(self, shape: NormedShape, device: Device) -> bool:
         return self.need(shape) <= device.tile_bytes

@@ -16,7 +16,6 @@ from rope_patch.serving.memory import NEGATED
 
 # A parameter is plain memory. Any other subclass (a fake tensor, say) needs PyTorch's dispatcher.
 PLAIN = Tensor, torch.nn.Parameter
-FOUR_TENSORS = (Tensor,) * 4  # the usual call, by one comparison
 # How many dispatch modes are active (fake tensors, make_fx, operator counters), and whether torch.jit traces. These see
 # operators only, so they would miss a kernel that is started on addresses. The public functions are slower.
 _dispatch_modes = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -53,9 +52,8 @@ def serve(
                 return hand_back("gradients wanted")
             if any(tensor is not None and tensor.is_neg() for tensor in (positions, query, key, cos_sin_cache)):
                 return hand_back(f"expected {NEGATED}")
-        kinds = type(positions), type(query), type(cos_sin_cache), type(key)
-        if kinds != FOUR_TENSORS and not (
-            all(kind in PLAIN for kind in kinds[:3]) and (key is None or kinds[3] in PLAIN)
+        if not (type(query) is type(key) is type(positions) is type(cos_sin_cache) is Tensor) and not all(
+            type(tensor) in PLAIN for tensor in (positions, query, cos_sin_cache, query if key is None else key)
         ):
             return _traced(positions, query, key, cos_sin_cache, rotation)
         if forward_ad._current_level >= 0:

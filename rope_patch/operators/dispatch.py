@@ -35,13 +35,11 @@ def dispatch(
     layout: layouts.Layout = (
         query.shape, query.stride(), query.dtype, query.get_device(),
         None if key is None else (key.shape, key.stride(), key.dtype, key.get_device()),
-        positions.shape, positions.is_contiguous(), positions.dtype, positions.get_device(),
+        positions.shape, positions.is_contiguous() or positions.stride(), positions.dtype, positions.get_device(),
         cos_sin_cache.shape, cos_sin_cache.is_contiguous() or cos_sin_cache.stride(),
         cos_sin_cache.dtype, cos_sin_cache.get_device(),
         rotation, always_fresh,
     )  # fmt: skip
-    if rotation.axes:
-        layout += (positions.stride(),)
     if low % ALIGNMENT:
         layout += (q % ALIGNMENT, (k or 0) % ALIGNMENT, c % ALIGNMENT, p % ALIGNMENT)
     last, cached = layouts.last
@@ -50,7 +48,7 @@ def dispatch(
     # What else ``memory.py`` asks it asked when the layout was new; each answer takes as long as four addresses.
     if cached is not None and q > LOWEST and c > LOWEST and p > LOWEST and (k is None or k > LOWEST):
         try:
-            rotated = cached([query, key], (q, k), (c, p))
+            rotated = cached((query, key), (q, k), (c, p))
         except NotStarted:
             return None
         if rotated is not None:

@@ -36,7 +36,7 @@ def _serve(tensors: Tensors, angles: Angles, asked: NormRotation) -> bool:
         cached = layouts.look_up(layout)
     # What else ``memory.py`` asks it asked when the layout was new.
     has_memory = all(at is None or at > LOWEST for at in addresses)
-    if cached is not None and has_memory and cached([], (), addresses) is not None:
+    if cached is not None and has_memory and cached((), (), addresses) is not None:
         return True
     call = parse(tensors, angles, asked)
     if isinstance(call, Unsupported):

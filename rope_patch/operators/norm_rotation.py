@@ -17,6 +17,7 @@ from rope_patch.kernels.launch import Launch, unaligned
 from rope_patch.kernels.normed import NormedTiles
 from rope_patch.kernels.normed_by_heads import NormedByHeads
 from rope_patch.kernels.normed_padded_plan import NormedPadded
+from rope_patch.kernels.normed_parts import NormedParts
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.orders import order_of
 from rope_patch.kernels.plan import Device, Plan
@@ -25,7 +26,7 @@ from rope_patch.operators.norm_inputs import Angles, NormRotation, Tensors, synt
 from rope_patch.serving import call as serving
 from rope_patch.serving.sample import Sample
 
-KERNELS: Kernels = (NormedTiles, NormedByHeads, NormedPadded)
+KERNELS: Kernels = (NormedTiles, NormedParts, NormedByHeads, NormedPadded)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rope_patch.operators import dispatch
 from rope_patch.operators.arguments import Unsupported
 from rope_patch.operators.reference import rotate
-from rope_patch.operators.rotation import Rotation, rotation_of
+from rope_patch.operators.rotation import ROTATIONS, Rotation
 
 _library = torch.library.Library("rope_patch", "DEF")
 _library.define(
@@ -29,7 +29,7 @@ def _rotary_embedding(
     Raises:
         TypeError, ValueError: for a dtype, device or shape that it does not take; names it. Nothing has run then.
     """
-    rotation = rotation_of(*asked)
+    rotation = ROTATIONS[asked]
     rotated = dispatch.dispatch(positions, query, key, cos_sin_cache, rotation, True)
     if isinstance(rotated, Unsupported):
         # A compiler may have chosen strides that the kernel does not take. Copies are contiguous.

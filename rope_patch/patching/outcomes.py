@@ -11,6 +11,7 @@ from rope_patch.patching.targets import Target
 from rope_patch.reporting import log
 from rope_patch.settings import NATIVE, current
 
+ABSENT = "native: this release has no such module"
 AS_SET = f"as {NATIVE} says"
 
 
@@ -48,7 +49,7 @@ class Outcome:
             return self.fault
         if self.replacement is not None:
             return self.replacement.state()
-        return self.reason or ("native: this release has no such module" if self._cannot_come() else "not imported")
+        return self.reason or (ABSENT if self._cannot_come() else "not imported")
 
     def decided(self) -> bool:
         """Whether there is an outcome, or can be none. A package that this process did not import does not count."""

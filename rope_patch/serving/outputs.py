@@ -1,13 +1,10 @@
 """Where results are written to: into a call's own tensors, or into new contiguous ones."""
 
-from itertools import combinations
-
 import torch
 
 from rope_patch.serving.call import Call, Tensors
 
-# The numbers of two tensors, and their extents in bytes.
-Two = tuple[int, int, int, int]
+NEVER = 0, 0
 
 
 def new_tensors(call: Call) -> Tensors:
@@ -16,21 +13,20 @@ def new_tensors(call: Call) -> Tensors:
     return tuple(new and torch.empty(new.shape, dtype=new.dtype, device=device) for new in call.results)
 
 
-def apart(call: Call) -> tuple[Two, ...]:
-    """Those of its written tensors that must not overlap, since one of the two is written in place."""
-    spans = [0 if tensor is None else _span(tensor) for tensor in call.written]
-    in_place = [new is None for new in call.results]
-    return tuple(
-        (i, j, spans[i], spans[j])
-        for i, j in combinations(range(len(spans)), 2)
-        if spans[i] and spans[j] and (in_place[i] or in_place[j])
-    )
+def clash(call: Call) -> tuple[int, int]:
+    """Between which distances, in bytes from the first to the second of its two written tensors, they overlap and one
+    of them is written in place."""
+    if not call.in_place or len(call.written) < 2:
+        return NEVER
+    first, second = (0 if tensor is None else _span(tensor) for tensor in call.written)
+    return (-second, first) if first and second else NEVER
 
 
 def overlap(call: Call) -> bool:
     """Whether some memory would be written twice in place."""
-    at = [0 if tensor is None else tensor.data_ptr() for tensor in call.written]
-    return any(at[i] < at[j] + span_j and at[j] < at[i] + span_i for i, j, span_i, span_j in apart(call))
+    least, most = clash(call)
+    a, b = (tensor.data_ptr() if most and tensor is not None else 0 for tensor in (*call.written, None, None)[:2])
+    return least < b - a < most
 
 
 def _span(tensor: torch.Tensor) -> int:

@@ -43,6 +43,13 @@ def test_an_able_environment_is_exit_status_0_and_names_what_would_be_patched(wi
     assert "--device" in found["device"]
 
 
+def test_a_target_that_is_left_native_is_named_with_the_variable(with_doubles: Run) -> None:
+    said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE_NATIVE="rotary_embedding")
+    found = {finding["name"]: finding["found"] for finding in said["findings"]}
+    assert found["target rotary_embedding"] == "native: as VLLM_ASCEND_TRITON_ROPE_NATIVE says"
+    assert found["variables"].startswith("VLLM_ASCEND_TRITON_ROPE_NATIVE=rotary_embedding: ")
+
+
 def test_it_leaves_no_report_in_the_operators_folder(with_doubles: Run, tmp_path: Path) -> None:
     """It imports vLLM, but is none of its processes."""
     folder = tmp_path / "reports"
@@ -59,6 +66,7 @@ def test_it_leaves_no_report_in_the_operators_folder(with_doubles: Run, tmp_path
         ({"DOUBLE_TRITON_BACKENDS": "nvidia"}, "triton", "pip uninstall -y triton triton-ascend && pip install"),
         ({"DOUBLE_HAS_TRITON": "0"}, "driver", "npu-smi"),
         ({"VLLM_ASCEND_TRITON_ROPE": "maybe"}, "variables", "unset"),
+        ({"VLLM_ASCEND_TRITON_ROPE_NATIVE": "mropes"}, "variables", "unset"),
         ({"VLLM_PLUGINS": "ascend"}, "ways in", "VLLM_PLUGINS=ascend,rope_patch"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from rope_patch.operators import contract
-from rope_patch.operators.rotation import Rotation
+from rope_patch.operators.rotation import ROTATIONS
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.settings import Settings
@@ -69,7 +69,7 @@ def replacement(module: ModuleType, settings: Settings) -> Replacement:
                 contract.hand_back(NOT_PLAIN)
             elif cos_sin_cache is not None and positions is not None:
                 key = k if k.shape[-2] else None
-                rotation = Rotation(q.shape[-1], rope_dim, is_neox_style)
+                rotation = ROTATIONS[q.shape[-1], rope_dim, is_neox_style]
                 rotated = contract.serve(positions, q, key, cos_sin_cache, rotation)
                 if rotated is not None:
                     return rotated if k is key else (rotated[0], k)

@@ -19,7 +19,7 @@ import torch
 from torch.compiler import is_compiling
 
 from rope_patch.operators import contract
-from rope_patch.operators.rotation import Rotation, rotation_of
+from rope_patch.operators.rotation import ROTATIONS, Rotation
 from rope_patch.patching.replacement import IsOn, Replacement
 from rope_patch.patching.targets import NotApplicable, check_parameters
 from rope_patch.settings import Settings
@@ -31,10 +31,14 @@ ITS_OWN = "a class that rotates in its own way"
 def _rotate(self: Any, positions: torch.Tensor, query: torch.Tensor, key: torch.Tensor | None = None) -> Any:
     # Attributes are read at each call, since models change is_neox_style after construction and replace caches. In
     # eager mode the buffer is read from ``_buffers``, which is faster than Module.__getattr__.
-    cache, make = (None, Rotation) if is_compiling() else (self._buffers.get("cos_sin_cache"), rotation_of)
+    if is_compiling():
+        rotation = Rotation(self.head_size, self.rotary_dim, self.is_neox_style)
+        return contract.serve(positions, query, key, self.cos_sin_cache, rotation)
+    cache = self._buffers.get("cos_sin_cache")
     if cache is None:
         cache = self.cos_sin_cache
-    return contract.serve(positions, query, key, cache, make(self.head_size, self.rotary_dim, self.is_neox_style))
+    rotation = ROTATIONS[self.head_size, self.rotary_dim, self.is_neox_style]
+    return contract.serve(positions, query, key, cache, rotation)
 
 
 def replacement(module: ModuleType, settings: Settings) -> Replacement:
