@@ -38,7 +38,7 @@ MODELS[qwen3_vl.NAME] = ("vllm::triton_split_qkv_rmsnorm_mrope", "eager")
 OPERATORS = {operator for operator, _ in MODELS.values()}
 # What the tests run on which release: on all but one, what is not the same there.
 ON = {NEWEST: list(MODELS), "0.30.0rc2": ["Qwen3-128"], "0.18.0": ["GLM-4.5"]}
-SIZES = (50, 40, 30)  # of the prompts: enough tokens for a mean error
+SIZES = (120, 115, 110, 105)  # of the prompts: enough tokens for a mean error, and one step for all
 
 
 def prompts(name: str) -> list[dict[str, Any]]:

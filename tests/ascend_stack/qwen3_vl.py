@@ -31,7 +31,7 @@ def prompts(vocabulary: int) -> list[dict[str, Any]]:
     """An image between words, words alone, and an image first."""
     image = [mark(name, vocabulary) for name in ("vision_start", "image_pad", "vision_end")]
     draw = random.Random(0)
-    first, then, alone, last = ([draw.randrange(5, vocabulary - len(MARKS)) for _ in range(30)] for _ in range(4))
+    first, then, alone, last = ([draw.randrange(5, vocabulary - len(MARKS)) for _ in range(50)] for _ in range(4))
     pictures = [{"image": vision.picture(*size)} for size in ((64, 32), (32, 48))]
     return [
         {"prompt_token_ids": [*first, *image, *then], "multi_modal_data": pictures[0]},
@@ -49,11 +49,9 @@ def use() -> None:
     transformers.Qwen3VLProcessor.tokenizer_class = "PreTrainedTokenizerFast"  # of words, as vision.tokenizer makes it
 
 
-def write(path: Path, vocabulary: int) -> None:
-    import torch
+def model(vocabulary: int) -> Any:
     import transformers
 
-    torch.manual_seed(0)
     rope = {"rope_type": "default", "mrope_section": SECTION, "mrope_interleaved": True}
     ids = {
         "image_token_id": "image_pad", "video_token_id": "video_pad", "vision_start_token_id": "vision_start",
@@ -65,7 +63,12 @@ def write(path: Path, vocabulary: int) -> None:
         tie_word_embeddings=False,
         **{of: mark(it, vocabulary) for of, it in ids.items()},
     )
-    transformers.Qwen3VLForConditionalGeneration(config).bfloat16().float().save_pretrained(path)
+    return transformers.Qwen3VLForConditionalGeneration(config)
+
+
+def write_processor(path: Path, vocabulary: int) -> None:
+    import transformers
+
     of_images = getattr(transformers, "Qwen2VLImageProcessorPil", None) or transformers.Qwen2VLImageProcessor
     sizes = {"size": SIZE, "min_pixels": SIZE["shortest_edge"], "max_pixels": SIZE["longest_edge"]}  # by either name
     processor = of_images(patch_size=vision.PATCH, merge_size=vision.MERGED, **sizes)

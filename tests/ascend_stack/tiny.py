@@ -65,19 +65,29 @@ def make(name: str, folder: Path) -> Path:
 
 def _write(name: str, path: Path) -> None:
     import torch
-    import transformers
 
     if name in vision.MODELS:
         return vision.write(name, path, VOCABULARY)
-    if name == qwen3_vl.NAME:
-        return qwen3_vl.write(path, VOCABULARY)
-    kind, more = (MODELS | FUSED)[name]
     torch.manual_seed(0)
+    model = qwen3_vl.model(VOCABULARY) if name == qwen3_vl.NAME else _of_words(name)
+    if name in (*FUSED, qwen3_vl.NAME):
+        for of, parameter in model.named_parameters():
+            if of.endswith(("q_norm.weight", "k_norm.weight")):  # else all ones
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        model = model.bfloat16().float()  # so that a float32 engine has the same weights as a bfloat16 one
+    model.save_pretrained(path)
+    if name == qwen3_vl.NAME:
+        qwen3_vl.write_processor(path, VOCABULARY)
+
+
+def _of_words(name: str) -> Any:
+    import torch
+    import transformers
+
+    kind, more = (MODELS | FUSED)[name]
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     for parameter in model.parameters():
         if parameter.dim() == 3:  # experts, which versions initialise differently
             torch.nn.init.normal_(parameter, std=0.2)
-    if name in FUSED:  # so that a float32 engine has the same weights as a bfloat16 one
-        model = model.bfloat16().float()
-    model.save_pretrained(path)
+    return model
