@@ -2,6 +2,10 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <torch/extension.h>
 
+// Its norms' header uses what these two switches declare, and does not include it.
+#define ENABLE_BF16 1
+#define ENABLE_FP8 1
+#include <flashinfer/trtllm/common/cudaFp8Utils.h>
 #include <flashinfer/norm.cuh>
 
 template <typename T>
