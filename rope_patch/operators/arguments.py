@@ -40,19 +40,6 @@ def _kind(value: object) -> object:
     return f"{value.dtype}{list(value.shape)} strides {value.stride()} on {value.device}"
 
 
-def parse(
-    positions: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    cos_sin_cache: Tensor,
-    rotation: Rotation,
-    always_fresh: bool = False,
-) -> RotationCall | Unsupported:
-    """The call as the kernel sees it, or why the kernel cannot take it. ``always_fresh``: nothing is in place."""
-    arguments = positions, query, key, cos_sin_cache, rotation
-    return unsupported(*arguments) or _laid_out(*arguments, always_fresh)
-
-
 def unsupported(
     positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation
 ) -> Unsupported | None:
@@ -100,15 +87,13 @@ def _has_known_order(axes: str) -> bool:
     return order_of(axes) is not None
 
 
-def _laid_out(
-    positions: Tensor,
-    query: Tensor,
-    key: Tensor | None,
-    cos_sin_cache: Tensor,
-    rotation: Rotation,
-    always_fresh: bool,
+def parse(
+    positions: Tensor, query: Tensor, key: Tensor | None, cos_sin_cache: Tensor, rotation: Rotation, fresh: bool = False
 ) -> RotationCall | Unsupported:
-    """The call as the kernel sees it, for arguments that ``unsupported`` accepts; or why the kernel cannot take it."""
+    """The call as the kernel sees it, or why the kernel cannot take it. ``fresh``: nothing is in place."""
+    fault = unsupported(positions, query, key, cos_sin_cache, rotation)
+    if fault is not None:
+        return fault
     head_size, axes = rotation.head_size, rotation.axes
     row = positions[0] if axes else positions
     for tensor in (query, query if key is None else key):
@@ -135,8 +120,8 @@ def _laid_out(
     for tensor in (query, query if key is None else key, positions, cos_sin_cache):
         if expected := fault_of(tensor):
             return Unsupported(TypeError, expected)
-    fresh = always_fresh or not query.is_contiguous(), always_fresh or key is None or not key.is_contiguous()
-    return RotationCall(positions, q, k, cos_sin_cache, rotation, fresh)
+    are_fresh = fresh or not query.is_contiguous(), fresh or key is None or not key.is_contiguous()
+    return RotationCall(positions, q, k, cos_sin_cache, rotation, are_fresh)
 
 
 def heads_of(tensor: Tensor, token_dims: int, head_size: int) -> Heads | None:

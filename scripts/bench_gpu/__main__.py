@@ -43,7 +43,7 @@ def host_costs() -> dict[str, float]:
     two = case(SHAPES[0], 2, torch.bfloat16)
     arguments = c.positions, c.query, c.key, c.cos_sin_cache, c.rotation
     strided = two.positions, two.query, two.key, two.cos_sin_cache, two.rotation
-    call, call_fresh = parse(*arguments), parse(*arguments, always_fresh=True)
+    call, call_fresh = parse(*arguments), parse(*arguments, fresh=True)
     in_place, fresh = (one.launch(make_plan(KERNELS, one.shape, 1, device), device) for one in (call, call_fresh))
     found = {
         "kernel[grid], in place": timing.host_us(lambda: in_place.on(call, None, None)),

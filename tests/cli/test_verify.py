@@ -184,7 +184,7 @@ def test_a_check_that_was_not_possible_is_exit_status_2_and_not_wrong(
     assert "stop the vLLM that runs on this device" in said
     assert "WRONG" not in said
     dispatch.forget()
-    monkeypatch.setattr(dispatch, "rotate", no_memory)
+    monkeypatch.setattr(dispatch, "dispatch", no_memory)
     said, status = verified(capsys, model, "--dtype", "float16")
     assert status == 2
     assert said["results"][0]["with"]["outcome"] == sides.NOT_KNOWN
