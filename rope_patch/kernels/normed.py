@@ -27,16 +27,16 @@ import triton
 import triton.language as tl
 
 from rope_patch.kernels.normed_angles import normed_angles
-from rope_patch.kernels.normed_block import (
+from rope_patch.kernels.normed_block import normed_and_turned
+from rope_patch.kernels.normed_heads import (
     biased,
     for_each,
     load_heads,
     move_heads,
-    normed_and_turned,
     parameters,
     store_heads,
     weighed,
-)  # fmt: skip
+)
 from rope_patch.kernels.normed_plan import REGISTER, NormedPlan
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Constant, Device, ceil_div

@@ -13,8 +13,7 @@ normed only. What saves time:
 * q and k go step by step beside each other, since every step waits until all before it are done;
 * ``part_of`` and ``partial_sums`` say how slices and sums become few instructions.
 
-A block is ``[tokens, heads, lanes]``. One of k may have ``HEADS_FIRST``: products with cosines take an instruction for
-each of the first axis.
+``normed_heads.py`` says what a block is.
 """
 
 import triton
@@ -25,80 +24,6 @@ EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
-
-
-@triton.jit
-def _offsets(token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-             BLOCK_H: tl.constexpr):
-    t = tl.arange(0, BLOCK_T) * token_stride
-    h = tl.arange(0, BLOCK_H) * head_stride
-    rows = h[:, None, None] + t[None, :, None] if HEADS_FIRST else t[:, None, None] + h[None, :, None]
-    return rows + tl.arange(0, LANES)[None, None, :]
-
-
-@triton.jit
-def load_heads(ptr, token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-               BLOCK_H: tl.constexpr):
-    return tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
-
-
-@triton.jit
-def store_heads(ptr, heads, HEADS: tl.constexpr, HEADS_FIRST: tl.constexpr, BLOCK_T: tl.constexpr,
-                BLOCK_H: tl.constexpr):
-    """Into a contiguous tensor of ``HEADS`` heads."""
-    LANES: tl.constexpr = heads.shape[2]
-    tl.store(ptr + _offsets(HEADS * LANES, LANES, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H), heads)
-
-
-@triton.jit
-def move_heads(x_ptr, y_ptr, token_stride, head_stride, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
-               BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Heads of v, or of the gate, as they are."""
-    heads = load_heads(x_ptr, token_stride, head_stride, False, HEAD_SIZE, BLOCK_T, BLOCK_H)
-    store_heads(y_ptr, heads, HEADS, False, BLOCK_T, BLOCK_H)
-
-
-@triton.jit
-def _parameter(ptr, COUNT: tl.constexpr):
-    return tl.load(ptr + tl.arange(0, COUNT)).to(tl.float32)[None, None, :]
-
-
-@triton.jit
-def parameters(ptr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
-    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each."""
-    first = _parameter(ptr, HALF)
-    second = _parameter(ptr + HALF, HALF)
-    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) if HEAD_SIZE > 2 * HALF else first  # or not used
-    return first, second, rest
-
-
-@triton.jit
-def for_each(lanes, COUNT: tl.constexpr):
-    """``[1, 1, lanes]`` as ``[COUNT, 1, lanes]``: of a broadcast along two axes the compiler would make as many copies
-    as a block has heads, and keep them."""
-    if COUNT > 1:
-        each = tl.zeros((COUNT, 1, lanes.shape[2]), tl.float32)
-        for n in tl.static_range(COUNT):
-            each = tl.insert_slice(each, lanes, (n, 0, 0), (1, 1, lanes.shape[2]), (1, 1, 1))
-        lanes = each
-    return lanes
-
-
-@triton.jit
-def weighed(cos, sin, w1, w2, HEADS_FIRST: tl.constexpr):
-    """Cosines and sines, ``[BLOCK_T, HALF]``, times both halves of a weight; tokens on the axis where a block has
-    them."""
-    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
-    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
-    return cos * w1, sin * w2, cos * w2, sin * w1
-
-
-@triton.jit
-def biased(cos, sin, b1, b2, HEADS_FIRST: tl.constexpr):
-    """What a bias adds to both halves of the results."""
-    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
-    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
-    return b1 * cos - b2 * sin, b2 * cos + b1 * sin
 
 
 @triton.jit
@@ -121,18 +46,23 @@ def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, HEADS_FIRST: 
 
 
 @triton.jit
-def squares(heads, wide, HEADS_FIRST: tl.constexpr):
+def _squares(heads, wide, N: tl.constexpr, HEADS_FIRST: tl.constexpr):
+    part = part_of(heads, wide, N * REGISTER, REGISTER, HEADS_FIRST) if wide.shape[2] % REGISTER == 0 else wide
+    return part * part
+
+
+@triton.jit
+def squares(q, q_wide, k, k_wide, WITH_K: tl.constexpr, K_FIRST: tl.constexpr):
     """Lanes whose sum is that of a head's squares: of heads of whole registers, one register."""
-    LANES: tl.constexpr = wide.shape[2]
-    if LANES % REGISTER != 0:
-        found = wide * wide
-    else:
-        part = part_of(heads, wide, 0, REGISTER, HEADS_FIRST)
-        found = part * part
-        for n in tl.static_range(1, LANES // REGISTER):
-            part = part_of(heads, wide, n * REGISTER, REGISTER, HEADS_FIRST)
-            found += part * part
-    return found
+    PARTS: tl.constexpr = q_wide.shape[2] // REGISTER if q_wide.shape[2] % REGISTER == 0 else 1
+    q_sums = _squares(q, q_wide, 0, False)
+    k_sums = _squares(k, k_wide, 0, K_FIRST) if WITH_K else q_sums
+    for n in tl.static_range(1, PARTS):
+        q_more = _squares(q, q_wide, n, False)
+        k_more = _squares(k, k_wide, n, K_FIRST) if WITH_K else q_more
+        q_sums += q_more
+        k_sums = k_sums + k_more if WITH_K else q_sums
+    return q_sums, k_sums
 
 
 @triton.jit
@@ -153,8 +83,8 @@ def partial_sums(lanes, EPS: tl.constexpr):
 
 
 @triton.jit
-def root(sums, A: tl.constexpr, B: tl.constexpr):
-    return tl.sqrt(tl.sum(sums, axis=1)).reshape(A, B)
+def whole_sums(sums, A: tl.constexpr, B: tl.constexpr):
+    return tl.sum(sums, axis=1).reshape(A, B)
 
 
 @triton.jit
@@ -177,21 +107,22 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     HEAD_SIZE: tl.constexpr = q.shape[2]
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
     q_wide = q.to(tl.float32)
-    if WITH_K:
-        k_wide = k.to(tl.float32)
+    k_wide = k.to(tl.float32) if WITH_K else q_wide
     q1 = part_of(q, q_wide, 0, HALF, False)
     q2 = part_of(q, q_wide, HALF, HALF, False)
-    q_sums = squares(q, q_wide, False)
     if WITH_K:
         k1 = part_of(k, k_wide, 0, HALF, K_FIRST)
         k2 = part_of(k, k_wide, HALF, HALF, K_FIRST)
-        k_sums = squares(k, k_wide, K_FIRST)
+    q_sums, k_sums = squares(q, q_wide, k, k_wide, WITH_K, K_FIRST)
     q_sums = partial_sums(q_sums, EPS)
     if WITH_K:
         k_sums = partial_sums(k_sums, EPS)
-    q_root = root(q_sums, q.shape[0], q.shape[1])
+    q_sums = whole_sums(q_sums, q.shape[0], q.shape[1])
     if WITH_K:
-        k_root = root(k_sums, k.shape[0], k.shape[1])
+        k_sums = whole_sums(k_sums, k.shape[0], k.shape[1])
+    q_root = tl.sqrt(q_sums)
+    if WITH_K:
+        k_root = tl.sqrt(k_sums)
     q_inverse = (ROOT / q_root)[:, :, None]
     if WITH_K:
         k_inverse = (ROOT / k_root)[:, :, None]
