@@ -27,16 +27,16 @@ import triton
 import triton.language as tl
 
 from rope_patch.kernels.normed_angles import normed_angles
-from rope_patch.kernels.normed_block import (
+from rope_patch.kernels.normed_block import normed_and_turned
+from rope_patch.kernels.normed_heads import (
     biased,
     for_each,
     load_heads,
     move_heads,
-    normed_and_turned,
     parameters,
     store_heads,
     weighed,
-)  # fmt: skip
+)
 from rope_patch.kernels.normed_plan import REGISTER, NormedPlan
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Constant, Device, ceil_div
@@ -103,7 +103,7 @@ def normed_kernel_tiles(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, 
                 k = load_heads(k_ptr + unit * BLOCK_K * HEAD_SIZE, qkv_stride, HEAD_SIZE, K_FIRST, HEAD_SIZE, BLOCK_T,
                                BLOCK_K)
             q, k = normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, qw3, qb3, k_c1, k_s2, k_c2, k_s1, k_b1,
-                                     k_b2, kw3, kb3, EPS * HEAD_SIZE, BIAS, unit < K_UNITS, K_FIRST)
+                                     k_b2, kw3, kb3, EPS * HEAD_SIZE, BIAS, unit < K_UNITS, GATED, K_FIRST)
             store_heads(q_out_ptr + q_to + unit * BLOCK_Q * HEAD_SIZE, q, Q_HEADS, False, BLOCK_T, BLOCK_Q)
             if unit < K_UNITS:
                 store_heads(k_out_ptr + k_to + unit * BLOCK_K * HEAD_SIZE, k, K_HEADS, K_FIRST, BLOCK_T, BLOCK_K)

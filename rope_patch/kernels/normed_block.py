@@ -13,8 +13,7 @@ normed only. What saves time:
 * q and k go step by step beside each other, since every step waits until all before it are done;
 * ``part_of`` and ``partial_sums`` say how slices and sums become few instructions.
 
-A block is ``[tokens, heads, lanes]``. One of k may have ``HEADS_FIRST``: products with cosines take an instruction for
-each of the first axis.
+``normed_heads.py`` says what a block is.
 """
 
 import triton
@@ -28,91 +27,17 @@ EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
 
 
 @triton.jit
-def _offsets(token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-             BLOCK_H: tl.constexpr):
-    t = tl.arange(0, BLOCK_T) * token_stride
-    h = tl.arange(0, BLOCK_H) * head_stride
-    rows = h[:, None, None] + t[None, :, None] if HEADS_FIRST else t[:, None, None] + h[None, :, None]
-    return rows + tl.arange(0, LANES)[None, None, :]
-
-
-@triton.jit
-def load_heads(ptr, token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
-               BLOCK_H: tl.constexpr):
-    return tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
-
-
-@triton.jit
-def store_heads(ptr, heads, HEADS: tl.constexpr, HEADS_FIRST: tl.constexpr, BLOCK_T: tl.constexpr,
-                BLOCK_H: tl.constexpr):
-    """Into a contiguous tensor of ``HEADS`` heads."""
-    LANES: tl.constexpr = heads.shape[2]
-    tl.store(ptr + _offsets(HEADS * LANES, LANES, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H), heads)
-
-
-@triton.jit
-def move_heads(x_ptr, y_ptr, token_stride, head_stride, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
-               BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Heads of v, or of the gate, as they are."""
-    heads = load_heads(x_ptr, token_stride, head_stride, False, HEAD_SIZE, BLOCK_T, BLOCK_H)
-    store_heads(y_ptr, heads, HEADS, False, BLOCK_T, BLOCK_H)
-
-
-@triton.jit
-def _parameter(ptr, COUNT: tl.constexpr):
-    return tl.load(ptr + tl.arange(0, COUNT)).to(tl.float32)[None, None, :]
-
-
-@triton.jit
-def parameters(ptr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
-    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each."""
-    first = _parameter(ptr, HALF)
-    second = _parameter(ptr + HALF, HALF)
-    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) if HEAD_SIZE > 2 * HALF else first  # or not used
-    return first, second, rest
-
-
-@triton.jit
-def for_each(lanes, COUNT: tl.constexpr):
-    """``[1, 1, lanes]`` as ``[COUNT, 1, lanes]``: of a broadcast along two axes the compiler would make as many copies
-    as a block has heads, and keep them."""
-    if COUNT > 1:
-        each = tl.zeros((COUNT, 1, lanes.shape[2]), tl.float32)
-        for n in tl.static_range(COUNT):
-            each = tl.insert_slice(each, lanes, (n, 0, 0), (1, 1, lanes.shape[2]), (1, 1, 1))
-        lanes = each
-    return lanes
-
-
-@triton.jit
-def weighed(cos, sin, w1, w2, HEADS_FIRST: tl.constexpr):
-    """Cosines and sines, ``[BLOCK_T, HALF]``, times both halves of a weight; tokens on the axis where a block has
-    them."""
-    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
-    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
-    return cos * w1, sin * w2, cos * w2, sin * w1
-
-
-@triton.jit
-def biased(cos, sin, b1, b2, HEADS_FIRST: tl.constexpr):
-    """What a bias adds to both halves of the results."""
-    cos = cos[None, :, :] if HEADS_FIRST else cos[:, None, :]
-    sin = sin[None, :, :] if HEADS_FIRST else sin[:, None, :]
-    return b1 * cos - b2 * sin, b2 * cos + b1 * sin
-
-
-@triton.jit
-def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, HEADS_FIRST: tl.constexpr):
+def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, APART: tl.constexpr):
     """``LANES`` lanes of each head from the ``FIRST`` on, in fp32; ``wide`` are ``heads`` in fp32.
 
     Slices of lanes the compiler would move before the computation of ``wide``, and compute twice. An axis of parts it
     leaves in place; but not if sums of ``wide`` are along another, and CANN 8.5's cannot load with such an axis what
-    has heads first.
+    does not lie side by side: then ``APART``.
     """
     A: tl.constexpr = wide.shape[0]
     B: tl.constexpr = wide.shape[1]
     PARTS: tl.constexpr = wide.shape[2] // LANES
-    if wide.shape[2] % REGISTER + wide.shape[2] % LANES + FIRST % LANES + HEADS_FIRST == 0:
+    if wide.shape[2] % REGISTER + wide.shape[2] % LANES + FIRST % LANES + APART == 0:
         parts = wide.reshape(A, B, PARTS, LANES)
         part = tl.extract_slice(parts, (0, 0, FIRST // LANES, 0), (A, B, 1, LANES), (1, 1, 1, 1)).reshape(A, B, LANES)
     else:
@@ -121,18 +46,23 @@ def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, HEADS_FIRST: 
 
 
 @triton.jit
-def squares(heads, wide, HEADS_FIRST: tl.constexpr):
+def _squares(heads, wide, N: tl.constexpr, APART: tl.constexpr):
+    part = part_of(heads, wide, N * REGISTER, REGISTER, APART) if wide.shape[2] % REGISTER == 0 else wide
+    return part * part
+
+
+@triton.jit
+def squares(q, q_wide, k, k_wide, WITH_K: tl.constexpr, Q_APART: tl.constexpr, K_APART: tl.constexpr):
     """Lanes whose sum is that of a head's squares: of heads of whole registers, one register."""
-    LANES: tl.constexpr = wide.shape[2]
-    if LANES % REGISTER != 0:
-        found = wide * wide
-    else:
-        part = part_of(heads, wide, 0, REGISTER, HEADS_FIRST)
-        found = part * part
-        for n in tl.static_range(1, LANES // REGISTER):
-            part = part_of(heads, wide, n * REGISTER, REGISTER, HEADS_FIRST)
-            found += part * part
-    return found
+    PARTS: tl.constexpr = q_wide.shape[2] // REGISTER if q_wide.shape[2] % REGISTER == 0 else 1
+    q_sums = _squares(q, q_wide, 0, Q_APART)
+    k_sums = _squares(k, k_wide, 0, K_APART) if WITH_K else q_sums
+    for n in tl.static_range(1, PARTS):
+        q_more = _squares(q, q_wide, n, Q_APART)
+        k_more = _squares(k, k_wide, n, K_APART) if WITH_K else q_more
+        q_sums += q_more
+        k_sums = k_sums + k_more if WITH_K else q_sums
+    return q_sums, k_sums
 
 
 @triton.jit
@@ -153,8 +83,8 @@ def partial_sums(lanes, EPS: tl.constexpr):
 
 
 @triton.jit
-def root(sums, A: tl.constexpr, B: tl.constexpr):
-    return tl.sqrt(tl.sum(sums, axis=1)).reshape(A, B)
+def whole_sums(sums, A: tl.constexpr, B: tl.constexpr):
+    return tl.sum(sums, axis=1).reshape(A, B)
 
 
 @triton.jit
@@ -166,7 +96,8 @@ def put(heads, part, FIRST: tl.constexpr):
 
 @triton.jit
 def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1, k_s2, k_c2, k_s1, k_b1, k_b2, k_w3,
-                      k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, K_FIRST: tl.constexpr):
+                      k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, Q_APART: tl.constexpr,
+                      K_APART: tl.constexpr):
     """The results of blocks ``q`` and ``k`` (without ``WITH_K``, of ``q``), of both at the same step at any time.
 
     Sums of squares, and ``EPS`` times the head size, are as good as means, and ``EPS``: the root of the head size is
@@ -177,21 +108,22 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     HEAD_SIZE: tl.constexpr = q.shape[2]
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
     q_wide = q.to(tl.float32)
+    k_wide = k.to(tl.float32) if WITH_K else q_wide
+    q1 = part_of(q, q_wide, 0, HALF, Q_APART)
+    q2 = part_of(q, q_wide, HALF, HALF, Q_APART)
     if WITH_K:
-        k_wide = k.to(tl.float32)
-    q1 = part_of(q, q_wide, 0, HALF, False)
-    q2 = part_of(q, q_wide, HALF, HALF, False)
-    q_sums = squares(q, q_wide, False)
-    if WITH_K:
-        k1 = part_of(k, k_wide, 0, HALF, K_FIRST)
-        k2 = part_of(k, k_wide, HALF, HALF, K_FIRST)
-        k_sums = squares(k, k_wide, K_FIRST)
+        k1 = part_of(k, k_wide, 0, HALF, K_APART)
+        k2 = part_of(k, k_wide, HALF, HALF, K_APART)
+    q_sums, k_sums = squares(q, q_wide, k, k_wide, WITH_K, Q_APART, K_APART)
     q_sums = partial_sums(q_sums, EPS)
     if WITH_K:
         k_sums = partial_sums(k_sums, EPS)
-    q_root = root(q_sums, q.shape[0], q.shape[1])
+    q_sums = whole_sums(q_sums, q.shape[0], q.shape[1])
     if WITH_K:
-        k_root = root(k_sums, k.shape[0], k.shape[1])
+        k_sums = whole_sums(k_sums, k.shape[0], k.shape[1])
+    q_root = tl.sqrt(q_sums)
+    if WITH_K:
+        k_root = tl.sqrt(k_sums)
     q_inverse = (ROOT / q_root)[:, :, None]
     if WITH_K:
         k_inverse = (ROOT / k_root)[:, :, None]
@@ -202,9 +134,9 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     if WITH_K:
         k2 = k2 * k_inverse
     if REST > 0:
-        q3 = part_of(q, q_wide, 2 * HALF, REST, False) * q_inverse
+        q3 = part_of(q, q_wide, 2 * HALF, REST, Q_APART) * q_inverse
         if WITH_K:
-            k3 = part_of(k, k_wide, 2 * HALF, REST, K_FIRST) * k_inverse
+            k3 = part_of(k, k_wide, 2 * HALF, REST, K_APART) * k_inverse
     q1_cos = q1 * q_c1
     q2_sin = q2 * q_s2
     if WITH_K:

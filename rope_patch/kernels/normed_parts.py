@@ -14,7 +14,7 @@ from rope_patch.kernels.arithmetic import turned
 from rope_patch.kernels.blocks import divisor
 from rope_patch.kernels.normed import NORMED_NUMBERS
 from rope_patch.kernels.normed_angles import normed_angles
-from rope_patch.kernels.normed_block import load_heads, move_heads, parameters
+from rope_patch.kernels.normed_heads import load_heads, move_heads, parameters
 from rope_patch.kernels.normed_plan import NormedPlan
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Device, ceil_div

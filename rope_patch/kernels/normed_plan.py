@@ -37,6 +37,7 @@ class NormedPlan(Plan):
         if shape.has_gate:
             moved += self.block_heads
         each = 11.5 + 3.0 * shape.rotary_dim / shape.head_size + (2 if shape.head_size % REGISTER else 0)
+        each += 1.5 if shape.has_bias else 0
         # Each unit's loads have buffers of their own.
         later = (shape.num_heads // self.block_heads - 1) * (normed + moved) if self.units == 1 else 0
         row = (32 + (16 if shape.has_bias else 0) + (64 if shape.axes else 0)) * shape.half + 8 * shape.rest

@@ -7,6 +7,7 @@ by instruction, becomes time by the costs that the vendor and others published:
 * ``clock.py``: from the events of one program to cycles of one core; ``transfers.py``: what a transfer asks for;
 * ``launch.py``: from the programs of a grid to microseconds;
 * ``costs.py``: every cost, with its source;
+* ``multimodal.py``, ``normed.py``: three positions a token; norm and rotation in one launch;
 * ``published.py``, with ``published_kernels.py``, ``samples.py`` and ``handmade.py``: the calibration.
 
 Run it on the host CANN (README.md has its errors, and what it cannot know):

@@ -4,7 +4,8 @@ mode runs without them.
     .venvs/ascend/bin/python -m tests.host_cann.run python -m scripts.model_ascend.normed --json FILE
 
 Upstream's are those of 0.23.0 (their text is the same in 0.30.0rc2), as their operators start them. Eager mode norms q
-and k, each by an operator of the vendor's, which is counted as a copy at HBM's peak, and rotates by our kernel.
+and k, each by an operator of the vendor's, which is counted as a copy at HBM's peak, and rotates by our kernel; v stays
+where it is.
 """
 
 import argparse
@@ -201,9 +202,11 @@ def _with_axes(case: Case, number: int, cores: int) -> Start:
 
 
 def eager_us(case: Case, number: int, chip: chips.Chip) -> float:
-    """Two norms, each a copy at HBM's peak, and our rotation of contiguous q and k; v stays where it is."""
+    """Two norms, and the gate made contiguous, each a copy at HBM's peak; our rotation of contiguous q and k. v stays
+    where it is."""
     costs = CHIPS[chip.name]
-    norms = (number * heads * case.head_size * ITEM for heads in (case.num_heads, case.num_kv_heads))
+    copied = (case.num_heads, case.num_kv_heads, *[case.num_heads] * (gates(case) - 1))
+    norms = (number * heads * case.head_size * ITEM for heads in copied)
     executed, _ = kernels.execute(kernels.ours(case._replace(strided=False), number, chip))
     return sum(launch.copy_us(size, costs) for size in norms) + executed.time(costs).us
 

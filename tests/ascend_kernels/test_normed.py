@@ -11,10 +11,14 @@ if os.environ["TRITON_INTERPRET"] == "1":  # as tests/conftest.py has it, unless
         "Triton interprets here: TRITON_INTERPRET=0 pytest tests/ascend_kernels/test_normed.py", allow_module_level=True
     )
 
+import json
+
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import plans_of
 from rope_patch.operators.norm_rotation import KERNELS as NORMED
+from scripts.census.normed import cases, record
+from tests.conftest import ROOT
 from tests.host_cann import bishengir, chips, front_end
 
 COMPILERS = bishengir.installed()
@@ -45,3 +49,23 @@ def test_every_compiler_takes_the_kernels_without_a_note(name: str, step: int, c
     compiled = bishengir.compile(linalg(SHAPES[name], step), compiler, CHIP)
     assert compiled.ok, compiled.error
     assert not compiled.notes
+
+
+def test_what_is_kept_is_of_the_kernels_as_they_are():
+    """Else: ``python -m scripts.census.normed --json scripts/census/normed.json``, and look at what it says."""
+    kept = json.loads((ROOT / "scripts" / "census" / "normed.json").read_text())
+    records = [json.dumps({key: value for key, value in entry.items() if key != "answers"}) for entry in kept]
+    assert [case for case in cases(CHIP) if json.dumps(record(case)) not in records] == []
+
+
+def test_what_is_kept_says_that_every_compiler_takes_all_for_every_chip_without_a_note():
+    kept = json.loads((ROOT / "scripts" / "census" / "normed.json").read_text())
+    refused = [
+        (entry["model"], entry["kernel"], who, said)
+        for entry in kept
+        for who, said in entry["answers"].items()
+        if not isinstance(said, int)
+    ]
+    assert refused == []
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        assert all(any(who.startswith(version) for who in entry["answers"]) for entry in kept)
