@@ -37,7 +37,7 @@ from rope_patch.kernels.normed_block import (
     store_heads,
     weighed,
 )  # fmt: skip
-from rope_patch.kernels.normed_plan import NormedPlan
+from rope_patch.kernels.normed_plan import REGISTER, NormedPlan
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Constant, Device, ceil_div
 
@@ -54,21 +54,19 @@ def normed_kernel_tiles(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, 
                         k_bias_ptr, cos_ptr, sin_ptr, positions_ptr, num_tokens, per_program, cache_rows, cache_stride,
                         qkv_stride, axis_stride, Q_HEADS: tl.constexpr, K_HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
                         HALF: tl.constexpr, EPS: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_Q: tl.constexpr,
-                        BLOCK_K: tl.constexpr, ORDER: tl.constexpr = "", H_PAIRS: tl.constexpr = 0,
-                        W_PAIRS: tl.constexpr = 0):
+                        BLOCK_K: tl.constexpr, K_FIRST: tl.constexpr, ORDER: tl.constexpr = "",
+                        H_PAIRS: tl.constexpr = 0, W_PAIRS: tl.constexpr = 0):
     """Program p takes tokens ``[p * per_program, (p + 1) * per_program)``, of at least ``BLOCK_T`` in all."""
     GATED: tl.constexpr = gate_out_ptr is not None
     BIAS: tl.constexpr = q_bias_ptr is not None
     Q_STRIDE: tl.constexpr = 2 * HEAD_SIZE if GATED else HEAD_SIZE
     UNITS: tl.constexpr = Q_HEADS // BLOCK_Q
     K_UNITS: tl.constexpr = K_HEADS // BLOCK_K
-    K_FIRST: tl.constexpr = (BLOCK_K > 1) & (BLOCK_K < BLOCK_T)
-    ROOT: tl.constexpr = HEAD_SIZE ** 0.5
-    qw1, qw2, qw3 = parameters(q_weight_ptr, ROOT, HEAD_SIZE, HALF)
-    kw1, kw2, kw3 = parameters(k_weight_ptr, ROOT, HEAD_SIZE, HALF)
+    qw1, qw2, qw3 = parameters(q_weight_ptr, HEAD_SIZE, HALF)
+    kw1, kw2, kw3 = parameters(k_weight_ptr, HEAD_SIZE, HALF)
     if BIAS:
-        qb1, qb2, qb3 = parameters(q_bias_ptr, 1.0, HEAD_SIZE, HALF)
-        kb1, kb2, kb3 = parameters(k_bias_ptr, 1.0, HEAD_SIZE, HALF)
+        qb1, qb2, qb3 = parameters(q_bias_ptr, HEAD_SIZE, HALF)
+        kb1, kb2, kb3 = parameters(k_bias_ptr, HEAD_SIZE, HALF)
     else:  # not used
         qb1, qb2, qb3 = qw1, qw2, qw3
         kb1, kb2, kb3 = kw1, kw2, kw3
@@ -162,4 +160,7 @@ class NormedTiles(Units):
         return ceil_div(num_tokens, each), each
 
     def constants(self, shape: NormedShape, stride_unit: int = 1) -> dict[str, Constant]:
-        return super().constants(shape, stride_unit) | {"BLOCK_T": self.block_tokens}
+        # Where that takes fewer instructions. Of heads of one register CANN 8.5's compiler refuses it.
+        k_first = 1 < self.block_kv_heads < self.block_tokens and shape.head_size > REGISTER
+        own: dict[str, Constant] = {"BLOCK_T": self.block_tokens, "K_FIRST": k_first}
+        return super().constants(shape, stride_unit) | own

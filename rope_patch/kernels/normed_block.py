@@ -39,7 +39,16 @@ def _offsets(token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.con
 @triton.jit
 def load_heads(ptr, token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
                BLOCK_H: tl.constexpr):
-    return tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
+    """With whole registers on an axis of their own, which ``part_of`` makes: CANN 8.5's compiler moves a reshape that
+    makes an axis up to the load, and there takes rows of tokens for contiguous ones."""
+    PARTS: tl.constexpr = 1 if HEADS_FIRST else LANES // REGISTER
+    if (PARTS < 2) | (LANES % REGISTER != 0):
+        heads = tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
+    else:
+        rows = _offsets(token_stride, head_stride, HEADS_FIRST, REGISTER, BLOCK_T, BLOCK_H)[:, :, None, :]
+        parts = tl.arange(0, PARTS)[None, None, :, None] * REGISTER
+        heads = tl.load(ptr + rows + parts).reshape(BLOCK_T, BLOCK_H, LANES)
+    return heads
 
 
 @triton.jit
@@ -64,11 +73,11 @@ def _parameter(ptr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def parameters(ptr, FACTOR: tl.constexpr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
-    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each, times ``FACTOR``."""
-    first = _parameter(ptr, HALF) * FACTOR
-    second = _parameter(ptr + HALF, HALF) * FACTOR
-    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) * FACTOR if HEAD_SIZE > 2 * HALF else first  # or not used
+def parameters(ptr, HEAD_SIZE: tl.constexpr, HALF: tl.constexpr):
+    """The three parts of a weight or of a bias in fp32, ``[1, 1, lanes]`` each."""
+    first = _parameter(ptr, HALF)
+    second = _parameter(ptr + HALF, HALF)
+    rest = _parameter(ptr + 2 * HALF, HEAD_SIZE - 2 * HALF) if HEAD_SIZE > 2 * HALF else first  # or not used
     return first, second, rest
 
 
@@ -169,9 +178,10 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
                       k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, K_FIRST: tl.constexpr):
     """The results of blocks ``q`` and ``k`` (without ``WITH_K``, of ``q``), of both at the same step at any time.
 
-    Weights are times the root of the head size, and ``EPS`` times the head size: the sum of squares is then as good as
-    their mean.
+    Sums of squares, and ``EPS`` times the head size, are as good as means, and ``EPS``: the root of the head size is
+    made up for where the inverse is taken.
     """
+    ROOT: tl.constexpr = q.shape[2] ** 0.5
     HALF: tl.constexpr = q_c1.shape[2]
     HEAD_SIZE: tl.constexpr = q.shape[2]
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
@@ -191,9 +201,9 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     q_root = root(q_sums, q.shape[0], q.shape[1])
     if WITH_K:
         k_root = root(k_sums, k.shape[0], k.shape[1])
-    q_inverse = (1.0 / q_root)[:, :, None]
+    q_inverse = (ROOT / q_root)[:, :, None]
     if WITH_K:
-        k_inverse = (1.0 / k_root)[:, :, None]
+        k_inverse = (ROOT / k_root)[:, :, None]
     q1 = q1 * q_inverse
     if WITH_K:
         k1 = k1 * k_inverse

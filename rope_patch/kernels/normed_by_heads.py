@@ -36,7 +36,6 @@ def _norm_unit(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, q_weight_
     GATED: tl.constexpr = gate_out_ptr is not None
     BIAS: tl.constexpr = q_bias_ptr is not None
     Q_STRIDE: tl.constexpr = 2 * HEAD_SIZE if GATED else HEAD_SIZE
-    ROOT: tl.constexpr = HEAD_SIZE ** 0.5
     row = qkv_ptr + token * qkv_stride.to(tl.int64)
     q_ptr = row + unit * (BLOCK_Q * Q_STRIDE)
     k_ptr = row + Q_HEADS * Q_STRIDE + unit * (BLOCK_K * HEAD_SIZE)
@@ -46,17 +45,17 @@ def _norm_unit(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, q_weight_
     k = load_heads(k_ptr, qkv_stride, HEAD_SIZE, False, HEAD_SIZE, 1, BLOCK_K) if WITH_K else q
     cos, sin = normed_angles(cos_ptr, sin_ptr, positions_ptr, token, cache_rows, cache_stride, axis_stride, HALF, 1,
                              ORDER, H_PAIRS, W_PAIRS)
-    qw1, qw2, qw3 = parameters(q_weight_ptr, ROOT, HEAD_SIZE, HALF)
+    qw1, qw2, qw3 = parameters(q_weight_ptr, HEAD_SIZE, HALF)
     q_c1, q_s2, q_c2, q_s1 = weighed(cos, sin, qw1, qw2, False)
     if WITH_K:
-        kw1, kw2, kw3 = parameters(k_weight_ptr, ROOT, HEAD_SIZE, HALF)
+        kw1, kw2, kw3 = parameters(k_weight_ptr, HEAD_SIZE, HALF)
         k_c1, k_s2, k_c2, k_s1 = weighed(cos, sin, kw1, kw2, False)
     else:  # not used
         kw3, k_c1, k_s2, k_c2, k_s1 = qw3, q_c1, q_s2, q_c2, q_s1
     if BIAS:
-        qb1, qb2, qb3 = parameters(q_bias_ptr, 1.0, HEAD_SIZE, HALF)
+        qb1, qb2, qb3 = parameters(q_bias_ptr, HEAD_SIZE, HALF)
         q_b1, q_b2 = biased(cos, sin, qb1, qb2, False)
-        kb1, kb2, kb3 = parameters(k_bias_ptr, 1.0, HEAD_SIZE, HALF)
+        kb1, kb2, kb3 = parameters(k_bias_ptr, HEAD_SIZE, HALF)
         k_b1, k_b2 = biased(cos, sin, kb1, kb2, False)
     else:
         q_b1, q_b2, qb3, k_b1, k_b2, kb3 = q_c1, q_c1, qw3, k_c1, k_c1, kw3

@@ -43,11 +43,11 @@ def _norm_heads(x_ptr, y_ptr, token_stride, w_ptr, b_ptr, cos, sin, HEAD_SIZE: t
         x3 = load_heads(x_ptr + 2 * HALF, token_stride, HEAD_STRIDE, False, REST, 1, BLOCK_H).to(tl.float32)
         total += tl.sum(x3 * x3, axis=2)
     inverse = (1.0 / tl.sqrt(total * (1.0 / HEAD_SIZE) + EPS))[:, :, None]
-    w1, w2, w3 = parameters(w_ptr, 1.0, HEAD_SIZE, HALF)
+    w1, w2, w3 = parameters(w_ptr, HEAD_SIZE, HALF)
     x1 = x1 * inverse * w1
     x2 = x2 * inverse * w2
     if b_ptr is not None:
-        b1, b2, b3 = parameters(b_ptr, 1.0, HEAD_SIZE, HALF)
+        b1, b2, b3 = parameters(b_ptr, HEAD_SIZE, HALF)
         x1 += b1
         x2 += b2
     y1, y2 = turned(x1, x2, cos, sin, PRODUCTS_FIRST=True)

@@ -34,16 +34,24 @@ def measured_with() -> dict[str, Any]:
     }
 
 
-def flashinfer() -> Callable[[Case], Work | None]:
-    """In place, with the fp32 cache that it takes only; head sizes 64, 128, 256, 512, 16 bits."""
-    from torch.utils.cpp_extension import load
-
-    source = Path(__file__).with_name("flashinfer_rope.cu")
+def flashinfer_flags() -> dict[str, Any]:
+    """What its headers are compiled with."""
     include = str((PEERS / "flashinfer/data/include").resolve())
     flags = ["-O3", "-std=c++17", "-U__CUDA_NO_HALF_OPERATORS__", "-U__CUDA_NO_HALF_CONVERSIONS__",
              "-U__CUDA_NO_BFLOAT16_CONVERSIONS__", "-U__CUDA_NO_HALF2_OPERATORS__", "--expt-relaxed-constexpr",
              "-gencode=arch=compute_90,code=sm_90"]  # fmt: skip
-    module = load("flashinfer_rope", [str(source)], extra_include_paths=[include], extra_cuda_cflags=flags)
+    return {"extra_include_paths": [include], "extra_cuda_cflags": flags}
+
+
+def flashinfer_module() -> Any:
+    from torch.utils.cpp_extension import load
+
+    return load("flashinfer_rope", [str(Path(__file__).with_name("flashinfer_rope.cu"))], **flashinfer_flags())
+
+
+def flashinfer() -> Callable[[Case], Work | None]:
+    """In place, with the fp32 cache that it takes only; head sizes 64, 128, 256, 512, 16 bits."""
+    module = flashinfer_module()
 
     def peer(case: Case) -> Work | None:
         if case.head_size not in (64, 128, 256, 512) or case.query.dtype == torch.float32:

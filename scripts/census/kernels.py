@@ -7,12 +7,13 @@ from rope_patch.kernels.launch import UNIFIED_BUFFER
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import make_plan, plans_of
 from rope_patch.kernels.shape import Rotation, Shape
+from rope_patch.operators.norm_rotation import KERNELS as NORMED
 from rope_patch.operators.rotation import KERNELS
 from tests.host_cann import front_end
 from tests.host_cann.chips import Chip
 from tests.shapes import MORE_SHAPES, SHAPES, THREE_POSITIONS, ModelShape
 
-FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in KERNELS}
+FUNCTIONS = {kernel.function.__name__: kernel.function for kernel in (*KERNELS, *NORMED)}
 DTYPES = {"bf16": 2, "fp16": 2, "fp32": 4}
 
 
