@@ -130,7 +130,8 @@ def _triton() -> Check:
             "triton",
             False,
             f"triton {version} has no ascend backend ({', '.join(sorted(backends)) or 'none'} found); mainline triton "
-            "overwrites triton-ascend's files: pip uninstall -y triton triton-ascend && pip install triton-ascend",
+            "overwrites triton-ascend's files: pip uninstall -y triton triton-ascend && "
+            "pip install triton-ascend==VERSION, where rope-patch doctor says which version vllm-ascend asks for",
         )
     return Check("triton", True, f"triton-ascend {version}")
 

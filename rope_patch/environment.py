@@ -5,6 +5,6 @@ Imports only ``os``, since processes that never use vLLM import this file too.
 
 import os
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 PREFIX = "VLLM_ASCEND_TRITON_ROPE"
 variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}

@@ -10,6 +10,14 @@ export UV_CACHE_DIR=$root/.venvs/cache
 # Only what is imported is compiled, when it is first imported, and kept, whatever this variable says outside.
 unset PYTHONDONTWRITEBYTECODE
 
+# releases ROLE: those that have it, or all: scripts/releases/tested.txt
+releases() {
+  local version roles
+  while read -r version roles; do
+    if [[ $version != "#"* && " $roles all " == *" $1 "* ]]; then echo "$version"; fi
+  done <"$root/scripts/releases/tested.txt"
+}
+
 say() { printf '\033[1m== %s\033[0m\n' "$*"; }
 
 # Runs a command, its output in a log; shows that it is alive, and the log if it fails.
@@ -89,7 +97,7 @@ install_vllm() { # the CPU engine, whose torchvision and torchaudio do not load 
 # compiler of CANN 9.1.
 install_ascend() {
   with_pip "$1" "$torch" && with_uv "$@" "$torch" &&
-    with_uv "$1" --no-deps "${vllm_needs_alone[@]}" vllm-ascend==0.23.0 ascendnpu-ir==1.2.0 &&
+    with_uv "$1" --no-deps "${vllm_needs_alone[@]}" "vllm-ascend==$(releases newest)" ascendnpu-ir==1.2.0 &&
     with_uv "$1" triton-ascend==3.2.0
 }
 

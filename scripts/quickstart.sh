@@ -7,7 +7,7 @@
 set -euo pipefail
 source "$(dirname "$0")/environments.sh"
 cd "$root"
-release=0.23.0
+release=$(releases newest)
 
 # Why the host CANN cannot run here; prints nothing if it can. Installs Debian's packages if it may.
 obstacle() {

@@ -47,7 +47,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
 
 kernel=(tests/kernels/test_{kernel,three_positions,addresses,shortcuts}.py tests/operators tests/serving)
 two=(-n 2 --dist worksteal)
-not_here=(--ignore tests/host_cann --ignore tests/vector_core --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
+not_here=(--ignore tests/host_cann_tests --ignore tests/ascend_kernels --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
 
 vllm_lane() {
   stage "vllm environment" vllm_environment || return
@@ -74,32 +74,31 @@ ascend_lane() {
   # The real torch-npu and triton-ascend, compiling; and what stands in for CANN under them.
   for version in 1.0.0 1.1.0; do stage "compiler $version" compiler "$version" || true; done
   # Their kernels are read by what follows.
-  for version in 0.7.3.post1 0.9.1 0.11.0 0.13.0 0.18.0 0.23.0 0.23.0.post1 0.30.0rc2; do
+  for version in $(releases all); do
     stage "stack-$version environment" stack_environment "$version" || true
   done
   stage "building the host CANN" .venvs/ascend/bin/python -m tests.host_cann.build || return
   touch "$logs/built"
-  on_host_cann 910B3 ascend tests/host_cann tests/vector_core
+  on_host_cann 910B3 ascend tests/host_cann_tests tests/ascend_kernels
   # Each tensor an allocation of its own, between guard pages, instead of a piece of a block of 2 MiB.
   PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann 910B3 ascend "${kernel[@]}"
   # Another chip differs in its number of cores and its architecture's name: plans and lowered kernels.
-  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/host_cann/test_rope.py
+  PYTORCH_NO_NPU_MEMORY_CACHING=1 on_host_cann A3 ascend tests/ascend_kernels/test_rope.py
   shared_stages
 }
 
 # Environments and tests, longest first. By file, since fixtures of a file are dear here.
-shared=(
-  # The real vLLM and vllm-ascend of each release that is in use.
-  stack-{0.23.0,0.30.0rc2,0.18.0,0.13.0,0.11.0}" tests/ascend_stack --dist loadfile"
-  # The newest stable one, of which little differs from the one before it.
-  stack-0.23.0.post1" tests/ascend_stack/test_post_release.py -n 0"
-  # Those that copy to Ray workers only variables that they know.
-  stack-{0.11.0,0.13.0}" tests/patching/test_ray_workers.py"
-  # Those before them, in which nothing is replaced: forks of one process, for which a second worker would only wait.
-  stack-{0.7.3.post1,0.9.1}" tests/ascend_stack/test_older.py -n 0"
-  # The clock, over our kernel, the seed's and upstream's.
-  "ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py"
-)
+shared=()
+# The real vLLM and vllm-ascend of each release that is in use.
+for version in $(releases classes); do shared+=("stack-$version tests/ascend_stack --dist loadfile"); done
+# Post-releases, of which little differs from the one before.
+for version in $(releases post); do shared+=("stack-$version tests/ascend_stack/test_post_release.py -n 0"); done
+# Those that copy to Ray workers only variables that they know.
+for version in $(releases ray); do shared+=("stack-$version tests/patching/test_ray_workers.py"); done
+# Those in which nothing is replaced: forks of one process, for which a second worker would only wait.
+for version in $(releases older); do shared+=("stack-$version tests/ascend_stack/test_older.py -n 0"); done
+# The clock, over our kernel, the seed's and upstream's.
+shared+=("ascend tests/figures/test_clock.py tests/figures/test_clock_of_axes.py")
 
 # Runs those that the other lane has not begun. A lane that comes before the host CANN is built leaves all to the other.
 shared_stages() {
@@ -123,7 +122,7 @@ lost_stages() {
 
 python3 -c 'import ensurepip' || packages no-such-command:python3-venv
 packages git:git
-ascend_packages
+if [ "$fast" ]; then packages g++:g++; else ascend_packages; fi
 lanes=()
 for lane in vllm ascend; do
   ${lane}_lane &

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.forks import OF_VLLM, Forks
 from tests.host_cann.fixture import npu  # noqa: F401  (a fixture for every test file)
+from tests.host_cann.forks import OF_VLLM, Forks
 
 ROOT = Path(__file__).parent.parent
 DOUBLES = ROOT / "tests" / "doubles"

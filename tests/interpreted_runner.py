@@ -22,7 +22,12 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         return
     launches: list[Launch] = []
     right = Launch.on
-    monkeypatch.setattr(Launch, "on", lambda launch, *rest: (launches.append(launch), right(launch, *rest))[1])
+
+    def noted(launch: Launch, *rest: Any) -> Any:
+        launches.append(launch)
+        return right(launch, *rest)
+
+    monkeypatch.setattr(Launch, "on", noted)
 
     def recorded(start: Callable[[], Any], programs: int, arguments: tuple[Any, ...]) -> runner.Runner:
         start()

@@ -64,8 +64,8 @@ def case(
     positions = torch.randint(0, max_position, shape, generator=generator)
     rows = rows_of(positions, cache, axes)
     if gathered == "apart":  # as in 0.13
-        both = (half.repeat(1, 2)[None, :, None].to(DEVICE) for half in rows.chunk(2, -1))
-        angles = Angles(*both, None)
+        cos, sin = (half.repeat(1, 2)[None, :, None].to(DEVICE) for half in rows.chunk(2, -1))
+        angles = Angles(cos, sin, None)
     elif gathered:
         angles = Angles(cache[positions].to(DEVICE), None, None)
     else:

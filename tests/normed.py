@@ -140,7 +140,7 @@ def normed(
     if axes:
         lane_axes = torch.tensor(list(map("thw".index, 2 * axes)))
         of_token = torch.stack([rows[axis, :, lane] for lane, axis in enumerate(lane_axes)], -1)
-    cos, sin, places = cache.to(DEVICE), None, positions.to(DEVICE, positions_dtype)
+    cos, sin, places = cache.to(DEVICE), None, positions.to(DEVICE, positions_dtype)  # type: Any, Any, Any
     if gathered == "together":
         cos, places = rows.to(DEVICE), None
     elif gathered == "apart":

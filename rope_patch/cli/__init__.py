@@ -16,7 +16,7 @@ from rope_patch import __version__
 from rope_patch.cli.answer import Answer, CannotAnswer, printable
 from rope_patch.reporting import keeper
 
-VERBS = ("doctor", "status", "verify", "bench", "run", "install", "uninstall")
+VERBS = ("doctor", "status", "verify", "bench", "report", "run", "install", "uninstall")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ PART = "partial_rotary_factor"
 # Lists with one entry for each layer, and the field that an entry stands for.
 PER_LAYER = {
     "rope_theta": "rope_theta",
+    "layer_rope_theta": "rope_theta",  # Muse: 0 where a layer does not rotate
     "partial_rotary_factors": "partial_rotary_factor",
     "num_attention_heads": "num_attention_heads",
     "num_attention_heads_per_layer": "num_attention_heads",
@@ -18,6 +19,7 @@ PER_LAYER = {
     "num_kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
 }
+SINGLE = "per_layer_config"  # the fields of single layers
 # Of layers with a sliding window (MiMo-V2): their fields, and what these stand for elsewhere.
 SLIDING = {
     "swa_head_dim": "head_dim",
@@ -42,20 +44,14 @@ def kinds(config: Config) -> list[tuple[str, Config, Config]]:
 
 def _layers(config: Config) -> Iterator[tuple[str, Config]]:
     """The fields as they are for each kind of layer, and its name; empty where all are alike."""
-    count = config.get("num_hidden_layers") or config.get("num_transformer_layers")
-    lists = {
-        field: config[field]
-        for field in PER_LAYER
-        if isinstance(config.get(field), list) and isinstance(count, int) and 0 < count <= len(config[field])
-    }
     types = config.get("layer_types")
     types = types if isinstance(types, list) and all(isinstance(one, str) for one in types) else []
-    if lists:
-        for layer in range(count if isinstance(count, int) else 0):
-            own = {PER_LAYER[field]: values[layer] for field, values in lists.items()}
-            others = {field: value for field, value in config.items() if field not in lists}
+    each = _of_each_layer(config)
+    if each:
+        for layer, fields in enumerate(each):
             name = types[layer] if layer < len(types) else f"layer {layer}"
-            yield name, _with_other_setting({**others, **own}, name)
+            if fields.get("rope_theta", 1) != 0:
+                yield name, _with_other_setting({**config, **fields}, name)
         return
     if any(config.get(field) is not None for field in SLIDING):
         yield "full_attention", config
@@ -65,6 +61,25 @@ def _layers(config: Config) -> Iterator[tuple[str, Config]]:
     kinds = dict.fromkeys(types) if _nested(config) or config.get("attention_other_setting") else {}
     for name in kinds or [""]:
         yield name, _with_global(_with_other_setting(config, name), name)
+
+
+def _of_each_layer(config: Config) -> list[Config]:
+    """The fields that are given layer by layer, for each of them; an empty list if there are none."""
+    count = config.get("num_hidden_layers") or config.get("num_transformer_layers")
+    if not isinstance(count, int):
+        return []
+    lists = {name: config[name] for name in PER_LAYER if isinstance(config.get(name), list)}
+    lists = {name: values for name, values in lists.items() if 0 < count <= len(values)}
+    single = object_in(config, SINGLE) or {}
+    for layer, fields in single.items():  # transformers 5: by the layer's number
+        if not layer.isdecimal() or int(layer) >= count or not isinstance(fields, dict):
+            raise unexpected(SINGLE, single, f"an object of fields for each of some layers, from 0 to {count - 1}")
+    if not lists and not single:
+        return []
+    found: list[Config] = [{PER_LAYER[name]: values[layer] for name, values in lists.items()} for layer in range(count)]
+    for layer, fields in single.items():
+        found[int(layer)] |= fields
+    return found
 
 
 def _with_other_setting(config: Config, name: str) -> Config:

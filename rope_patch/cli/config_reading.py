@@ -25,7 +25,7 @@ INSIDE = ("thinker_config", "text_config", "llm_config", "language_config")
 # What changes a rotation or the heads beside it in a way that is not understood here.
 REFUSED = (
     *("dual_chunk_attention_config", "compress_ratios", "block_configs", "use_fope", "alibi", "layer_norms_config"),
-    *("position_embedding_type", "attn_config", "index_head_dim", "mixer_types", "rope_types"),
+    *("position_embedding_type", "attn_config", "mixer_types", "rope_types"),
 )
 FINE = {"position_embedding_type": ("rope", "rotary", "rotary_half"), "alibi": (False,), "use_fope": (False,)}
 
@@ -39,8 +39,26 @@ def ropes(config: Config, ranks: int) -> list[RopeConfig]:
     kind = _text(config, "model_type", default="model")
     for name in INSIDE:
         config = config_layers.object_in(config, name) or config
-    found = [_rope(name, layer, parameters, kind, ranks) for name, layer, parameters in config_layers.kinds(config)]
+    found = []
+    for name, layer, parameters in config_layers.kinds(config):
+        rope = _rope(name, layer, parameters, kind, ranks)
+        found += [rope, *_of_indexer(layer, rope)]
     return found
+
+
+def _of_indexer(config: Config, rope: RopeConfig) -> list[RopeConfig]:
+    """Sparse attention chooses its tokens by heads of its own, which rotate as many lanes, perhaps in another style."""
+    size, model_type = config.get("index_head_dim"), _text(config, "model_type", default="model")
+    if size is None:
+        return []
+    if model_type not in model_types.INDEXED or config.get("qk_rope_head_dim") in (None, 0):
+        raise CannotAnswer(f"index_head_dim is {short(size)}: how its heads rotate is not known of {model_type}")
+    heads = _whole(config, "index_n_heads", most=MOST_HEADS)
+    interleaved = config.get("indexer_rope_interleave", model_type in model_types.INDEXED_GPT_J)
+    if not isinstance(interleaved, bool):
+        raise unexpected("indexer_rope_interleave", interleaved, "true or false")
+    # Every rank has all of them.
+    return [rope._replace(name=f"{rope.name} indexer", num_heads=heads, is_neox_style=not interleaved)]
 
 
 def _rope(name: str, config: Config, parameters: Config, kind: str, ranks: int) -> RopeConfig:
@@ -50,6 +68,8 @@ def _rope(name: str, config: Config, parameters: Config, kind: str, ranks: int) 
                 f"{field} is {short(config[field])}: it changes how the model rotates, and is not understood"
             )
     model_type = _text(config, "model_type", default=kind)
+    if model_type in model_types.NONE:
+        raise CannotAnswer(f"no rotary embedding: model_type is {model_type}")
     heads = _whole(config, "num_attention_heads", "n_head", most=MOST_HEADS)
     kv_heads = _kv_heads(config, heads, model_type)
     positions = _whole(config, "max_position_embeddings", "seq_length", most=MOST_POSITIONS, default=8192)
@@ -84,8 +104,6 @@ def _rope(name: str, config: Config, parameters: Config, kind: str, ranks: int) 
 
 
 def _is_neox(model_type: str) -> bool:
-    if model_type in model_types.NONE:
-        raise CannotAnswer(f"no rotary embedding: model_type is {model_type}")
     if model_type in model_types.GPT_J:
         return False
     if model_type in model_types.NEOX:

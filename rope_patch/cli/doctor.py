@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from rope_patch.cli import findings, pins, yarn
+from rope_patch.cli import findings, pins
 from rope_patch.cli.answer import Answer, table
 from rope_patch.cli.findings import Finding
 
@@ -25,7 +25,7 @@ def act(options: argparse.Namespace) -> Answer:
     """All findings, and a verdict."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with contextlib.redirect_stdout(sys.stderr):  # vLLM and its plugins print there when imported
-        found = [*findings.of_environment(), *pins.findings(), *yarn.findings(), *_of_vllm()]
+        found = [*findings.of_environment(), *pins.findings(), *_of_vllm()]
         found += [_device() if options.device else Finding("device", None, "not looked at (--device does)")]
     faults = [finding for finding in found if finding.ok is False]
     applied = _applied()
@@ -68,7 +68,8 @@ def _of_vllm() -> Iterator[Finding]:
         return
     states = {f"target {target.name}": _state(target.name, target.module) for target in TARGETS}
     for check in capability.examine().checks:  # after those imports, as in a process of vLLM
-        yield Finding(check.name, check.ok, check.found, None if check.ok else _FIXES.get(check.name))
+        fix = _FIXES.get(check.name, "").format(triton_ascend=pins.pins().get("triton-ascend", "VERSION"))
+        yield Finding(check.name, check.ok, check.found, None if check.ok else fix or None)
     for name, state in states.items():
         yield Finding(name, None, state)
     yield Finding("fusions", None, _left_native(hooks.patch.status()))
@@ -78,7 +79,7 @@ def _of_vllm() -> Iterator[Finding]:
 _FIXES = {
     "platform": "install vllm-ascend beside vLLM; if VLLM_PLUGINS is set, name ascend in it",
     "release": "pip install 'vllm-ascend>=0.11.0'",
-    "triton": "pip uninstall -y triton triton-ascend && pip install triton-ascend",
+    "triton": "pip uninstall -y triton triton-ascend && pip install triton-ascend=={triton_ascend}",
     "driver": "see that an NPU is visible (npu-smi info, ASCEND_RT_VISIBLE_DEVICES), and that one Triton is installed",
 }
 

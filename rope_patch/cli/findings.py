@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from rope_patch import __version__, settings
-from rope_patch.cli import install
+from rope_patch.cli import install, plugins
 from rope_patch.cli.answer import CannotAnswer
 from rope_patch.cli.run import BOOTSTRAP
 
@@ -35,6 +35,7 @@ def of_environment() -> Iterator[Finding]:
     for name in ("vllm", "torch", "triton"):
         yield Finding(f"import {name}", None, _shown(name))
     yield from _variables()
+    yield Finding("VLLM_PLUGINS", None, plugins.state())
     yield ways_in()
 
 
@@ -96,9 +97,9 @@ def off_as_set() -> str:
 
 def ways_in() -> Finding:
     """The ways by which processes of this environment would import rope_patch; one is enough."""
-    ways, allowed = [], os.environ.get("VLLM_PLUGINS")
+    ways, allowed = [], plugins.allowed()
     points = importlib.metadata.entry_points(group="vllm.general_plugins", name="rope_patch")
-    if points and (allowed is None or "rope_patch" in allowed.split(",")):
+    if points and (allowed is None or "rope_patch" in allowed):
         ways.append("vLLM's plugin entry point")
     with contextlib.suppress(CannotAnswer):  # `rope-patch install` did not write that file
         ways += [str(install.place())] * (install.content(install.place()) is not None)
@@ -107,7 +108,7 @@ def ways_in() -> Finding:
     if ways:
         return Finding("ways in", True, ", ".join(ways))
     if points:
-        fix = f"VLLM_PLUGINS={allowed},rope_patch" if allowed else "VLLM_PLUGINS=rope_patch"
-        return Finding("ways in", False, f"none: VLLM_PLUGINS={allowed!r} keeps our entry point out", fix)
+        return Finding("ways in", False, "none: VLLM_PLUGINS keeps our entry point out", plugins.keeps_all())
     prefix = os.path.dirname(sys.executable)
-    return Finding("ways in", False, "none: rope_patch is not installed here", f"{prefix}/pip install rope-patch")
+    fix = f"{prefix}/pip install PATH, of rope_patch's source or its wheel"
+    return Finding("ways in", False, "none: rope_patch is not installed here", fix)

@@ -38,11 +38,16 @@ def judged(before: tuple[torch.Tensor, torch.Tensor], after: Any, exact: Exact, 
         for found in _compared(was, now, number, exact, head_size):
             ulps = ulp(found.exact, exact.rotary_dim, exact.is_neox_style, torch.finfo(was.dtype))
             bound = found.bound if exactly else NATIVE_ULP * ulps
-            wrong = ~(found.error <= bound)  # NaN is wrong
-            error = found.error.nan_to_num(float("inf"))
-            furthest = float(error[wrong].max()) if wrong.any() else 0.0
-            total = total.and_(Found(int(wrong.sum()), wrong.numel(), float((error / ulps).max()), furthest))
+            total = total.and_(found_in(found.error, bound, ulps))
     return total
+
+
+def found_in(error: torch.Tensor, bound: torch.Tensor, ulps: torch.Tensor) -> Found:
+    """What these errors say, where so much is allowed."""
+    wrong = ~(error <= bound)  # NaN is wrong
+    error = error.nan_to_num(float("inf"))
+    furthest = float(error[wrong].max()) if wrong.any() else 0.0
+    return Found(int(wrong.sum()), wrong.numel(), float((error / ulps).max()), furthest)
 
 
 def _compared(

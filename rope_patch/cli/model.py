@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from rope_patch.cli import config_json, config_reading, vllm_model
 from rope_patch.cli.answer import CannotAnswer, unexpected, whole
-from rope_patch.cli.rope_config import BUILT_IN, SCALINGS, Made, RopeConfig
+from rope_patch.cli.rope_config import BUILT_IN, SCALINGS, Made, Norms, RopeConfig
 from rope_patch.cli.sections import Sections
 from rope_patch.cli.vllm_model import Described
 
@@ -92,4 +92,5 @@ def _rope(row: dict[str, Any], name: str, several: bool) -> RopeConfig:
         layers=row["layers"],
         positions=len(sections) if sections else 1,
         made=Made(row["class"], arguments, row["model_length"], table),
+        norms=Norms(**norms) if (norms := row.get("norms")) else None,
     )

@@ -39,9 +39,13 @@ NEOX = {
     *("smollm3", "solar", "stablelm", "stablelm_epoch", "starcoder2", "step3_text", "step3p5", "vaultgemma"),
     *("granite_speech", "granite_speech_plus", "granite_swa", "granitemoe_swa", "hrm_text", "hyperclovax"),
     *("paligemma", "idefics3", "smolvlm", "glmasr", "qwen2_audio", "audioflamingo3"),
+    *("cosmos3_edge_text", "muse_glimmer_text", "qwen4_exp_text"),
 }
 # Latent attention (MLA) rotates lanes of its own; its pairs are GPT-J's but for these.
 LATENT_NEOX = {"minicpm3"}
+# Sparse attention's indexer rotates in NeoX style unless a configuration says otherwise, or the model is the second.
+INDEXED_GPT_J = {"hy_v4"}
+INDEXED = {"deepseek_v32", "glm_moe_dsa", *INDEXED_GPT_J}
 # Half of the lanes rotate unless a configuration says otherwise.
 HALF = {"glm", "glm4", "glm4_moe", "glm4v", "glm4v_text", "glm4v_moe", "glm4v_moe_text", "glm46v"}
 HALF |= {"glm_ocr", "glm_ocr_text"}

@@ -22,8 +22,11 @@ def findings() -> Iterator[Finding]:
 
 
 def pins() -> dict[str, str]:
-    """The exact versions that vllm-ascend requires, of ``PINNED``."""
-    required = importlib.metadata.requires("vllm-ascend") or ()
+    """The exact versions that vllm-ascend requires, of ``PINNED``; none if it is not installed."""
+    try:
+        required = importlib.metadata.requires("vllm-ascend") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return {}
     exact = [re.match(r"([\w.-]+)\s*\(?==\s*([^\s;,)]+)", line) for line in required]
     found = {match[1].lower().replace("_", "-"): match[2] for match in exact if match}
     return {name: found[name] for name in PINNED if name in found}

@@ -30,6 +30,15 @@ class Made(NamedTuple):
     table: tuple[int, ...] | None  # the shape of ``cos_sin_cache``
 
 
+class Norms(NamedTuple):
+    """The norms of q and k, head by head, in the module that has the attention."""
+
+    kind: str  # vLLM's class
+    eps: float
+    gate: bool  # each head of q is followed by its gate
+    attention: str  # the class of that module
+
+
 class RopeConfig(NamedTuple):
     """A rotary embedding and the heads beside it. What is printed calls it a shape."""
 
@@ -47,6 +56,7 @@ class RopeConfig(NamedTuple):
     layers: int | None = None  # None: not known
     positions: int = 1  # of a token
     made: Made | None = None  # None: it is not from vLLM's own model code
+    norms: Norms | None = None  # None: there are none, or it is not known
 
     @property
     def embedding(self) -> str | None:
@@ -56,7 +66,7 @@ class RopeConfig(NamedTuple):
     def as_data(self) -> dict[str, Any]:
         """As ``--json`` has it."""
         said = {**self._asdict(), "sections": self.sections and self.sections._asdict(), "embedding": self.embedding}
-        return {**said, "made": self.made and self.made._asdict()}
+        return {**said, "made": self.made and self.made._asdict(), "norms": self.norms and self.norms._asdict()}
 
 
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}

@@ -64,7 +64,7 @@ class Both(NamedTuple):
     without: Side
     kernel: Side  # the kernel where it does not serve, called directly; else as ``with_it``
     now: Side  # the one that serves under this process's setting
-    table: str | None = None  # how the module's table differs from its definition
+    table: tables.Judged = tables.NOT_JUDGED  # the module's, against its definition
 
 
 class Calls:
@@ -77,7 +77,7 @@ class Calls:
     def _each(self) -> Iterator[tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]:
         """Positions, and q and k, for each number of tokens and layout."""
         generator = torch.Generator("cpu").manual_seed(0)
-        for num_tokens in TOKENS_INTERPRETED if self.device.type == "cpu" else TOKENS:
+        for num_tokens in sizes(self.device):
             positions = synthetic.positions_of(self.rope, num_tokens, self.definition.rows, generator)
             for strided in (True, False) if num_tokens < MANY else (True,):
                 tensors = synthetic.inputs(self.rope, num_tokens, strided, generator, self.dtype, self.device)
@@ -123,6 +123,11 @@ class Calls:
         return self.judge(DIRECTLY, kernel, _no_step)
 
 
+def sizes(device: torch.device) -> tuple[int, ...]:
+    """The numbers of tokens of the calls."""
+    return TOKENS_INTERPRETED if device.type == "cpu" else TOKENS
+
+
 @contextlib.contextmanager
 def _no_step(positions: torch.Tensor) -> Iterator[None]:
     yield
@@ -152,7 +157,7 @@ def of_vllm(rope: RopeConfig, dtype: str, worker: Worker) -> Both:
         try:
             module = worker.build(rope, getattr(torch, dtype)).module
             definition = Definition.of_module(module, rope)
-            table = tables.differs(rope, module)
+            table = tables.judged(rope, module)
         except Exception as error:
             why = Side("vLLM", NOT_KNOWN, said=f"vLLM's module could not be made: {said(error)}")
             return Both(rope, dtype, why, why, why, why)

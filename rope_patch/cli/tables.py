@@ -1,75 +1,61 @@
-"""Judges a module's table of cosines and sines against transformers' definition, from the same parameters.
+"""Judges a module's table of cosines and sines against its definition, from the same parameters.
 
 rope_patch rotates by whatever table is there, so a table that differs is no fault of a kernel; but the model then
 rotates otherwise than it was trained.
 """
 
-import math
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from rope_patch.cli.rope_config import RopeConfig
+from rope_patch.cli.table_definitions import OURS, defined
+from rope_patch.cli.table_kinds import Part, parts
 
 ROWS = 256  # that are compared, spread over the table
-# vLLM's name of an argument, and that of transformers; for each of vLLM's scalings that both define alike.
-_YARN = {"scaling_factor": "factor", "max_position_embeddings": "original_max_position_embeddings"}
-_YARN |= {name: name for name in ("beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "attention_factor")}
-_LLAMA3 = {"scaling_factor": "factor", "orig_max_position": "original_max_position_embeddings"}
-_LLAMA3 |= {name: name for name in ("low_freq_factor", "high_freq_factor")}
-NAMES = {"linear": {"scaling_factor": "factor"}, "llama3": _LLAMA3, "yarn": _YARN, "deepseek_yarn": _YARN}
-KINDS = {"deepseek_yarn": "yarn"}
 TRUNCATE = "vllm-ascend makes YaRN's table with truncate=False; set truncate to true in the model's rope parameters"
 MROPE = "vLLM makes YaRN's table of a multimodal model for four times the trained length"
 
 
-def differs(rope: RopeConfig, module: Any) -> str | None:
-    """How the table differs from the definition, and a known reason; None if it does not, or if that is not known.
+class Judged(NamedTuple):
+    """What was found of a table."""
 
-    Only of modules that are made as a model makes them, since only their parameters are known.
-    """
-    table = getattr(module, "cos_sin_cache", None)
-    if rope.made is None or table is None or table.shape[-1] != rope.rotary_dim:
+    definition: str | None  # by which it was judged; None: it was not, since its definition is not known
+    differs: str | None = None  # how, and a known reason; None if it does not
+
+
+NOT_JUDGED = Judged(None)
+
+
+def judged(rope: RopeConfig, module: Any) -> Judged:
+    """Only of modules that are made as a model makes them, since only their parameters are known."""
+    if rope.made is None:
+        return NOT_JUDGED
+    try:
+        of = parts(module, rope.made.arguments)
+        found = [one for part in of if (one := _judged(part, rope)) is not None]
+    except Exception as error:  # another release's arguments, or definition
+        return Judged(None, f"its table could not be judged ({type(error).__name__}: {error})")
+    return next((one for one in found if one.differs), found[0]) if found else NOT_JUDGED
+
+
+def _judged(part: Part, rope: RopeConfig) -> Judged | None:
+    name = part.kind if part.kind in OURS else f"transformers' {part.kind}"
+    frequencies = defined(part, rope)
+    if frequencies is None or part.table.shape[-1] != 2 * len(frequencies[0]):
         return None
-    arguments = rope.made.arguments
-    kind = "yarn" if rope.scaling == "default" and arguments.get("scaling_factor") else rope.scaling
-    if kind != "default" and kind not in NAMES:
-        return None
-    parameters = {NAMES[kind][name]: value for name, value in arguments.items() if name in NAMES.get(kind, ())}
-    parameters = {name: value for name, value in parameters.items() if value is not None}
-    frequencies, factor = defined(KINDS.get(kind, kind), rope, parameters)
-    share = share_of_wrong(table, frequencies, factor)
+    share = share_of_wrong(part.table, *frequencies)
     if not share:
-        return None
-    said = f"{share:.0%} of its table's values are not those of transformers' {KINDS.get(kind, kind)}"
-    if "yarn" in kind and _is(table, rope, kind, {**parameters, "truncate": False}):
-        return f"{said}: {TRUNCATE}"
-    longer = {**parameters, "original_max_position_embeddings": 4 * arguments["max_position_embeddings"]}
-    if "yarn" in kind and _is(table, rope, kind, longer):
-        return f"{said}: {MROPE}"
-    return said
-
-
-def _is(table: torch.Tensor, rope: RopeConfig, kind: str, parameters: dict[str, Any]) -> bool:
-    return not share_of_wrong(table, *defined(KINDS.get(kind, kind), rope, parameters))
-
-
-def defined(kind: str, rope: RopeConfig, parameters: dict[str, Any]) -> tuple[torch.Tensor, float]:
-    """Transformers' frequencies, and the factor of all cosines and sines."""
-    if kind == "default":  # which transformers leaves to each model
-        return rope.theta ** -(torch.arange(0, rope.rotary_dim, 2, dtype=torch.float64) / rope.rotary_dim), 1.0
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
-    scaling = {"rope_type": kind, "rope_theta": rope.theta, **parameters}
-    length = parameters.get("original_max_position_embeddings", rope.max_position)
-    config: Any = SimpleNamespace(
-        rope_theta=rope.theta, rope_scaling=scaling, rope_parameters=scaling, head_dim=rope.rotary_dim,
-        hidden_size=rope.rotary_dim, num_attention_heads=1, partial_rotary_factor=1.0,
-        max_position_embeddings=math.ceil(length * parameters.get("factor", 1)), standardize_rope_params=lambda: None,
-    )  # fmt: skip
-    frequencies, factor = ROPE_INIT_FUNCTIONS[kind](config, torch.device("cpu"))
-    return frequencies.double(), float(factor)
+        return Judged(name)
+    said = f"{share:.0%} of its table's values are not those of {name}"
+    if part.kind == "yarn":
+        trained = part.parameters["original_max_position_embeddings"]
+        reasons = {TRUNCATE: {"truncate": False}, MROPE: {"original_max_position_embeddings": 4 * trained}}
+        for reason, change in reasons.items():
+            changed = defined(part._replace(parameters={**part.parameters, **change}), rope)
+            if changed and not share_of_wrong(part.table, *changed):
+                return Judged(name, f"{said}: {reason}")
+    return Judged(name, said)
 
 
 def share_of_wrong(table: torch.Tensor, frequencies: torch.Tensor, factor: float) -> float:

@@ -20,23 +20,29 @@ class Verdict(NamedTuple):
 
 
 def of(results: list[Both]) -> Verdict:
-    """Wrong is what serves now, or the kernel. What could not be checked is never wrong."""
+    """Wrong is what serves now, or the kernel. What could not be checked is never wrong; where it is native code that
+    does not serve, it is only said."""
     wrong = [result for result in results if result.now.is_bad or result.kernel.is_bad]
-    asked = [side for result in results for side in (result.with_it, result.without, result.kernel)]
-    unknown = [side for side in asked if side.outcome == NOT_KNOWN]
+    unknown = [side for one in results for side in (one.now, one.with_it, one.kernel) if side.outcome == NOT_KNOWN]
+    native = [one.without for one in results if one.without.outcome == NOT_KNOWN and one.now.outcome != NOT_KNOWN]
     text = f"{len(wrong)} of {len(results)} wrong" if wrong else f"all {len(results)} right, to rounding"
     if unknown and not wrong:
-        why = "; ".join(dict.fromkeys(side.said for side in unknown if side.said))
-        text = f"not all could be checked: {why}"
+        text = f"not all could be checked: {_whys(unknown)}"
+    if native:
+        text += f"; without rope_patch {len(native)} of {len(results)} could not be run: {_whys(native)}"
     return Verdict(not (wrong or unknown), bool(unknown) and not wrong, text, list(dict.fromkeys(_helps(results))))
+
+
+def _whys(sides: list[Side]) -> str:
+    return "; ".join(dict.fromkeys(side.said for side in sides if side.said))
 
 
 def _helps(results: list[Both]) -> list[str]:
     helps = []
     for result in results:
         what = f"{result.rope.name} {result.dtype}"
-        if result.table:
-            helps.append(f"{what}: {result.table}; with rope_patch and without, it rotates by that table")
+        if result.table.differs:
+            helps.append(f"{what}: {result.table.differs}; with rope_patch and without, it rotates by that table")
         if result.without.is_bad:
             helps.append(_instead(what, result))
         if result.kernel.is_bad:
@@ -89,6 +95,7 @@ def data(result: Both) -> dict[str, Any]:
         "ok": ok,
         "with": result.with_it.as_data(),
         "without": result.without.as_data(),
-        "table": result.table,
+        "table": result.table.differs,
+        "table_judged_by": result.table.definition,
         "serves_now": result.now.serves,
     }

@@ -44,7 +44,7 @@ def act(options: argparse.Namespace) -> Answer:
         examine = _examiner(device)
         for number, (rope, dtype) in enumerate((rope, dtype) for rope in found.ropes for dtype in dtypes):
             progress(f"{number} of {len(found.ropes) * len(dtypes)}: {printable(rope.name)} {dtype} … ")
-            results.append(examine(rope, dtype))
+            results += examine(rope, dtype)
         progress("")
     from rope_patch.cli import verdict
 
@@ -65,21 +65,28 @@ def act(options: argparse.Namespace) -> Answer:
     return Answer(said.ok, data, "\n".join(text), unknown=said.unknown)
 
 
-def _examiner(device: "torch.device") -> "Callable[[RopeConfig, str], Both]":
-    """Checks one shape in one dtype: in vLLM's module where there is vLLM, else the kernel by itself."""
+def _examiner(device: "torch.device") -> "Callable[[RopeConfig, str], list[Both]]":
+    """Checks one shape in one dtype: in vLLM's module where there is vLLM, else the kernel by itself; and the fused
+    operator that the model would meet, if any."""
     from rope_patch.cli import sides
 
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if importlib.util.find_spec("vllm") is None:
-        return lambda rope, dtype: sides.without_vllm(rope, dtype, device, "vLLM is not installed")
+        return lambda rope, dtype: [sides.without_vllm(rope, dtype, device, "vLLM is not installed")]
     from rope_patch.cli.worker import Worker
 
     try:
         worker = Worker(device)
     except CannotAnswer as error:
         why = str(error)
-        return lambda rope, dtype: sides.without_vllm(rope, dtype, device, why)
-    return lambda rope, dtype: sides.of_vllm(rope, dtype, worker)
+        return lambda rope, dtype: [sides.without_vllm(rope, dtype, device, why)]
+    from rope_patch.cli import fused
+
+    def examined(rope: "RopeConfig", dtype: str) -> "list[Both]":
+        met = fused.met(rope, dtype) if worker.on_ascend else None
+        return [sides.of_vllm(rope, dtype, worker), *([fused.of(met, rope, dtype, worker)] if met else [])]
+
+    return examined
 
 
 def _text(results: "list[Both]") -> str:

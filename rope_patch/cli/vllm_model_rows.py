@@ -61,9 +61,22 @@ def _row(child: str, rope: Any, attention: Any, beside: Any) -> dict[str, Any]:
         "num_kv_heads": num_kv_heads,
         "is_neox_style": bool(getattr(rope, "is_neox_style", True)),  # LongRoPE's class knows no other
         "sections": _plain(getattr(rope, "mrope_section", None) or getattr(rope, "xdrope_section", None)),
+        "norms": _norms(rope, beside),
         "interleaved": bool(getattr(rope, "mrope_interleaved", False)),
         "table": None if cache is None else list(cache.shape),
     }
+
+
+def _norms(rope: Any, beside: Any) -> dict[str, Any] | None:
+    """Those of q and k, if both are normed alike and head by head."""
+    both: list[Any] = [getattr(beside, name, None) for name in ("q_norm", "k_norm")]
+    kinds = {type(norm).__name__ for norm in both}
+    sizes = {tuple(getattr(getattr(norm, "weight", None), "shape", ())) for norm in both}
+    if len(kinds) != 1 or sizes != {(rope.head_size,)} or not hasattr(both[0], "variance_epsilon"):
+        return None
+    gate = bool(getattr(beside, "attn_output_gate", False))
+    attention = type(beside).__name__
+    return {"kind": kinds.pop(), "eps": both[0].variance_epsilon, "gate": gate, "attention": attention}
 
 
 def _plain(value: Any) -> Any:

@@ -39,9 +39,6 @@ def device_facts(device: torch.device) -> Device:
     )
 
 
-Kernel = tuple[Constant, ...]  # its name, and the values of its constexpr arguments
-
-
 def unaligned(*tensors: torch.Tensor) -> str:
     """Which of the tensors, by their numbers, do not begin where Triton takes them as aligned."""
     numbers = [str(i) for i, tensor in enumerate(tensors) if tensor.data_ptr() % ALIGNMENT]
@@ -56,11 +53,6 @@ class Launch(NamedTuple):
     numbers: tuple[int, ...]  # the kernel's integer arguments
     constants: dict[str, Constant]
     words: int = 0  # how many of the first tensors the kernel takes as int32
-
-    @property
-    def kernel(self) -> Kernel:
-        """Which of the kernels of a signature it is."""
-        return (self.function.__name__, *self.constants.values())
 
     def on(self, call: Any, *outputs: torch.Tensor | None) -> Any:
         """Start it through Triton on ``call.memory(*outputs)``; returns Triton's compiled kernel (None from an

@@ -20,7 +20,7 @@ def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.conste
     """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32."""
     lanes = tl.arange(0, LANES)[None, :]
     if positions_ptr is None:
-        # With the axis that heads will have, which is not made after the load, for the reason that ``load_heads`` gives.
+        # With the axis that heads will have: made after the load, it would be as in ``load_heads``.
         first = ptr + token0 * cache_stride.to(tl.int64) + tl.arange(0, BLOCK_T)[:, None, None] * cache_stride
         rows = tl.load(first + tl.arange(0, LANES)[None, None, :]).to(tl.float32).reshape(BLOCK_T, LANES)
     else:

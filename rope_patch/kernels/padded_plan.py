@@ -49,6 +49,7 @@ class Padded(Plan):
         return cls(tokens, heads, kv_heads, _up(shape.half), _up(max(1, rest)), shape.units(heads, kv_heads))
 
     def constants(self, shape: Shape, stride_unit: int = 1) -> dict[str, Constant]:
+        vector = _cosines_at_once(shape)
         return shape.constants() | {
             "IS_NEOX": shape.rotation.is_neox_style,
             "HALF_LANES": self.half_lanes,
@@ -57,7 +58,7 @@ class Padded(Plan):
             "BLOCK_Q": self.block_heads,
             "BLOCK_K": self.block_kv_heads,
             "STRIDE_UNIT": stride_unit,
-            "VECTOR": _cosines_at_once(shape),
+            "VECTOR": vector,
         }
 
 

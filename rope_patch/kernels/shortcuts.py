@@ -6,9 +6,16 @@ Where a version does not have such a way, the public function is used.
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Make ``device`` the current one, since Triton launches on that."""
+    guard = getattr(getattr(torch, device.type, None), "device", None)
+    return guard(device) if guard and device.index is not None else nullcontext()
 
 
 @functools.cache

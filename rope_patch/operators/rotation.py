@@ -22,7 +22,7 @@ from rope_patch.kernels.shape import Shape
 from rope_patch.kernels.tiles import Tiles
 from rope_patch.kernels.transposed import Transposed
 from rope_patch.operators.reference import expected, rows_of
-from rope_patch.serving.call import Call, New, Tensors
+from rope_patch.serving.call import Call, New, Results, Tensors
 from rope_patch.serving.sample import NotNow, Sample, placed
 
 KERNELS: Kernels = (Transposed, Tiles, ByHeads, Padded)
@@ -64,33 +64,37 @@ class RotationCall(Call):
     kernels = KERNELS
     shared = "query and key share memory that would be rotated in place"
 
-    @property
+    @functools.cached_property
     def num_tokens(self) -> int:
         if not (self.query.num_heads or (self.key and self.key.num_heads)):
             return 0
         return self.positions.numel() // (3 if self.rotation.axes else 1)
 
-    @property
+    @functools.cached_property
     def written(self) -> Tensors:
         return self.query.tensor, self.key.tensor if self.key else None
 
-    @property
-    def results(self) -> tuple[New | None, ...]:
+    @functools.cached_property
+    def results(self) -> Results:
         both = zip(self.written, self.fresh, strict=True)
         return tuple(New(x.shape, x.dtype) if x is not None and fresh else None for x, fresh in both)
 
-    @property
-    def read(self) -> Tensors:
+    @functools.cached_property
+    def read(self) -> tuple[Tensor, Tensor]:
         return self.cos_sin_cache, self.positions
 
-    @property
+    @functools.cached_property
+    def device(self) -> torch.device:
+        return self.read[0].device
+
+    @functools.cached_property
     def whole_words(self) -> bool:
         """Whether every pair of lanes (2 i, 2 i + 1) of q and of k is an aligned 32-bit word."""
         even = not any(number % 2 for number in (self.rotation.head_size, *self.strides[1:]))
         aligned = not any(tensor is not None and tensor.data_ptr() % 4 for tensor in self.written)
         return self.query.tensor.element_size() == 2 and even and aligned
 
-    @property
+    @functools.cached_property
     def strides(self) -> tuple[int, ...]:
         """Of the cache, q and k, as the kernel takes them."""
         return (self.cos_sin_cache.stride(0), *self.query[2:], *(self.key[2:] if self.key else (0, 0)))
@@ -114,24 +118,22 @@ class RotationCall(Call):
         )
 
     def launch(self, plan: Plan, device: Device) -> Launch:
-        num_tokens = self.num_tokens
+        num_tokens, unit, in_words = self.num_tokens, self.stride_unit(device), plan.in_words
         if num_tokens < plan.least_tokens:
             raise ValueError(f"a plan for {plan.least_tokens} tokens and more; got {num_tokens}")
-        (programs, each), unit = plan.grid(num_tokens, device), self.stride_unit(device)
-        units = (unit, *(4 * [2 if plan.in_words else unit]))
+        programs, each = plan.grid(num_tokens, device)
+        units = (unit, *(4 * [2 if in_words else unit]))
         strides = (stride // by for stride, by in zip(self.strides, units, strict=True))
         numbers = (num_tokens, each, self.cos_sin_cache.shape[0], *strides)
         if self.rotation.axes:
             numbers += (self.positions.stride(0),)
-        return Launch(
-            plan.function, programs, numbers, plan.constants(self.shape, unit), words=4 if plan.in_words else 0
-        )
+        return Launch(plan.function, programs, numbers, plan.constants(self.shape, unit), words=4 if in_words else 0)
 
     def words(self, device: Device) -> tuple[object, ...]:
         query, key, asked, shape = self.query, self.key, self.rotation, self.shape
-        unit, plans = self.stride_unit(device), plans_of(self.kernels, shape, device)
+        unit, odd = self.stride_unit(device), query.tensor.element_size() == 2 and not self.whole_words
+        plans = plans_of(self.kernels, shape, device)
         far = plans != plans_of(self.kernels, replace(shape, token_stride=0), device)
-        odd = query.tensor.element_size() == 2 and not self.whole_words
         order = order_of(asked.axes) if asked.axes else None
         axes = f"{order[0]} {asked.axes.count('t')} {order[1]} {order[2]}" if order else asked.axes
         return (

@@ -10,7 +10,6 @@ from rope_patch.kernels.launch import Launch
 from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import allocator, device_getter, stream_getter
 from rope_patch.serving.call import Call
-from rope_patch.serving.outputs import clash
 
 Addresses = tuple[int | None, ...]
 Results = tuple[Any, ...]  # tensors; None for one that is missing
@@ -22,16 +21,22 @@ CachedLaunch = Callable[[Results, Addresses, Addresses], Results | None]
 Failed = Callable[[Exception, bool], NoReturn]
 
 
-def cached_launch(runner: Runner, launch: Launch, call: Call, served: list[int], failed: Failed) -> CachedLaunch:
+def cached_launch(
+    runner: Runner, launch: Launch, call: Call, clashing: tuple[int, int], served: list[int], failed: Failed
+) -> CachedLaunch:
     """A function that serves calls with the layout of ``call``.
 
     All it needs is in local variables, since looking things up at each call would cost time.
     """
-    device, index = call.device, call.device.index
+    device = call.device
+    index = device.index
     current_device, current_stream = device_getter(device.type), stream_getter(device.type, runner.queued)
     programs, run, before, after = launch.programs, runner.run, runner.before, (*launch.numbers, *runner.after)
-    empty, (least, most) = allocator(device), clash(call)
-    makers = [new and partial(empty, tuple(new.shape), _strides(new.shape), new.dtype) for new in call.results]
+    empty, (least, most) = allocator(device), clashing
+    makers = [
+        new and partial(empty, tuple(new.shape), torch.empty(new.shape, device="meta").stride(), new.dtype)
+        for new in call.results
+    ]
     any_new, none = any(makers), (None,) * len(makers)
 
     # The argument ``kernel`` is never passed: its default value keeps the compiled kernel loaded.
@@ -63,8 +68,3 @@ def cached_launch(runner: Runner, launch: Launch, call: Call, served: list[int],
         return results
 
     return serve
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Those of a contiguous tensor."""
-    return torch.empty(shape, device="meta").stride()

@@ -1,4 +1,4 @@
-"""What is known here of an operator: its calls."""
+"""What is known here of an operator: its calls; and where their results are written to."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
@@ -18,6 +18,9 @@ class New(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: torch.dtype
+
+
+Results = tuple[New | None, ...]
 
 
 class Call(ABC):
@@ -44,7 +47,7 @@ class Call(ABC):
 
     @property
     @abstractmethod
-    def results(self) -> tuple[New | None, ...]:
+    def results(self) -> Results:
         """For each result, what is new; None if it is in place, or missing as the tensor in its place is."""
 
     @property
@@ -95,3 +98,31 @@ class Call(ABC):
         Raises:
             NotNow: what the result depends on is not there yet.
         """
+
+
+def new_tensors(results: Results, device: torch.device) -> Tensors:
+    """One for each result; None for what is in place, or missing."""
+    return tuple(new and torch.empty(new.shape, dtype=new.dtype, device=device) for new in results)
+
+
+def clash(written: Tensors, results: Results) -> tuple[int, int]:
+    """Between which distances, in bytes from the first of two tensors to the second, they overlap and one of them is
+    written in place: zeros if never."""
+    spans = [_span(tensor) for tensor in written if tensor is not None]
+    if len(spans) < 2 or None not in results or not all(spans):
+        return 0, 0
+    first, second = spans
+    return -second, first
+
+
+def overlap(written: Tensors, clashing: tuple[int, int]) -> bool:
+    """Whether some memory would be written twice in place."""
+    least, most = clashing
+    first, second = (tensor.data_ptr() for tensor in written if tensor is not None) if most else (0, 0)
+    return least < second - first < most
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """Bytes from the start of a tensor's first element to the end of its last; 0 if it has no element."""
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (1 + last) * tensor.element_size() if tensor.numel() else 0

@@ -5,7 +5,8 @@ from typing import NoReturn
 
 import torch
 
-from rope_patch.kernels.launch import Kernel, Launch
+from rope_patch.kernels.launch import Launch
+from rope_patch.kernels.plan import Plan
 from rope_patch.kernels.runner import has_launch_hooks
 from rope_patch.reporting import ledger, log
 from rope_patch.reporting.ledger import Signature
@@ -29,14 +30,13 @@ class MayHaveStarted(Exception):
         self.error = error
 
 
-def start(launch: Launch, call: Call, new: Tensors) -> Exception | None:
+def start(launch: Launch, call: Call, new: Tensors, in_place: list[torch.Tensor]) -> Exception | None:
     """Start the kernel through Triton. Returns the error if that fails; the tensors then are as they were.
 
     Launch hooks of Triton may raise after the kernel was started. If there are any, tensors that are written in place
     are copied first. Without hooks Triton raises nothing once the kernel was started.
     """
-    in_place = call.in_place
-    copies = [tensor.clone() for tensor in in_place] if has_launch_hooks() else []
+    copies = [tensor.clone() for tensor in in_place] if in_place and has_launch_hooks() else []
     try:
         launch.on(call, *new)
     except Exception as error:
@@ -52,7 +52,7 @@ def start(launch: Launch, call: Call, new: Tensors) -> Exception | None:
 def launcher_failed(
     signature: Signature,
     trusted: Trusted,
-    kernel: Kernel,
+    plan: Plan,
     device: torch.device,
     in_place: bool,
     error: Exception,
@@ -65,7 +65,7 @@ def launcher_failed(
     """
     in_doubt = in_place and may_have_started and not (isinstance(error, TypeError) or first_use.is_memory(error))
     with suppress(Exception):
-        reason = first_use.launcher_failed(signature, kernel, error, device)
+        reason = first_use.launcher_failed(signature, plan, error, device)
         forget_retired(signature, trusted)
         ledger.page(signature).fallbacks[f"{reason}, which the caller got" if in_doubt else reason] += 1
     raise MayHaveStarted(error) if in_doubt else NotStarted from error

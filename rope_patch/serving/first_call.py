@@ -1,17 +1,14 @@
 """A call whose layout has no cached launch yet, once for a layout: check, plan, launch, and cache the launch."""
 
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
-import torch
-
 from rope_patch.kernels.planning import make_plan
+from rope_patch.kernels.shortcuts import current
 from rope_patch.reporting import ledger
 from rope_patch.serving import first_use, layouts
 from rope_patch.serving.cached_launch import Results, cached_launch
-from rope_patch.serving.call import Call
+from rope_patch.serving.call import Call, clash, new_tensors, overlap
 from rope_patch.serving.failures import after_the_start, forget_retired, launcher_failed, start
-from rope_patch.serving.outputs import new_tensors, overlap
 
 UNCHECKED = "its kernel is not among those that were checked"
 
@@ -23,8 +20,7 @@ def serve(call: Call, layout: layouts.Layout, path: str) -> Results | None:
     """
     done: list[Results] = []
     try:
-        with _current(call.device):
-            return _serve(call, layout, path, done)
+        return _serve(call, layout, path, done)
     except Exception as error:
         if not done:
             raise
@@ -33,46 +29,42 @@ def serve(call: Call, layout: layouts.Layout, path: str) -> Results | None:
 
 
 def _serve(call: Call, layout: layouts.Layout, path: str, done: list[Results]) -> Results | None:
-    if overlap(call):
-        return _hand_back(ledger.page(), call.shared)
-    new = new_tensors(call)
-    results = call.answer(*new)
-    if not call.num_tokens:
-        ledger.page().served[path][0] += 1
-        return results
-    signature = first_use.signature_of(call)
-    page = ledger.page(signature)
-    trusted = first_use.trusted(signature, call)
-    if isinstance(trusted, str):
-        return _hand_back(page, trusted)
-    plan = make_plan(call.kernels, call.shape, call.num_tokens, trusted.device)
-    launch = call.launch(plan, trusted.device)
-    if not trusted.includes(launch.kernel):
-        return _hand_back(page, UNCHECKED)
-    served, ready = page.served[path], None
-    runner = trusted.runners.get(launch.kernel)
-    if runner:
-        failed = partial(launcher_failed, signature, trusted, launch.kernel, call.device, bool(call.in_place))
-        ready = cached_launch(runner, launch, call, served, failed)
-    error = start(launch, call, new)
-    if error:
-        reason = first_use.launch_failed(signature, call.name, error, call.device)
-        forget_retired(signature, trusted)
-        return _hand_back(page, reason)
-    done.append(results)
-    served[0] += 1
-    if ready:
-        layouts.cache(layout, ready)
-        forget_retired(signature, trusted)  # another thread may have retired it meanwhile
-    return results
+    written, results, num_tokens, device = call.written, call.results, call.num_tokens, call.device
+    with current(device):
+        clashing = clash(written, results)
+        if overlap(written, clashing):
+            return _hand_back(ledger.page(), call.shared)
+        new, in_place = new_tensors(results, device), call.in_place
+        answer = call.answer(*new)
+        if not num_tokens:
+            ledger.page().served[path][0] += 1
+            return answer
+        signature, trusted = first_use.trusted(call)
+        page = ledger.page(signature)
+        if isinstance(trusted, str):
+            return _hand_back(page, trusted)
+        plan = make_plan(call.kernels, call.shape, num_tokens, trusted.device)
+        launch = call.launch(plan, trusted.device)
+        if trusted.constants is not None and trusted.constants.get(plan) != launch.constants:
+            return _hand_back(page, UNCHECKED)
+        served, runner, ready = page.served[path], trusted.runners.get(plan), None
+        if runner:
+            failed = partial(launcher_failed, signature, trusted, plan, device, bool(in_place))
+            ready = cached_launch(runner, launch, call, clashing, served, failed)
+        error = start(launch, call, new, in_place)
+        if error:
+            reason = first_use.launch_failed(signature, call.name, error, device)
+            forget_retired(signature, trusted)
+            return _hand_back(page, reason)
+        done.append(answer)
+        served[0] += 1
+        if ready:
+            layouts.cache(layout, ready)
+            if first_use.results.get(signature) is not trusted:  # another thread has retired it meanwhile
+                layouts.forget()
+        return answer
 
 
 def _hand_back(page: ledger.Page, reason: str) -> Results | None:
     page.fallbacks[reason] += 1
     return None
-
-
-def _current(device: torch.device) -> AbstractContextManager[object]:
-    """Make ``device`` the current device, since Triton launches on that one."""
-    guard = getattr(getattr(torch, device.type, None), "device", None)
-    return guard(device) if guard and device.index is not None else nullcontext()

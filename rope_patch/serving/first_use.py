@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from rope_patch import settings
-from rope_patch.kernels.launch import Kernel, device_facts
-from rope_patch.kernels.plan import Device
+from rope_patch.kernels.launch import device_facts
+from rope_patch.kernels.plan import Constant, Device, Plan
 from rope_patch.kernels.planning import plans_of
 from rope_patch.kernels.runner import Runner
 from rope_patch.reporting import announcement, ledger, log
@@ -26,15 +26,11 @@ from rope_patch.serving.sample import NotNow
 
 
 class Trusted(NamedTuple):
-    """The kernels that may serve a signature. They were planned for ``device``."""
+    """The plans that may serve a signature. They were made for ``device``."""
 
     device: Device
-    kernels: frozenset[Kernel] | None  # those that passed the check; None if the check is switched off
-    runners: dict[Kernel, Runner]  # their own launchers, where one was found; empty if the check is switched off
-
-    def includes(self, kernel: Kernel) -> bool:
-        """Whether ``kernel`` passed the check. Where the check is switched off, every kernel counts as passed."""
-        return self.kernels is None or kernel in self.kernels
+    constants: dict[Plan, dict[str, Constant]] | None  # of the kernels that passed; None if the check is switched off
+    runners: dict[Plan, Runner]  # their own launchers, where one was found; empty if the check is switched off
 
 
 CAPTURED = "first seen during graph capture"
@@ -55,16 +51,16 @@ _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
-def signature_of(call: Call) -> Signature:
-    """Calls of one signature share kernels, so they share one check, which tries all plans."""
-    return (*call.words(device_facts(call.device)), call.device)
+def trusted(call: Call) -> tuple[Signature, Trusted | str]:
+    """The call's signature, and the plans that may serve it, or why none may.
+
+    Calls of one signature share kernels, so they share one check, which tries all plans.
+    """
+    signature = (*call.words(device_facts(call.device)), call.device)
+    return signature, results.get(signature) or _examined(signature, call)
 
 
-def trusted(signature: Signature, call: Call) -> Trusted | str:
-    """The kernels that may serve calls of this signature, or why none may. Checks them once for a signature."""
-    found = results.get(signature)
-    if found is not None:
-        return found
+def _examined(signature: Signature, call: Call) -> Trusted | str:
     if _capturing(call.device):
         return CAPTURED
     until, wait = _waiting.get(signature, (0.0, 0.0))
@@ -101,7 +97,7 @@ def launch_failed(signature: Signature, name: str, error: Exception, device: tor
     return fault
 
 
-def launcher_failed(signature: Signature, kernel: Kernel, error: Exception, device: torch.device) -> str:
+def launcher_failed(signature: Signature, plan: Plan, error: Exception, device: torch.device) -> str:
     """The reason to count for a kernel's own launcher that failed although it had passed the check.
 
     If it is to blame, Triton starts that kernel from now on, for all calls of its signature.
@@ -109,8 +105,8 @@ def launcher_failed(signature: Signature, kernel: Kernel, error: Exception, devi
     if _is_blameless(error, device):
         return f"could not be started: {type(error).__name__}"
     found = results.get(signature)
-    if isinstance(found, Trusted) and kernel in found.runners:
-        runners = {other: runner for other, runner in found.runners.items() if other != kernel}
+    if isinstance(found, Trusted) and plan in found.runners:
+        runners = {other: runner for other, runner in found.runners.items() if other != plan}
         results[signature] = found._replace(runners=runners)
         words = f"rope_patch: {ledger.name_of(signature)}: {LAUNCHER_FAILED}, and Triton starts it from now on"
         log.warn_once(f"{words}: {_said(error)}")
@@ -150,7 +146,7 @@ def _remember(signature: Signature, name: str, found: Trusted | str) -> Trusted 
         page.check = found
         log.warn_once(f"rope_patch: native {name} for {ledger.name_of(signature)}: {found}")
     else:
-        page.check = ledger.SWITCHED_OFF if found.kernels is None else ledger.PASSED
+        page.check = ledger.SWITCHED_OFF if found.constants is None else ledger.PASSED
     return found
 
 
@@ -175,18 +171,17 @@ def _examine(signature: Signature, call: Call) -> Trusted | str:
     checking = settings.current().check
     fault = ""
     for budget in (device, replace(device, tile_bytes=device.tile_bytes // 2)):
-        tried: dict[Kernel, Runner | None] = {}
+        tried: dict[Plan, tuple[dict[str, Constant], Runner | None]] = {}
         try:
             plans = plans_of(call.kernels, call.shape, budget)
             ledger.page(signature).plans = [plan.facts() for plan in plans]
             with one_thread():
                 for plan in plans if checking else ():
-                    kernel, runner = trial.run(call, plan, budget)
-                    tried[kernel] = runner
+                    tried[plan] = trial.run(call, plan, budget)
             if fault:
                 log.warn_once(f"rope_patch: smaller tiles are used, since {fault}; please report it")
-            runners = {kernel: runner for kernel, runner in tried.items() if runner}
-            return Trusted(budget, frozenset(tried) if checking else None, runners)
+            constants = {plan: found for plan, (found, _) in tried.items()} if checking else None
+            return Trusted(budget, constants, {plan: runner for plan, (_, runner) in tried.items() if runner})
         except NotNow:
             raise
         except trial.Unsteady as error:

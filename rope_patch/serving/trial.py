@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 
 from rope_patch.kernels import runner
-from rope_patch.kernels.launch import Kernel, Launch
-from rope_patch.kernels.plan import SCRATCH_BYTES, Device, Plan
+from rope_patch.kernels.launch import Launch
+from rope_patch.kernels.plan import SCRATCH_BYTES, Constant, Device, Plan
 from rope_patch.kernels.runner import Runner
 from rope_patch.kernels.shortcuts import stream_getter
 from rope_patch.serving.call import Call
@@ -78,12 +78,12 @@ class Trial:
         return [_copied(result) for result in self.call.answer(*self.new) if result is not None]
 
 
-def run(call: Call, plan: Plan, device: Device) -> tuple[Kernel, Runner | None]:
+def run(call: Call, plan: Plan, device: Device) -> tuple[dict[str, Constant], Runner | None]:
     """Run ``plan`` on synthetic tensors: two full tiles and a tail if SCRATCH_BYTES allow, at least one full tile.
 
     An operator that asks for several runs gets every second one of them on one core, which takes all tiles in turn.
 
-    Returns the kernel, and its own launcher if one was found and is right too.
+    Returns the kernel's constants, and its own launcher if one was found and is right too.
 
     Raises:
         Wrong: the kernel is not right when Triton starts it, or one tile takes more than SCRATCH_BYTES.
@@ -107,13 +107,13 @@ def run(call: Call, plan: Plan, device: Device) -> tuple[Kernel, Runner | None]:
         stream = stream_getter(call.device.type, found.queued)(call.device.index)
         try:
             trial.check(launches, lambda one: found.start(one.programs, stream, (*addresses, *one.numbers)))
-            return launch.kernel, found
+            return launch.constants, found
         except Unsteady:  # it is the same kernel
             raise
         except Exception:  # then the kernel is started through Triton
             pass
     trial.check(launches, lambda one: one.on(call, *trial.new))
-    return launch.kernel, None
+    return launch.constants, None
 
 
 def _copied(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """The kernel on a CUDA GPU against its peers, one run, every result checked first.
 
     scripts/bench_gpu/fetch.sh                                # once, where there is a package index
-    python -m scripts.bench_gpu --json results.json --plot times.png
+    python -m scripts.bench_gpu --json results.json
 
 A proxy: it shows correctness, traffic and logic of the kernel's source. Tiles, masks and launches differ on an NPU.
 """
@@ -73,7 +73,6 @@ def first_use_ms() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.bench_gpu", description=__doc__.split("\n")[0])
     parser.add_argument("--json", type=Path, help="write every figure there")
-    parser.add_argument("--plot", type=Path, help="draw time and fraction of the floor against tokens there")
     chosen = parser.parse_args()
     with torch.inference_mode():
         bandwidth = timing.copy_bandwidth()
@@ -102,8 +101,6 @@ def main() -> None:
     if chosen.json:
         chosen.json.write_text(json.dumps(results, indent=1) + "\n")
     report.tables(results)
-    if chosen.plot:
-        report.plot(results, chosen.plot)
 
 
 if __name__ == "__main__":

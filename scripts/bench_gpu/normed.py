@@ -4,8 +4,8 @@
     python -m scripts.bench_gpu.normed --json normed.json
     python -m scripts.bench_gpu.normed --show scripts/bench_gpu/normed.json     # what is kept here
 
-Peers: torch.compile of the whole in PyTorch; PyTorch by itself; flashinfer's norms and its rotation, in place on q and
-k (three launches; v stays where it is, so they move less). vLLM's own ``fused_qk_norm_rope`` is in its CUDA wheel only,
+Peers: torch.compile of the whole in PyTorch; PyTorch by itself; flashinfer's norms and rotation, in place on q and k
+(three launches; v stays where it is, so they move less). vLLM's own ``fused_qk_norm_rope`` is in its CUDA wheel only,
 which is too large to carry.
 """
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from scripts.census.asking import Answer, Question, ask
-from tests.host_cann import chips, front_end, upstream
+from tests.ascend_kernels import upstream
+from tests.host_cann import chips, front_end
 from tests.host_cann.bishengir import Compiler
 
 RELEASE = "0.23.0"

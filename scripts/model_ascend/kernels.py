@@ -18,7 +18,8 @@ from rope_patch.kernels.shape import Rotation, Shape
 from rope_patch.operators.rotation import KERNELS
 from scripts.model_ascend import cases, programs
 from scripts.model_ascend.cases import ITEM, Case
-from tests.host_cann import chips, front_end, upstream
+from tests.ascend_kernels import upstream
+from tests.host_cann import chips, front_end
 
 
 @dataclass(frozen=True)

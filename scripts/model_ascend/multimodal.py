@@ -4,7 +4,7 @@
 
 vLLM's kernel is that of its 0.23.0, as vllm-ascend 0.23.0 starts it: one program a token, in place on copies of q and
 k where those are views, after cosines and sines of all three positions were gathered, and their halves copied. It
-knows NeoX only, and on Ascend sections in turns (``tests/host_cann/test_mrope.py``).
+knows NeoX only, and on Ascend sections in turns (``tests/ascend_kernels/test_mrope.py``).
 """
 
 import argparse
@@ -21,7 +21,8 @@ from rope_patch.kernels.orders import lanes
 from scripts.model_ascend import cases, kernels, launch, programs, report
 from scripts.model_ascend.cases import ITEM, Case
 from scripts.model_ascend.costs import CHIPS, Costs
-from tests.host_cann import chips, others
+from tests.ascend_kernels import others
+from tests.host_cann import chips
 
 MEMBER = "vllm/model_executor/layers/rotary_embedding/mrope.py"
 CASES = {

@@ -2,15 +2,14 @@
 
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.releases.verdicts import APPLIED, Answer
+from tests.ascend_stack.tested import ROLES
 
 RESULTS = Path(__file__).with_name("results.json")
 FIRST = "0.11.0rc1"  # with which that table begins
-STAGES = Path(__file__).parents[1] / "test.sh"
 HEAD = ("| vllm-ascend | targets that apply, read in its source | executed |", "|---|---|---|")
 Answers = dict[str, dict[str, Answer]]  # by package and version, the oldest first
 
@@ -60,10 +59,9 @@ def _applied(item: tuple[str, Answer]) -> list[str]:
 def table(answers: Answers) -> Iterator[str]:
     """That table: releases of vllm-ascend in which the same targets apply, one line for each run of them; and which
     of them the test command executes."""
-    executed = re.findall(r"\d+\.[\w.]+\w", " ".join(re.findall(r"for version in (0\..*); do", STAGES.read_text())))
     yield from HEAD
     for applied, group in itertools.groupby(since_the_first(answers), _applied):
         versions = [version for version, _ in group]
         span = versions[0] if len(versions) == 1 else f"{versions[0]} to {versions[-1]}"
-        tried = [version for version in versions if version in executed]
+        tried = [version for version in versions if version in ROLES]
         yield f"| {span} | {', '.join(applied)} | {', '.join(tried) or 'none'} |"

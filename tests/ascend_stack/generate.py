@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import in_worker, machine, sleeping, tiny, vision
+from tests.ascend_stack import in_worker, machine, qwen3_vl, sleeping, tiny, vision
 from tests.host_cann import host_functions
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ FIXED = {
     "VLLM_CACHE_ROOT": str(ROOT / ".cache" / "engine" / "vllm"),
 }
 WAYS = ("patched", "off", "unpatched")
-WITHIN = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
+WITHIN: tuple[str, ...] = ("vllm", "wrongly")  # ways that run within the patched engine; one more for models with MRoPE
 AGAIN = {
     "disabled": (False, False),
     "unseen": (True, True),
@@ -72,9 +72,9 @@ CAPTURING = {
 def engine(name: str, dtype: str, mode: str, **more: Any) -> Any:
     from vllm import LLM
 
-    sees = name in vision.MODELS
+    sees = name in (*vision.MODELS, qwen3_vl.NAME)
     if sees:
-        vision.use()
+        (vision if name in vision.MODELS else qwen3_vl).use()
     return LLM(
         model=str(tiny.make(name, ROOT / ".cache" / "engine" / "models")),
         dtype=dtype,
@@ -153,6 +153,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--mode", nargs="+", choices=MODES, default=["eager"], help="eager, or some with graphs")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--off", nargs="+", choices=tiny.NAMES, default=tiny.NAMES, help="models with the way off")
     parser.add_argument(
         "--in-bfloat16", nargs="+", choices=tiny.NAMES, default=[], metavar="MODEL", help="patched, as 'MODEL bfloat16'"
     )
@@ -168,7 +169,10 @@ def main() -> None:
     print(
         f"vLLM, {extension} vllm_ascend_C: {time.process_time():.1f} s of processor time", file=sys.stderr, flush=True
     )
-    results = {name: in_forks(name, options.dtype, options.mode, options.ways, options.anew) for name in options.models}
+    results = {}
+    for name in options.models:
+        ways = [way for way in options.ways if way != "off" or name in options.off]
+        results[name] = in_forks(name, options.dtype, options.mode, ways, options.anew)
     for name in options.in_bfloat16:
         try:
             results[f"{name} bfloat16"] = in_forks(name, "bfloat16", ["eager"], ["patched"])

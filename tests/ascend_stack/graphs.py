@@ -198,8 +198,8 @@ def observe(stack: harness.Stack, case: str, compiler: Any, passes: Passes) -> O
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
                 after = compiled(*arguments)
             passes.seen["executed"] = sorted({event.key for event in profile.key_averages()})
-        except Exception as error:
-            chain = [error]
+        except Exception as raised:
+            chain: list[BaseException] = [raised]
             while inner := chain[-1].__cause__:
                 chain.append(inner)
             passes.seen["raised"] = f"{type(chain[-1]).__name__}: {chain[-1]}"[:300]

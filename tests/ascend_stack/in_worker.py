@@ -73,3 +73,21 @@ def rotate_by(worker: Any, how: str) -> None:
             )
         else:
             module._forward_method = module.forward_native if how == "vllm" else before
+
+
+def norm_and_rotate_by_vllm(worker: Any) -> None:
+    """As ``rotate_by("vllm")``, of a model whose attention calls a fused operator if its rotary embedding is
+    vllm-ascend's with three positions: it gets another that is not."""
+    from torch import nn
+
+    class Native(nn.Module):
+        def __init__(self, embedding: Any) -> None:
+            super().__init__()
+            self.embedding = embedding
+
+        def forward(self, *arguments: Any) -> Any:
+            return self.embedding.forward_native(*arguments)
+
+    for module in list(worker.model_runner.get_model().modules()):
+        if hasattr(module, "q_norm") and hasattr(module, "rotary_emb"):
+            module.rotary_emb = Native(module.rotary_emb)

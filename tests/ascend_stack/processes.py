@@ -15,8 +15,8 @@ from typing import Any
 from filelock import FileLock
 
 from tests.conftest import ROOT
-from tests.forks import OF_VLLM, Forks
 from tests.host_cann import build, environment
+from tests.host_cann.forks import OF_VLLM, Forks
 
 # The others prepare an engine's machine before vLLM is imported, and fork themselves.
 FORKED = tuple(f"tests.ascend_stack.{name}" for name in ("native", "orders", "older", "incapable"))

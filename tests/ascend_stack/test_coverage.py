@@ -9,16 +9,18 @@ import pkgutil
 from typing import Any
 
 import pytest
+from packaging.version import Version
 
 from tests.ascend_stack import other_classes, test_mrope_served, test_norm_rotation
 from tests.ascend_stack.harness import Stack, is_ours, needs_stack, start
 from tests.ascend_stack.models import DEEPSEEK, LLAMA3, YARN
+from tests.ascend_stack.tested import having
 from tests.conftest import ROOT
 
 COVERAGE = ROOT / "rope_patch" / "patching" / "targets" / "README.md"
 
 pytestmark = needs_stack
-HEADING = ("class", "rotary", "0.11.0", "0.13.0", "0.18.0", "0.23.0", "0.30.0rc2", "why")
+HEADING = ("class", "rotary", *sorted(having("classes"), key=Version), "why")
 OPERATORS = ("operator", "who calls it", *HEADING[2:])
 ABSENT = "\N{EN DASH}"  # this release's vLLM does not have the class
 # For each class, the rope_type for which vLLM makes it, and its parameters.

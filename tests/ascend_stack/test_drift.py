@@ -244,22 +244,20 @@ def test_longrope_is_a_plain_module_with_both_caches_in_one_tensor(stack: Stack)
     assert embedding.long_short_cos_sin_cache.shape == (rows, embedding.rotary_dim)
 
 
-def test_yarns_cache_is_made_as_doctor_says(stack: Stack) -> None:
-    from rope_patch.cli import yarn
+def test_verify_names_how_yarns_table_differs(stack: Stack) -> None:
+    from rope_patch.cli import tables
+    from rope_patch.cli.rope_config import Made, RopeConfig
 
-    (finding,) = yarn.findings()
     ours = stack.build("yarn", 64, **YARN)
+    arguments = {"scaling_factor": YARN["factor"], "max_position_embeddings": YARN["original_max_position_embeddings"]}
+    rope = RopeConfig("any", 64, 64, 1, 1, made=Made("any:any", arguments, None, None))
+    found = tables.judged(rope, ours)
+    assert found.definition == "transformers' yarn"
     ours.truncate = True  # vLLM's default, which releases without the parameter have too
     as_on_a_gpu = type(ours)._compute_cos_sin_cache(ours).to(ours.cos_sin_cache)
     differs = not stack.torch.equal(ours.cos_sin_cache, as_on_a_gpu)
-    assert differs == ("set truncate to true" in finding.found), (
-        f"vllm-ascend makes YaRN's cache otherwise now: see rope_patch/cli/yarn.py, which says: {finding.found}"
-    )
-    if "fail" in finding.found:
-        with pytest.raises(TypeError, match="truncate"):
-            stack.build("yarn", 64, **YARN, truncate=True)
-    else:  # 0.11's get_rope passes no truncate on
-        assert stack.torch.equal(stack.build("yarn", 64, **YARN, truncate=True).cos_sin_cache, as_on_a_gpu)
+    assert differs == str(found.differs).endswith(tables.TRUNCATE), f"YaRN's table is made otherwise now: {found}"
+    assert differs == (found.differs is not None)
 
 
 def test_the_chip_that_it_was_built_for_is_recorded_where_we_look(stack: Stack) -> None:

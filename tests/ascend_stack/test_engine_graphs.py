@@ -12,11 +12,12 @@ from tests.ascend_stack import generate
 from tests.ascend_stack.engine import NEWEST
 from tests.ascend_stack.engine_process import EAGER, VERSION, needs_engine, newest_only
 from tests.ascend_stack.processes import table
+from tests.ascend_stack.tested import having
 
 pytestmark = [
     needs_engine,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(VERSION not in (NEWEST, "0.30.0rc2"), reason="graphs were tried with 0.23.0 and 0.30.0rc2"),
+    pytest.mark.skipif(VERSION not in having("graphs"), reason="graphs are not tried with this release"),
 ]
 LAYERS = 2
 MODES = ("piecewise", "full")

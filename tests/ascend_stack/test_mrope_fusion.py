@@ -2,8 +2,8 @@
 
 From 0.18 on the forward methods of vLLM's attention are replaced by ones that call one Triton kernel in place of the
 rotary class: for Qwen3-VL only if that is an instance of vllm-ascend's. They run here as they are, eagerly and
-compiled, on a layer whose projections hand on what they are given. The operator is a double that counts its calls:
-the library that this host runs Ascend's programs with lacks one of that kernel's reductions.
+compiled, on a layer whose projections hand on what they are given. The operator is a double that counts its calls; its
+kernel runs in ``test_engine_fused.py``.
 
 Run in each environment of ``stack_environment``, on the host CANN; see the README.
 """

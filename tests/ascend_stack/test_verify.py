@@ -77,6 +77,32 @@ def test_both_sides_are_right(stack: Stack, tmp_path: Path, monkeypatch: pytest.
     assert result["without"]["serves"].startswith("AscendDeepseek") == (config is SCALED)
 
 
+def test_a_fused_operator_is_judged_where_a_model_meets_it(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stack.version != NEWEST:
+        pytest.skip("the newest release is asked")
+    from rope_patch.cli import vllm_model
+
+    arguments = {"head_size": 128, "rotary_dim": 64, "base": 1e4, "is_neox_style": True, "dtype": None}
+    row = {
+        "embedding": "RotaryEmbedding", "class": "vllm.model_executor.layers.rotary_embedding.base:RotaryEmbedding",
+        "arguments": {**arguments, "max_position_embeddings": 128}, "head_size": 128, "rotary_dim": 64, "num_heads": 4,
+        "num_kv_heads": 1, "is_neox_style": True, "sections": None, "interleaved": False, "table": [128, 64],
+        "norms": {"kind": "RMSNorm", "eps": 1e-5, "gate": False, "attention": "Glm4MoeAttention"}, "layers": 3,
+        "first": 0, "model_length": 128,
+    }  # fmt: skip
+    monkeypatch.setattr(vllm_model, "ask", lambda config, ranks: vllm_model.Described([row], 0, []))
+    answer = verified(tmp_path, GLM, monkeypatch)
+    plain, fused = answer.data["results"]
+    assert (plain["with"]["serves"], plain["without"]["serves"]) == ("kernel", KERNEL)
+    assert fused["shape"]["name"] == "glm4_moe, with its norms"
+    assert (fused["with"]["serves"], fused["with"]["outcome"]) == ("kernel", "right")
+    native = fused["without"]
+    assert (native["serves"], native["outcome"]) == ("vllm.qkv_rmsnorm_rope (in graphs)", "right"), native["said"]
+    assert answer.ok
+
+
 def test_the_models_own_code_is_asked_without_a_device(stack: Stack, tmp_path: Path) -> None:
     if stack.version != NEWEST:
         pytest.skip("the newest release is asked")

@@ -9,7 +9,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from tests.ascend_stack import vision
+from tests.ascend_stack import qwen3_vl, vision
 
 VOCABULARY = 512
 COMMON = {
@@ -34,6 +34,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {  # transformers' class, and wh
     "ERNIE-4.5": ("Ernie4_5", {"head_dim": 128, "num_attention_heads": 64, "num_key_value_heads": 8}),
     "StableLM": ("StableLm", {"hidden_size": 320, "num_key_value_heads": 4, "partial_rotary_factor": 0.25}),
 }
+FUSED: dict[str, tuple[str, dict[str, Any]]] = {  # in bfloat16, norms and rotation are one operator of vllm-ascend's
+    "Qwen3-128": ("Qwen3", {"head_dim": 128}),
+    "GLM-4.5": (
+        "Glm4Moe",
+        {"head_dim": 128, "partial_rotary_factor": 0.5, "attention_bias": True, "use_qk_norm": True, **EXPERTS},
+    ),
+}
 NAMES = [*MODELS, *vision.MODELS]
 ROTARY = {  # how a head is rotated, to print
     "GLM-4": "32 of 64, GPT-J", "GLM-4-MoE": "64 of 128", "Llama-3": "64, llama3 scaling", "Phi-3": "96",
@@ -44,7 +51,8 @@ ROTARY = {  # how a head is rotated, to print
 
 def make(name: str, folder: Path) -> Path:
     """The model's folder under ``folder``, which is made if it does not exist. transformers 5 writes it otherwise."""
-    key = hashlib.sha256(Path(__file__).read_bytes() + Path(vision.__file__).read_bytes()).hexdigest()[:8]
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, vision.__file__, qwen3_vl.__file__))
+    key = hashlib.sha256(sources).hexdigest()[:8]
     path = folder / f"{name}-{key}-{importlib.metadata.version('transformers').partition('.')[0]}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # tests of several releases share the folder
@@ -57,15 +65,29 @@ def make(name: str, folder: Path) -> Path:
 
 def _write(name: str, path: Path) -> None:
     import torch
-    import transformers
 
     if name in vision.MODELS:
         return vision.write(name, path, VOCABULARY)
-    kind, more = MODELS[name]
     torch.manual_seed(0)
+    model = qwen3_vl.model(VOCABULARY) if name == qwen3_vl.NAME else _of_words(name)
+    if name in (*FUSED, qwen3_vl.NAME):
+        for of, parameter in model.named_parameters():
+            if of.endswith(("q_norm.weight", "k_norm.weight")):  # else all ones
+                torch.nn.init.uniform_(parameter, 0.5, 1.5)
+        model = model.bfloat16().float()  # so that a float32 engine has the same weights as a bfloat16 one
+    model.save_pretrained(path)
+    if name == qwen3_vl.NAME:
+        qwen3_vl.write_processor(path, VOCABULARY)
+
+
+def _of_words(name: str) -> Any:
+    import torch
+    import transformers
+
+    kind, more = (MODELS | FUSED)[name]
     config = getattr(transformers, f"{kind}Config")(**COMMON | more)
     model = getattr(transformers, f"{kind}ForCausalLM")(config)
     for parameter in model.parameters():
         if parameter.dim() == 3:  # experts, which versions initialise differently
             torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(path)
+    return model

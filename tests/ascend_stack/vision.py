@@ -55,10 +55,14 @@ def picture(width: int, height: int) -> Any:
 def use() -> None:
     import transformers
 
+    without_videos(transformers.Glm4vProcessor)
+
+
+def without_videos(processor: Any) -> None:
     parts = ["image_processor", "tokenizer"]
-    transformers.Glm4vProcessor.attributes = parts
-    if hasattr(transformers.Glm4vProcessor, "get_attributes"):  # by which transformers 5 finds them
-        transformers.Glm4vProcessor.get_attributes = classmethod(lambda cls: parts)
+    processor.attributes = parts
+    if hasattr(processor, "get_attributes"):  # by which transformers 5 finds them
+        processor.get_attributes = classmethod(lambda cls: parts)
 
 
 def write(name: str, path: Path, vocabulary: int) -> None:
@@ -89,12 +93,12 @@ def write(name: str, path: Path, vocabulary: int) -> None:
     (path / "video_preprocessor_config.json").write_text(json.dumps({"size": size}))
 
 
-def tokenizer(vocabulary: int) -> Any:
-    """Words are ``w`` and their number."""
+def tokenizer(vocabulary: int, names: tuple[str, ...] = MARKS) -> Any:
+    """Words are ``w`` and their number; the last are marks."""
     import tokenizers
     import transformers
 
-    marks = [f"<|{name}|>" for name in MARKS]
+    marks = [f"<|{name}|>" for name in names]
     words = [*(f"w{i}" for i in range(vocabulary - len(marks))), *marks]
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "w3"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

@@ -1,7 +1,7 @@
 """``rope-patch bench`` on the real vLLM, interpreted: it times and compares native and patched, and says who serves."""
 
+import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from unittest import mock
 
 import pytest
 
-from rope_patch.cli import bench, main, verify
+from rope_patch.cli import bench, main, report_machine, report_page, report_rows, verify
 from rope_patch.cli.rope_config import RopeConfig
 from rope_patch.cli.worker import Worker
 from tests.conftest import ROOT, clean_environment
+from tests.host_cann.forks import Forks
 
 LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 FOPE = {"num_key_value_heads": 1, "num_inv_freq": 40, "fope_sep_head": True, "fope_init_factor": 0.1}
@@ -25,15 +26,25 @@ CONFIG = {
     "partial_rotary_factor": 0.25,
     "max_position_embeddings": 128,
 }
-# Runs some code and then the verb, for each step; prints each step's exit status and output.
+# Runs some code and then the verb, for each step; prints each step's exit status and output. rope_patch finds vLLM's
+# live instances among those that were made here: the search among all objects, which takes half a second each time, is
+# tested in tests/patching.
 SCRIPT = """
-import contextlib, io, json, sys
+import contextlib, io, json
 from rope_patch.cli import main
-for name, before, arguments in json.loads(sys.argv[1]):
+from rope_patch.patching import live
+from vllm.model_executor.custom_op import CustomOp
+made, init = [], CustomOp.__init__
+def noted(self, *arguments, **keywords):
+    init(self, *arguments, **keywords)
+    made.append(self)
+CustomOp.__init__ = noted
+live._live_objects_if_bound = lambda function: made
+for name, before, arguments in json.loads(STEPS):
     exec(before)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(arguments if arguments[0] == "verify" else ["bench", *arguments])
+        status = main(arguments if arguments[0] in ("verify", "doctor") else ["bench", *arguments])
     print(json.dumps([name, status, out.getvalue() or err.getvalue()]))
 """
 # A mistake in the kernel that its first-use check does not see.
@@ -94,23 +105,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, *steps: tuple[str, str, list[str]], **variables: str) -> dict[str, tuple[int, str]]:
-    pytest.importorskip("vllm", reason="times the real vLLM")
-    pytest.importorskip("rope_patch_test_platform", reason="needs the test platform beside vLLM")
+def run(forks: Forks, folder: Path, *steps: tuple[str, str, list[str]], **variables: str) -> dict[str, tuple[int, str]]:
+    for package in "vllm", "rope_patch_test_platform":  # looked for, since an import here would take seconds
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"times the real vLLM, on the test platform: there is no {package}")
     platform = {"ROPE_PATCH_TEST_PLATFORM": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps(steps)],
-        env=clean_environment() | platform | variables, cwd=folder, capture_output=True, text=True,
-    )  # fmt: skip
+    code = f"STEPS = {json.dumps(steps)!r}\n{SCRIPT}"
+    done = forks.run(code, clean_environment() | platform | variables, folder)
     assert done.returncode == 0, done.stderr
     return {name: (status, said) for name, status, said in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.fixture(scope="module")
-def said(folder: Path) -> dict[str, tuple[int, str]]:
-    """All steps in one process, since each process costs ten seconds of imports."""
+def said(forks: Forks, folder: Path) -> dict[str, tuple[int, str]]:
+    """All steps in one process, since each process costs seconds of imports."""
     few = ["--json", "--tokens", "2"]
     return run(
+        forks,
         folder,
         ("json", "", ["partial", "--json"]),
         ("text", "", ["partial", "--plot", "out.png"]),
@@ -118,6 +129,7 @@ def said(folder: Path) -> dict[str, tuple[int, str]]:
         ("lacking", "", ["lacking", *few]),
         *((name, "", [name, *few]) for name in ("fourier", "sections", "interleaved", "lacking sections", "ernie")),
         ("verify", "", ["verify", "sections", "--json", "--dtype", "bfloat16"]),
+        ("doctor", "", ["doctor", "--json"]),
         ("made", MADE, ["verify", "partial", "--dtype", "bfloat16"]),
         ("wrong", WRONG, ["partial", "--tokens", "2"]),
         ("failing", FAILING, ["partial", *few]),
@@ -221,6 +233,23 @@ def test_verify_makes_the_modules_that_the_model_makes(said: Any) -> None:
         assert ": PyTorch: right" in line
 
 
+def test_a_report_shows_what_the_verbs_answer(said: Any) -> None:
+    """The verbs' own answers, in the page and in the rows; ``test_report.py`` has the rest."""
+    for measured in "json", "failing", "fourier":
+        steps = {"doctor": "doctor", "verify": "verify", "bench": measured}
+        parts = {verb: {"status": 0, "seconds": 1.0, "answer": json.loads(said[step][1])} for verb, step in
+                 steps.items()}  # fmt: skip
+        data = {"written": "2026-11-30", "machine": report_machine.described(), "parts": parts}
+        page, rows = report_page.text(data), report_rows.table_of(data)
+        for shown in ("the CPU, under Triton's interpreter", "stablelm"):
+            assert shown in page
+            assert shown in rows
+        assert "kernel: right" in page
+        assert "would be patched: rotary_embedding" in page
+        assert ("FAULT, " in rows) == (measured == "failing")
+        assert "*measured*" not in rows or report_machine.described()["device_files"]
+
+
 def test_sections_that_vllm_cannot_build_are_exit_status_2(said: Any) -> None:
     """The plain class would not do: it takes one position a token."""
     status, printed = said["lacking sections"]
@@ -257,14 +286,14 @@ def test_a_worker_whose_forward_context_fails_is_exit_status_2(said: Any) -> Non
     assert "stablelm cannot be measured here: TypeError" in printed
 
 
-def test_under_the_kill_switch_native_serves_and_the_kernel_is_still_timed(folder: Path) -> None:
+def test_under_the_kill_switch_native_serves_and_the_kernel_is_still_timed(forks: Forks, folder: Path) -> None:
     """If native is wrong, a remark says so, and it does not count as the kernel's fault."""
     wrong = "import torch\nfrom vllm.model_executor.layers.rotary_embedding.base import RotaryEmbedding\n"
     wrong += "from vllm.model_executor.layers import rotary_embedding\nrotary_embedding._ROPE_DICT.clear()\n"
     wrong += "RotaryEmbedding.forward_oot = lambda self, positions, query, key: (query + 1, key + 0)"
     off = {"VLLM_ASCEND_TRITON_ROPE": "0"}
     few = ["partial", "--json", "--tokens", "2"]
-    answers = run(folder, ("off", "", few), ("native wrong", wrong, few), **off)
+    answers = run(forks, folder, ("off", "", few), ("native wrong", wrong, few), **off)
     status, printed = answers["off"]
     (row,) = json.loads(printed)["results"]
     assert (status, row["serves"], row["reason"]) == (0, "native", "switched off by VLLM_ASCEND_TRITON_ROPE=0")

@@ -26,6 +26,29 @@ MODELS: dict[str, tuple[dict[str, Any], list[tuple[Any, ...]]]] = {
         },
         [(512, 512, 32, 4, True, 1e6), (256, 256, 32, 16, True, 1e4)],
     ),
+    "Gemma 4, as transformers 5 writes it": (
+        {
+            **HEADS, "model_type": "gemma4_text", "head_dim": 256, "num_key_value_heads": 16, "layer_types": KINDS,
+            "per_layer_config": {"00": {"head_dim": 512, "num_key_value_heads": 4},
+                                 "3": {"head_dim": 512, "num_key_value_heads": 4}},
+            "rope_parameters": {FULL: {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+                                SLIDING: {"rope_theta": 1e4}},
+        },
+        [(512, 512, 32, 4, True, 1e6), (256, 256, 32, 16, True, 1e4)],
+    ),
+    "DeepSeek-V3.2: heads of its indexer": (
+        {**HEADS, "model_type": "deepseek_v32", "qk_rope_head_dim": 64, "index_head_dim": 128, "index_n_heads": 64},
+        [(64, 64, 32, 1, False, 1e4), (64, 64, 64, 1, True, 1e4)],
+    ),
+    "GLM-5: an indexer that says its style": (
+        {**HEADS, "model_type": "glm_moe_dsa", "qk_rope_head_dim": 64, "index_head_dim": 128, "index_n_heads": 16,
+         "indexer_rope_interleave": True},
+        [(64, 64, 32, 1, False, 1e4), (64, 64, 16, 1, False, 1e4)],
+    ),
+    "Muse: some layers do not rotate": (
+        {**HEADS, "model_type": "muse_glimmer_text", "layer_rope_theta": [5e5, 0, 5e5, 0]},
+        [(128, 128, 32, 8, True, 5e5)],
+    ),
     "Step-3.5: lists, and other settings of one kind": (
         {
             **HEADS, "model_type": "step3p5", "head_dim": 128, "num_key_value_heads": None, "num_attention_groups": 8,
@@ -88,6 +111,12 @@ def test_each_kind_of_layer_has_a_rotary_embedding_of_its_own(config: Any, expec
         ({"num_key_value_heads": [8, 4]}, "num_key_value_heads is [8, 4]"),
         ({"model_type": "gemma4_text", "layer_types": KINDS, "rope_parameters": NESTED}, "global_head_dim is missing"),
         ({"attention_other_setting": [1]}, "attention_other_setting is [1]"),
+        ({"index_head_dim": 128}, "index_head_dim is 128"),
+        ({"qk_rope_head_dim": 64, "index_head_dim": 128}, "index_head_dim is 128"),
+        ({"per_layer_config": {"4": {}}}, "per_layer_config is {'4': {}}"),
+        ({"per_layer_config": {"a": {}}}, "per_layer_config is {'a': {}}"),
+        ({"per_layer_config": {"1": 3}}, "per_layer_config is {'1': 3}"),
+        ({"model_type": "mamba", "num_attention_heads": None}, "no rotary embedding: model_type is mamba"),
     ],
 )
 def test_what_is_not_understood_is_refused_by_name(change: Any, named: str) -> None:

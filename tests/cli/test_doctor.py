@@ -67,7 +67,7 @@ def test_it_leaves_no_report_in_the_operators_folder(with_doubles: Run, tmp_path
         ({"DOUBLE_HAS_TRITON": "0"}, "driver", "npu-smi"),
         ({"VLLM_ASCEND_TRITON_ROPE": "maybe"}, "variables", "unset"),
         ({"VLLM_ASCEND_TRITON_ROPE_NATIVE": "mropes"}, "variables", "unset"),
-        ({"VLLM_PLUGINS": "ascend"}, "ways in", "VLLM_PLUGINS=ascend,rope_patch"),
+        ({"VLLM_PLUGINS": "ascend"}, "ways in", "VLLM_PLUGINS=ascend,"),
     ],
     ids=lambda value: "" if isinstance(value, dict) else value,
 )
@@ -94,6 +94,12 @@ def test_force_that_cannot_be_met_is_a_finding_not_a_crash(with_doubles: Run) ->
     assert status == 1
     found = {finding["name"]: finding["found"] for finding in said["findings"]}
     assert "NotCapable" in found["target rotary_embedding"]
+
+
+def test_triton_ascend_is_wanted_in_the_version_that_vllm_ascend_asks_for(with_doubles: Run) -> None:
+    asks = "import importlib.metadata as m\nm.requires = lambda name: ['triton-ascend==3.2.2', 'wrapt']\n"
+    said, _ = doctor(with_doubles, asks, DOUBLE_TRITON_BACKENDS="nvidia")
+    assert faults(said)["triton"]["fix"].endswith("&& pip install triton-ascend==3.2.2")
 
 
 def test_a_device_that_cannot_be_looked_at_is_a_finding_not_a_crash(with_doubles: Run) -> None:
@@ -145,6 +151,49 @@ def test_whether_vllm_would_refuse_our_variables_is_said(with_doubles: Run, befo
 def test_a_vllm_that_does_not_look_for_unknown_variables_is_said(with_doubles: Run) -> None:
     said, _ = doctor(with_doubles, VLLM_ASCEND_TRITON_ROPE="0")
     assert "does not look for variables" in str(said["findings"])
+
+
+PLUGINS = """
+import importlib.metadata as metadata
+class Point:
+    def __init__(self, name): self.name = name
+HERE = {"vllm.general_plugins": ["ascend_model", "rope_patch", "rope_patch"], "vllm.platform_plugins": ["ascend"],
+        "vllm.stat_logger_plugins": ["logger"], "vllm.endpoint_plugins": ["endpoint"]}
+def entry_points(group, name=None):
+    return [Point(one) for one in HERE.get(group, []) if name in (None, one)]
+metadata.entry_points = entry_points
+"""
+ALL = "ascend,ascend_model,logger,rope_patch"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "said_of_them"),
+    [
+        (None, f"unset, so vLLM loads all plugins; whoever sets it keeps them by VLLM_PLUGINS={ALL}"),
+        ("", f"keeps out ascend, ascend_model, logger, rope_patch; VLLM_PLUGINS={ALL} keeps all of them"),
+        (
+            "ascend,rope_patch",
+            "keeps out ascend_model, logger; VLLM_PLUGINS=ascend,rope_patch,ascend_model,logger keeps",
+        ),
+        (
+            "endpoint,x,ascend",
+            "keeps out ascend_model, logger, rope_patch; VLLM_PLUGINS=endpoint,x,ascend,ascend_model,",
+        ),
+        (f"{ALL},x", f"{ALL},x: keeps out none"),
+    ],
+)
+def test_it_prints_the_vllm_plugins_that_keeps_every_plugin_of_this_environment(
+    with_doubles: Run, allowed: str | None, said_of_them: str
+) -> None:
+    """What vLLM loads without the variable: endpoint plugins are loaded only if it names them."""
+    environment = {} if allowed is None else {"VLLM_PLUGINS": allowed}
+    said, _ = doctor(with_doubles, PLUGINS, **environment)
+    (found,) = (finding for finding in said["findings"] if finding["name"] == "VLLM_PLUGINS")
+    assert said_of_them in found["found"]
+    ways = next(finding for finding in said["findings"] if finding["name"] == "ways in")
+    assert ways["ok"] == (allowed is None or "rope_patch" in allowed)
+    if not ways["ok"]:
+        assert set(ALL.split(",")) <= set(ways["fix"].removeprefix("VLLM_PLUGINS=").split(","))
 
 
 def test_the_text_has_faults_fixes_and_the_verdict(with_doubles: Run) -> None:

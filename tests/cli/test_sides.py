@@ -138,9 +138,26 @@ def test_a_result_that_differs_from_run_to_run_is_said(monkeypatch: pytest.Monke
     assert sides.UNSTEADY in verdict.of_side(both.without)
 
 
-def test_what_could_not_be_checked_is_exit_status_2_and_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    both, said = judged(monkeypatch, no_memory)
+def raising(*call: Any) -> Any:
+    raise TypeError("missing 1 required positional argument")
+
+
+@pytest.mark.parametrize(("native", "why"), [(no_memory, "NPU out of memory"), (raising, "missing 1 required")])
+def test_native_code_that_cannot_run_is_no_fault_while_the_kernel_serves(
+    monkeypatch: pytest.MonkeyPatch, native: Any, why: str
+) -> None:
+    both, said = judged(monkeypatch, native)
     assert both.without.outcome == sides.NOT_KNOWN
+    assert (said.ok, said.unknown) == (True, False)
+    assert said.text.startswith("all 1 right, to rounding; without rope_patch 1 of 1 could not be run: ")
+    assert why in said.text
+
+
+def test_what_serves_and_could_not_be_checked_is_exit_status_2_and_says_what_helps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    both, said = judged(monkeypatch, no_memory, patched=False)
+    assert both.now.outcome == sides.NOT_KNOWN
     assert (said.ok, said.unknown) == (False, True)
     assert "NPU out of memory" in said.text
     assert "--gpu-memory-utilization" in said.helps[0]

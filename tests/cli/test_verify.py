@@ -32,7 +32,7 @@ CONFIG = {
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     dispatch.forget()
     monkeypatch.setattr(verify, "choose_device", lambda: torch.device(DEVICE))
-    monkeypatch.setattr(verify, "_examiner", lambda device: lambda *of: sides.without_vllm(*of, device, "not here"))
+    monkeypatch.setattr(verify, "_examiner", lambda device: lambda *of: [sides.without_vllm(*of, device, "not here")])
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     yield str(tmp_path)
     dispatch.forget()  # forget the check of a test's broken kernel

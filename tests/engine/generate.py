@@ -57,7 +57,7 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
         return right(work, call._replace(positions=call.positions // 2), *outputs)
 
     wrong.right = right
-    Launch.on = wrong if on else right
+    Launch.on = wrong if on else right  # type: ignore[assignment]
 
 
 def forget_counts(worker: Any) -> None:

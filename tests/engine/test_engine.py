@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, clean_environment
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 pytest.importorskip("vllm", reason="needs the real vLLM")
 import rope_patch_test_platform  # noqa: F401  (where vLLM is installed, its absence is an error)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,8 +44,10 @@ def test_the_readme_says_that_the_kernel_was_always_faster_if_it_was() -> None:
         if not peer.startswith("rope_patch")
         and taken <= by_peer[report.IN_PLACE[0] if peer in report.IN_PLACE else report.FRESH[0]]
     ]
-    said = FASTER in (ROOT / "scripts" / "bench_gpu" / "README.md").read_text()
-    assert said == (not slower), slower
+    text = (ROOT / "scripts" / "bench_gpu" / "README.md").read_text()
+    assert (FASTER in text) == (not slower), slower
+    peers = [peer for by_peer in us.values() for peer in by_peer if not peer.startswith("rope_patch")]
+    assert f"{len(peers)} comparisons, {peers.count('vLLM native')} of them with vLLM's PyTorch code" in text
 
 
 def test_the_table_of_three_positions_a_token_is_that_of_the_stored_run() -> None:
@@ -70,10 +73,25 @@ def test_the_modelled_table_is_that_of_the_stored_run() -> None:
     assert table("scripts/model_ascend/README.md", "| query/key heads, head size, rotary dim |") == rows
 
 
-def test_the_small_table_is_that_of_both_stored_runs() -> None:
-    from scripts import figures
+ROOMS = ("bench_gpu", "model_ascend")
+RUNS = [
+    (path.parent / "README.md", json.loads(path.read_text())["date"])
+    for room in ROOMS
+    for path in sorted((ROOT / "scripts" / room).glob("*.json"))
+]
 
-    assert table("README.md", "| query/kv heads, rotary dim |") == figures.rows()
+
+@pytest.mark.parametrize(("readme", "date"), RUNS, ids=[f"{path.parent.name} {date}" for path, date in RUNS])
+def test_a_run_that_is_kept_is_dated_where_its_figures_are(readme: Path, date: str) -> None:
+    assert date in readme.read_text()
+
+
+def test_the_small_table_is_that_of_both_stored_runs() -> None:
+    from scripts.pictures import table as small
+
+    assert table("scripts/README.md", "| query/kv heads, rotary dim |") == small.rows()
+    measured, modelled = (json.loads((ROOT / "scripts" / room / "results.json").read_text())["date"] for room in ROOMS)
+    assert f"(measured {measured}, modelled {modelled})" in (ROOT / "scripts" / "README.md").read_text()
 
 
 def test_the_modelled_table_of_three_positions_is_that_of_the_stored_run() -> None:

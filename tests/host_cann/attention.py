@@ -111,7 +111,7 @@ def fused_infer_attention_score(
             both = [paged(x, block_table[i], int(keys), num_kv_heads) for x in (key, value)]
         if first < end and len(both[0]):
             queries = query[first:end].reshape(end - first, num_heads, -1)
-            result, log_sum = attend(queries, *both, scale, causal=sparse_mode == 3)
+            result, log_sum = attend(queries, both[0], both[1], scale, causal=sparse_mode == 3)
             out[first:end] = result.reshape(out[first:end].shape).to(out.dtype)
             log_sums[first:end, :, 0] = log_sum.T
         first = end
@@ -150,8 +150,8 @@ def paged_attention(
 ) -> None:
     """Decoding: the query is the last token of each sequence."""
     for i, length in enumerate(context_lens.tolist()):
-        both = [paged(cache, block_table[i], length, num_kv_heads) for cache in (key_cache, value_cache)]
-        out[i] = attend(query[i][None], *both, scale_value)[0][0].to(out.dtype)
+        keys, values = (paged(cache, block_table[i], length, num_kv_heads) for cache in (key_cache, value_cache))
+        out[i] = attend(query[i][None], keys, values, scale_value)[0][0].to(out.dtype)
 
 
 def flash_attention(
@@ -204,7 +204,7 @@ def fusion_attention(
     actual_seq_kvlen: list[int] | None = None,
 ) -> tuple[object, ...]:
     """Of images, too. Of its results only the first is computed."""
-    plain = pse is padding_mask is atten_mask is prefix is None and (keep_prob, inner_precise) == (1, 0)
+    plain = all(one is None for one in (pse, padding_mask, atten_mask, prefix)) and (keep_prob, inner_precise) == (1, 0)
     require(plain and pre_tockens == next_tockens == FAR, "npu_fusion_attention", "no mask, no window, no dropout")
     ends = [int(end) for end in actual_seq_qlen or ()]
     known = input_layout == "TND" and ends and ends == [int(end) for end in actual_seq_kvlen or ()]
@@ -227,8 +227,8 @@ def _whole(
     first = 0
     for length in lengths:
         tokens = slice(first, first + length)
-        parts = (x[tokens].reshape(length, h, -1) for x, h in zip(tensors, heads, strict=True))
-        out[tokens] = attend(*parts, scale, causal=causal)[0].reshape(out[tokens].shape).to(out.dtype)
+        query, key, value = (x[tokens].reshape(length, h, -1) for x, h in zip(tensors, heads, strict=True))
+        out[tokens] = attend(query, key, value, scale, causal=causal)[0].reshape(out[tokens].shape).to(out.dtype)
         first += length
 
 

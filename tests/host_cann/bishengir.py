@@ -122,7 +122,7 @@ def verdict(said: str, program: str | None) -> Compiled:
 
 
 @functools.cache
-def _programs(compiler: Compiler) -> tempfile.TemporaryDirectory:
+def _programs(compiler: Compiler) -> tempfile.TemporaryDirectory[str]:
     """A folder for PATH. The compiler goes by the name triton-ascend knows, keeps what it says (triton-ascend would
     drop it), and answers ``--help``, asked twice a kernel, from a file; ``hivmc`` hands on its input as its output."""
     folder = tempfile.TemporaryDirectory(prefix="bishengir-")

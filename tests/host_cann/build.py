@@ -33,6 +33,7 @@ TOOLS = {  # program -> Debian package
     "mlir-translate-19": "mlir-19-tools",
     "llc-19": "llvm-19",
     "llvm-dis-19": "llvm-19",
+    "llvm-extract-19": "llvm-19",
     "opt-19": "llvm-19",
 }
 HEADERS, LAUNCHERS = "precompiled.h.gch", "launcher_*.so"  # what triton-ascend has g++ compile, in Triton's cache

@@ -122,10 +122,11 @@ def mrope(
     else:
         require(not any(sections) and cache_mode == "default", name, f"sections {sections}, cache mode {cache_mode!r}")
     neox = rotary_mode == "half"
-    return tuple(
+    rotated, rotated_key = (
         partly_rotated(x.unflatten(-1, (-1, head_size)), cos[:, None], sin[:, None], neox).flatten(-2)
         for x in (query, key)
     )
+    return rotated, rotated_key
 
 
 def rotary_embedding(

@@ -4,6 +4,8 @@ Formulas in fp32, rounded once. Limits: no quantisation, no dropped tokens, all 
 raises ``ValueError``, naming the operator.
 """
 
+from typing import Any
+
 import torch
 
 from .doubles import require
@@ -49,7 +51,12 @@ def custom_gating_top_k(
     bias_opt: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """vllm-ascend's own operator, which takes the same arguments by position."""
-    named = {"k_group": k_group, "group_count": group_count, "group_select_mode": group_select_mode, "renorm": renorm}
+    named: dict[str, Any] = {
+        "k_group": k_group,
+        "group_count": group_count,
+        "group_select_mode": group_select_mode,
+        "renorm": renorm,
+    }
     named |= {"norm_type": norm_type, "out_flag": out_flag, "eps": eps}
     return gating_top_k(x, k, bias=bias_opt, routed_scaling_factor=routed_scaling_factor, **named)
 

@@ -8,9 +8,11 @@ They are of the program that Ascend's compiler made, whoever compiled and starte
 kernel that nobody runs, ``bishengir.compile`` tells.
 """
 
+import contextlib
 import ctypes
+import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -69,23 +71,50 @@ class Facts:
 
 def launched(torch: ModuleType, work: Callable[[], object]) -> list[Facts]:
     """The facts of every kernel that runs on the device because of ``work``, in the order they ran."""
-    runtime = ctypes.CDLL("libascendcl.so")
-    runtime.host_cann_launch.restype = ctypes.c_char_p
     torch.npu.synchronize()
-    with trace.watch() as watched:
-        runtime.host_cann_watch_launches(True)
-        try:
-            work()
-            torch.npu.synchronize()
-        finally:
-            runtime.host_cann_watch_launches(False)
+    with trace.watch() as watched, _noted():
+        work()
+        torch.npu.synchronize()
     found = []
     for number, events in enumerate(watched.launches()):
-        grid = (ctypes.c_int32 * 3)()
-        key = runtime.host_cann_launch(number, grid)
-        program = environment.compiled(key.decode()).with_suffix(".hivm").read_text()
-        found.append(read(events, tuple(grid), final_program.ub_bytes(program)))
+        program, grid = _launch(number)
+        found.append(read(events, grid, final_program.ub_bytes(program)))
     return found
+
+
+@contextlib.contextmanager
+def counted(torch: ModuleType) -> Iterator[Counter[str]]:
+    """How often each kernel runs on the device inside, replays of graphs included; filled at the end."""
+    counts: Counter[str] = Counter()
+    with _noted():
+        yield counts
+        torch.npu.synchronize()
+    for number in itertools.count():
+        program, _ = _launch(number)
+        if not program:
+            return
+        counts[final_program.name(program)] += 1
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[None]:
+    """The runtime notes launches inside."""
+    runtime = ctypes.CDLL("libascendcl.so")
+    runtime.host_cann_watch_launches(True)
+    try:
+        yield
+    finally:
+        runtime.host_cann_watch_launches(False)
+
+
+def _launch(number: int) -> tuple[str, tuple[int, int, int]]:
+    """The program and the grid of that launch; an empty program past the last one."""
+    ask = ctypes.CDLL("libascendcl.so").host_cann_launch
+    ask.restype = ctypes.c_char_p
+    grid = (ctypes.c_int32 * 3)()
+    key = ask(number, grid)
+    program = environment.compiled(key.decode()).with_suffix(".hivm").read_text() if key else ""
+    return program, (grid[0], grid[1], grid[2])
 
 
 def read(events: np.ndarray, grid: tuple[int, int, int], ub_bytes: int) -> Facts:

@@ -38,3 +38,8 @@ def ub_available(program: str) -> int:
 def target(program: str) -> str:
     """The compiler's description of the target, without numbers of cores."""
     return re.sub(r'"\w+_CORE_COUNT", \d+', "", re.search(r"target_system_spec<.*?>>>", program)[0])
+
+
+def name(program: str) -> str:
+    """The kernel's name, as its source has it."""
+    return re.search(r"func\.func @(\w+?)(_infer_task_type_function)?\(", program)[1]

@@ -4,7 +4,7 @@ The host CANN is found by the dynamic loader, so the environment must be right b
 it asks for ``npu``; in a process without the host CANN that test is *skipped with the command that runs it*, or fails
 when ``HOST_CANN_REQUIRED`` is set, as it is in our own test script. The way in is::
 
-    python -m tests.host_cann.run pytest tests/host_cann
+    python -m tests.host_cann.run pytest tests/host_cann_tests
 
 Faults of the device are sticky, as on hardware, and end up in the process's exit as well: a test that provokes one does
 so in a process of its own, with ``run_script``.
@@ -19,7 +19,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.forks import Forks
+from tests.host_cann.forks import Forks
 
 from . import build, environment
 
@@ -52,9 +52,9 @@ def register() -> ModuleType:
     import torch_npu
     import torch_npu.op_plugin.atb._atb_ops  # noqa: F401  its operators exist only once its library is loaded
 
-    from . import attention, doubles, experts, layers, operators
+    from . import attention, doubles, experts, layers, operators, quantisation
 
-    named = doubles.DOUBLES | layers.DOUBLES | attention.DOUBLES | experts.DOUBLES
+    named = doubles.DOUBLES | layers.DOUBLES | attention.DOUBLES | experts.DOUBLES | quantisation.DOUBLES
     operators.install({name: operators.on_device(double) for name, double in named.items()})
     doubles.install_custom()
     return torch

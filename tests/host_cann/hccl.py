@@ -30,9 +30,9 @@ class Group(torch.distributed.ProcessGroup):
     """The process group of some ranks; its own backend, too, which vllm-ascend asks for the name of HCCL's group."""
 
     def __init__(self, made: Any, options: Any) -> None:
-        super().__init__(made.group_rank, made.group_size)
+        super().__init__(made.group_rank, made.group_size)  # type: ignore[call-arg]
         place = made.store, made.group_rank, made.group_size
-        self.gloo = torch.distributed.ProcessGroup(*place)
+        self.gloo: Any = torch.distributed.ProcessGroup(*place)
         backend = torch.distributed.ProcessGroupGloo(*place, made.timeout)
         self.gloo._register_backend(torch.device("cpu"), self.gloo.BackendType.GLOO, backend)
 

@@ -9,6 +9,7 @@ Run in a process on the host CANN (``run.py``).
 import ctypes
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Kernel:
         with trace.every_race():
             self._run(struct, range(grid) if programs is None else programs)
 
-    def _run(self, struct: ctypes.Array, programs: Sequence[int]) -> None:
+    def _run(self, struct: ctypes.Array[Any], programs: Sequence[int]) -> None:
         for program in programs:
             if said := self._entry(struct, ctypes.c_uint32(program)):
                 raise Failed(f"kernel {self.name}, program {program}: {said.decode()}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ascend_stack.tested import NEWEST
 from tests.conftest import ROOT
 
 TOOLS = ("bash", "dirname", "cat", "mkdir", "sleep", "tail", "flock", "uname")
@@ -25,7 +26,8 @@ quietly() { echo "quietly: $*"; case $* in *apt-get*) return ${APT:-0};; esac; }
 def machine(tmp_path: Path) -> Path:
     """A copy of the scripts, and a folder ``bin`` with all commands that they find."""
     scripts, binaries = tmp_path / "scripts", tmp_path / "bin"
-    scripts.mkdir()
+    (scripts / "releases").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts" / "releases" / "tested.txt", scripts / "releases")
     binaries.mkdir()
     shutil.copy(ROOT / "scripts" / "quickstart.sh", scripts)
     (scripts / "environments.sh").write_text((ROOT / "scripts" / "environments.sh").read_text() + INSTEAD)
@@ -56,8 +58,8 @@ def quickstart(machine: Path, **variables: str) -> str:
 
 def test_it_shows_vllm_ascends_engine(machine: Path) -> None:
     said = quickstart(machine)
-    assert "stack 0.23.0 installed" in said
-    assert said.splitlines()[-1] == "python3 -m tests.ascend_stack.engine GLM-4 Phi-3 --release 0.23.0"
+    assert f"stack {NEWEST} installed" in said
+    assert said.splitlines()[-1] == f"python3 -m tests.ascend_stack.engine GLM-4 Phi-3 --release {NEWEST}"
     assert "apt-get" not in said, "nothing is missing"
 
 

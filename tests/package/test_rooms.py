@@ -164,3 +164,21 @@ def test_a_wrong_import_is_found(tmp_path: Path, file: str, line: str, named: st
     found = imports(tmp_path)
     assert named in map(repr, found)
     assert named in map(repr, upward(found)) or set(named.split(" imports ")) <= set(circle(found))
+
+
+def test_the_host_cann_is_a_tool_that_needs_nothing_else_of_ours():
+    tool = ROOT / "tests" / "host_cann"
+    ours = {"rope_patch", "scripts", "tests"}
+    taken = {
+        name
+        for path in tool.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level
+            else [alias.name for alias in node.names] if isinstance(node, ast.Import)
+            else []
+        )
+        if name.partition(".")[0] in ours
+    }  # fmt: skip
+    assert {name for name in taken if not name.startswith("tests.host_cann")} == set()
+    assert not list(tool.rglob("test_*.py"))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from rope_patch import __version__
 from rope_patch.cli.install import PTH
 from rope_patch.settings import VARIABLE
 from tests.conftest import ROOT, Run
@@ -29,7 +30,8 @@ current_platform.validate_environ(hard_fail=True)
 import vllm.model_executor.layers.rotary_embedding as package
 print(lines, "forward_oot" in vars(package.RotaryEmbedding))
 """
-LINE = "[('INFO', 'rope_patch 0.1.0: off: switched off by VLLM_ASCEND_TRITON_ROPE=0; vLLM serves natively')] False"
+SAID = f"rope_patch {__version__}: off: switched off by VLLM_ASCEND_TRITON_ROPE=0; vLLM serves natively"
+LINE = f"[('INFO', '{SAID}')] False"
 
 
 def test_without_us_vllm_refuses_the_variable(forked_python: Run) -> None:

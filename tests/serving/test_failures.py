@@ -95,7 +95,7 @@ BROKEN: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     ),
     "the ledger": broken_ledger,
     "caching the launch": lambda patch: patch.setattr(layouts, "cache", raising(MemoryError("no memory"))),
-    "the device guard's end": lambda patch: patch.setattr(first_call, "_current", broken_guard),
+    "the device guard's end": lambda patch: patch.setattr(first_call, "current", broken_guard),
 }
 
 

@@ -202,9 +202,8 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
 
     case = rotation(3, 32, 8, 128, 128)
     call = case.call()
-    signature = first_use.signature_of(call)
     with Allocations() as allocations:
-        assert isinstance(first_use.trusted(signature, call), first_use.Trusted)
+        assert isinstance(first_use.trusted(call)[1], first_use.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= trial.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
@@ -345,7 +344,8 @@ def test_every_kernel_that_serves_was_checked(
     monkeypatch.setattr(trial, "run", lambda *given: (checking.append(True), run(*given), checking.pop())[1])
 
     def launch(work: Launch, *rest: Any) -> object:
-        checked.add(work.kernel) if checking else served.append(work.kernel)
+        kernel = work.function.__name__, *work.constants.values()
+        checked.add(kernel) if checking else served.append(kernel)
         return right(work, *rest)
 
     monkeypatch.setattr(Launch, "on", launch)

@@ -17,7 +17,7 @@ C_TYPES = {
     "f64": "double",
 }
 GRID_PARAMETERS = 3  # always the last
-# Upstream's kernels that share bytes between pipes without an order (tests/host_cann/test_races.py shows which bytes:
+# Upstream's kernels that share bytes between pipes without an order (tests/ascend_kernels/test_races.py shows which:
 # positions behind the last token). Fusions and the engine run them beside ours: they are let run, in program order.
 RACES = {
     "split_qkv_rmsnorm_rope_kernel",  # vllm-ascend's

@@ -13,6 +13,8 @@ from pathlib import Path
 
 CORE = Path(__file__).parent / "core"
 BITCODE = "lib/meta_op.aiv.c220.bc"  # of A2 and A3
+# Of these too, but the other file lacks them, though programs of 1.2.0 call them.
+LATER, LATER_BITCODE = ("reduce_sum_ara_float",), "lib/meta_op.aiv.bc"
 NAME = "libvectorcore.so"
 REFUSED = "refused.json"
 PARAMETERS = "parameters.json"
@@ -27,20 +29,40 @@ def build(out: Path, wheel: Path) -> Path:
     parameters) of the library in the ascendnpu-ir folder ``wheel``."""
     out.mkdir(parents=True, exist_ok=True)
     objects = core(out)
-    text = _run("llvm-dis-19", wheel / BITCODE, "-o", "-")
-    (out / "library.ll").write_text(hosted(text))
-    options = ("-O1", "--fp-contract=off", "-relocation-model=pic", "-filetype=obj")
-    _run("llc-19", *options, out / "library.ll", "-o", out / "library.o")
-    (out / "library.ll").unlink()
-    wanted = {name for name in _symbols(out / "library.o", "--undefined-only") if name.startswith(("hivm_", "_Z"))}
+    texts = {"library": _run("llvm-dis-19", wheel / BITCODE, "-o", "-"), "later": later(out, wheel)}
+    compiled = [_compiled(out / name, hosted(text)) for name, text in texts.items()]
+    wanted = {n for o in compiled for n in _symbols(o, "--undefined-only") if n.startswith(("hivm_", "_Z"))}
     lacking = wanted.difference(*(_symbols(o, "--defined-only") for o in objects))
-    (out / PARAMETERS).write_text(json.dumps(_parameters(text), indent=0, sort_keys=True))
-    (out / REFUSED).write_text(json.dumps(_refused(_calls(text), lacking), indent=0, sort_keys=True))
+    parameters: dict[str, list[str]] = {}
+    refused: dict[str, list[str]] = {}
+    for text in texts.values():
+        parameters |= _parameters(text)
+        refused |= _refused(_calls(text), lacking)
+    (out / PARAMETERS).write_text(json.dumps(parameters, indent=0, sort_keys=True))
+    (out / REFUSED).write_text(json.dumps(refused, indent=0, sort_keys=True))
     # Refused before they could be called, but the loader wants them all.
     (out / "lacking.c").write_text('#include "core.h"\n' + "\n".join(map(_lacking, sorted(lacking))))
     shared = ("-shared", "-fPIC", f"-I{CORE}", f"-Wl,-soname,{NAME}", out / "lacking.c")
-    _run("gcc", *shared, *objects, out / "library.o", "-lm", "-o", out / NAME)
+    _run("gcc", *shared, *objects, *compiled, "-lm", "-o", out / NAME)
     return out / NAME
+
+
+def later(out: Path, wheel: Path) -> str:
+    """LLVM of the functions in ``LATER``, with what they call as their own: the other file has it in older forms."""
+    wanted = [f"--func={PREFIX}{name}" for name in LATER]
+    _run("llvm-extract-19", "--recursive", *wanted, wheel / LATER_BITCODE, "-o", out / "later.bc")
+    text = _run("llvm-dis-19", out / "later.bc", "-o", "-")
+    (out / "later.bc").unlink()
+    text = re.sub(rf"^define (?:weak_odr )?dso_local (?!.*@{PREFIX})", "define internal ", text, flags=re.M)
+    return re.sub(r" comdat \{$", " {", text, flags=re.M)
+
+
+def _compiled(path: Path, text: str) -> Path:
+    source, made = path.with_suffix(".ll"), path.with_suffix(".o")
+    source.write_text(text)
+    _run("llc-19", "-O1", "--fp-contract=off", "-relocation-model=pic", "-filetype=obj", source, "-o", made)
+    source.unlink()
+    return made
 
 
 def core(out: Path) -> list[Path]:

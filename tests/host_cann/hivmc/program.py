@@ -6,6 +6,7 @@ barrier says in which line of the text it stands (its site). All else is upstrea
 """
 
 import re
+from collections.abc import Callable
 
 PIPES = {"S": 0, "V": 1, "M": 2, "MTE1": 3, "MTE2": 4, "MTE3": 5, "ALL": 6}
 UB_BYTES = 192 << 10
@@ -143,7 +144,7 @@ def _barrier(n: int, pipe: str) -> list[str]:
     return [*made, f"func.call @core_pipe_barrier(%a{n}, %s{n}) : (i64, i32) -> ()"]
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Callable[..., list[str]]] = {
     rf"{RESULT} = hivm\.hir\.pointer_cast\({VALUE}\) : {TYPE}": _pointer_cast,
     rf"{RESULT} = hivm\.hir\.bitcast {VALUE} : (?P<source>memref<.*>) -> {TYPE}": _bitcast,
     r"hivm\.hir\.(?P<what>set|wait)_flag\[<PIPE_(?P<sets>\w+)>, <PIPE_(?P<waits>\w+)>, (?P<event>\S+)\]": _flag,

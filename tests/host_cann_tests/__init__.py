@@ -1,0 +1,1 @@
+"""Tests of ``tests/host_cann`` itself."""
