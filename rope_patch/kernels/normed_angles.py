@@ -20,8 +20,9 @@ def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.conste
     """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32."""
     lanes = tl.arange(0, LANES)[None, :]
     if positions_ptr is None:
-        first = ptr + token0 * cache_stride.to(tl.int64)
-        rows = tl.load(first + tl.arange(0, BLOCK_T)[:, None] * cache_stride + lanes).to(tl.float32)
+        # With the axis that heads will have: made after the load, it would be as in ``load_heads``.
+        first = ptr + token0 * cache_stride.to(tl.int64) + tl.arange(0, BLOCK_T)[:, None, None] * cache_stride
+        rows = tl.load(first + tl.arange(0, LANES)[None, None, :]).to(tl.float32).reshape(BLOCK_T, LANES)
     else:
         rows = tl.zeros((BLOCK_T, LANES), tl.float32)
         # Each into a buffer of its own: a load into a part of a buffer waits for the one before.

@@ -19,8 +19,9 @@ normed only. What saves time:
 import triton
 import triton.language as tl
 
-# Lanes of fp32: a block of the unified buffer, and what a vector instruction takes at once.
-EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
+from rope_patch.kernels.normed_heads import REGISTER
+
+EIGHT = tl.constexpr(8)  # lanes of fp32: a block of the unified buffer
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
