@@ -112,7 +112,7 @@ def _made(parts: list[Part], model: str | None) -> dict[str, Any]:
 def _what_to_do(place: str) -> str:
     return (
         f"Written to {place}.json and {place}.txt. Read the page first: no name, path or address of yours should be in "
-        "it. Then attach both files to an issue of rope_patch: to the one about what is wrong, or to a new one if all "
-        "is right, since a report from a device is evidence. "
+        "it. Then attach both files to what you report of a fault, or send them if all is right, since a report from a "
+        "device is evidence: to where you got rope_patch from. "
         f"As rows of the README's table: rope-patch report --rows {place}.json"
     )

@@ -79,7 +79,7 @@ def test_it_has_all_parts_and_says_before_what_it_runs_and_after_what_to_do(at: 
         assert f"\n{verb}: all is well" in page
         assert f"{verb}: " in said.err
     assert "float64, with rope_patch and without; minutes, ended after 30 minutes" in said.err
-    assert "attach both files to an issue" in said.out
+    assert "attach both files to what you report" in said.out
     assert "CANN 8.2.RC1" in page
     assert "glm4   32/2   64 of 128  gpt-j  bfloat16  kernel: right" in page
     assert "WRONG, 3 of 10 lanes by up to 9.3" in page
