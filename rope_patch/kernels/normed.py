@@ -60,6 +60,7 @@ def normed_kernel_tiles(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, 
     GATED: tl.constexpr = gate_out_ptr is not None
     BIAS: tl.constexpr = q_bias_ptr is not None
     Q_STRIDE: tl.constexpr = 2 * HEAD_SIZE if GATED else HEAD_SIZE
+    APART: tl.constexpr = GATED or BLOCK_T > 1
     UNITS: tl.constexpr = Q_HEADS // BLOCK_Q
     K_UNITS: tl.constexpr = K_HEADS // BLOCK_K
     qw1, qw2, qw3 = parameters(q_weight_ptr, HEAD_SIZE, HALF)
@@ -103,7 +104,7 @@ def normed_kernel_tiles(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, 
                 k = load_heads(k_ptr + unit * BLOCK_K * HEAD_SIZE, qkv_stride, HEAD_SIZE, K_FIRST, HEAD_SIZE, BLOCK_T,
                                BLOCK_K)
             q, k = normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, qw3, qb3, k_c1, k_s2, k_c2, k_s1, k_b1,
-                                     k_b2, kw3, kb3, EPS * HEAD_SIZE, BIAS, unit < K_UNITS, GATED, K_FIRST)
+                                     k_b2, kw3, kb3, EPS * HEAD_SIZE, BIAS, unit < K_UNITS, APART)
             store_heads(q_out_ptr + q_to + unit * BLOCK_Q * HEAD_SIZE, q, Q_HEADS, False, BLOCK_T, BLOCK_Q)
             if unit < K_UNITS:
                 store_heads(k_out_ptr + k_to + unit * BLOCK_K * HEAD_SIZE, k, K_HEADS, K_FIRST, BLOCK_T, BLOCK_K)

@@ -32,8 +32,8 @@ def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, APART: tl.con
     """``LANES`` lanes of each head from the ``FIRST`` on, in fp32; ``wide`` are ``heads`` in fp32.
 
     Slices of lanes the compiler would move before the computation of ``wide``, and compute twice. An axis of parts it
-    leaves in place; but not if sums of ``wide`` are along another, and CANN 8.5's cannot load with such an axis what
-    does not lie side by side: then ``APART``.
+    leaves in place; but not if sums of ``wide`` are along another. And CANN 8.5's moves that axis into the load, where
+    it loses strides: what does not lie side by side in memory is cut ``APART`` from what was loaded.
     """
     A: tl.constexpr = wide.shape[0]
     B: tl.constexpr = wide.shape[1]
@@ -53,14 +53,14 @@ def _squares(heads, wide, N: tl.constexpr, APART: tl.constexpr):
 
 
 @triton.jit
-def squares(q, q_wide, k, k_wide, WITH_K: tl.constexpr, Q_APART: tl.constexpr, K_APART: tl.constexpr):
+def squares(q, q_wide, k, k_wide, WITH_K: tl.constexpr, APART: tl.constexpr):
     """Lanes whose sum is that of a head's squares: of heads of whole registers, one register."""
     PARTS: tl.constexpr = q_wide.shape[2] // REGISTER if q_wide.shape[2] % REGISTER == 0 else 1
-    q_sums = _squares(q, q_wide, 0, Q_APART)
-    k_sums = _squares(k, k_wide, 0, K_APART) if WITH_K else q_sums
+    q_sums = _squares(q, q_wide, 0, APART)
+    k_sums = _squares(k, k_wide, 0, APART) if WITH_K else q_sums
     for n in tl.static_range(1, PARTS):
-        q_more = _squares(q, q_wide, n, Q_APART)
-        k_more = _squares(k, k_wide, n, K_APART) if WITH_K else q_more
+        q_more = _squares(q, q_wide, n, APART)
+        k_more = _squares(k, k_wide, n, APART) if WITH_K else q_more
         q_sums += q_more
         k_sums = k_sums + k_more if WITH_K else q_sums
     return q_sums, k_sums
@@ -97,8 +97,7 @@ def put(heads, part, FIRST: tl.constexpr):
 
 @triton.jit
 def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1, k_s2, k_c2, k_s1, k_b1, k_b2, k_w3,
-                      k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, Q_APART: tl.constexpr,
-                      K_APART: tl.constexpr):
+                      k_b3, EPS: tl.constexpr, BIAS: tl.constexpr, WITH_K: tl.constexpr, APART: tl.constexpr):
     """The results of blocks ``q`` and ``k`` (without ``WITH_K``, of ``q``), of both at the same step at any time.
 
     Sums of squares, and ``EPS`` times the head size, are as good as means, and ``EPS``: the root of the head size is
@@ -110,12 +109,12 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     REST: tl.constexpr = HEAD_SIZE - 2 * HALF
     q_wide = q.to(tl.float32)
     k_wide = k.to(tl.float32) if WITH_K else q_wide
-    q1 = part_of(q, q_wide, 0, HALF, Q_APART)
-    q2 = part_of(q, q_wide, HALF, HALF, Q_APART)
+    q1 = part_of(q, q_wide, 0, HALF, APART)
+    q2 = part_of(q, q_wide, HALF, HALF, APART)
     if WITH_K:
-        k1 = part_of(k, k_wide, 0, HALF, K_APART)
-        k2 = part_of(k, k_wide, HALF, HALF, K_APART)
-    q_sums, k_sums = squares(q, q_wide, k, k_wide, WITH_K, Q_APART, K_APART)
+        k1 = part_of(k, k_wide, 0, HALF, APART)
+        k2 = part_of(k, k_wide, HALF, HALF, APART)
+    q_sums, k_sums = squares(q, q_wide, k, k_wide, WITH_K, APART)
     q_sums = partial_sums(q_sums, EPS)
     if WITH_K:
         k_sums = partial_sums(k_sums, EPS)
@@ -135,9 +134,9 @@ def normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, q_w3, q_b3, k_c1
     if WITH_K:
         k2 = k2 * k_inverse
     if REST > 0:
-        q3 = part_of(q, q_wide, 2 * HALF, REST, Q_APART) * q_inverse
+        q3 = part_of(q, q_wide, 2 * HALF, REST, APART) * q_inverse
         if WITH_K:
-            k3 = part_of(k, k_wide, 2 * HALF, REST, K_APART) * k_inverse
+            k3 = part_of(k, k_wide, 2 * HALF, REST, APART) * k_inverse
     q1_cos = q1 * q_c1
     q2_sin = q2 * q_s2
     if WITH_K:

@@ -60,7 +60,7 @@ def _norm_unit(qkv_ptr, q_out_ptr, k_out_ptr, v_out_ptr, gate_out_ptr, q_weight_
     else:
         q_b1, q_b2, qb3, k_b1, k_b2, kb3 = q_c1, q_c1, qw3, k_c1, k_c1, kw3
     q, k = normed_and_turned(q, k, q_c1, q_s2, q_c2, q_s1, q_b1, q_b2, qw3, qb3, k_c1, k_s2, k_c2, k_s1, k_b1, k_b2,
-                             kw3, kb3, EPS * HEAD_SIZE, BIAS, WITH_K, GATED, False)
+                             kw3, kb3, EPS * HEAD_SIZE, BIAS, WITH_K, GATED)
     store_heads(q_out_ptr + q_to, q, Q_HEADS, False, 1, BLOCK_Q)
     if WITH_K:
         store_heads(k_out_ptr + k_to, k, K_HEADS, False, 1, BLOCK_K)

@@ -12,14 +12,18 @@ if os.environ["TRITON_INTERPRET"] == "1":  # as tests/conftest.py has it, unless
     )
 
 import json
+from unittest import mock
 
 from rope_patch.kernels.normed_shape import NormedShape
 from rope_patch.kernels.plan import Device
 from rope_patch.kernels.planning import plans_of
 from rope_patch.operators.norm_rotation import KERNELS as NORMED
 from scripts.census.normed import cases, record
+from scripts.model_ascend import programs
+from scripts.model_ascend.normed import MODELS, ours
 from tests.conftest import ROOT
 from tests.host_cann import bishengir, chips, front_end
+from tests.host_cann.fixture import needs_build
 
 COMPILERS = bishengir.installed()
 CHIP = chips.CHIPS["910B3"]
@@ -69,3 +73,17 @@ def test_what_is_kept_says_that_every_compiler_takes_all_for_every_chip_without_
     assert refused == []
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         assert all(any(who.startswith(version) for who in entry["answers"]) for entry in kept)
+
+
+@needs_build
+@pytest.mark.parametrize("version", ["1.0.0", "1.1.0", "1.2.0"])
+@pytest.mark.parametrize("num_tokens", [1, 90], ids=["few tokens", "many tokens"])
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name.split()[0])
+def test_executed_as_each_compiler_has_it_every_result_is_rounded_once(case, num_tokens, version):
+    """With v beside q and k in the rows: CANN 8.5's compiler once took the next token's heads where v's are."""
+    if version not in [compiler.version for compiler in COMPILERS]:
+        pytest.skip(f"no compiler {version}")
+    with mock.patch.multiple(programs, COMPILER=version, _kernels={}):
+        executed, error = ours(case, num_tokens, CHIP)
+    assert executed.notes == ()
+    assert error <= 2, "halves of a unit of bf16, and fp32's own"
