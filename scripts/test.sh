@@ -45,7 +45,7 @@ on_host_cann() { # on_host_cann CHIP ENVIRONMENT ARGUMENTS...
     ".venvs/$name/bin/python" -m tests.host_cann.run --chip "$chip" pytest -q --durations 3 "${two[@]}" "$@" || true
 }
 
-kernel=(tests/kernels/test_{kernel,three_positions,addresses,shortcuts}.py tests/operators tests/serving)
+kernel=(tests/kernels/test_{kernel,normed,three_positions,addresses,shortcuts}.py tests/operators tests/serving)
 two=(-n 2 --dist worksteal)
 not_here=(--ignore tests/host_cann_tests --ignore tests/ascend_kernels --ignore tests/ascend_stack --ignore-glob 'tests/figures/test_clock*.py')
 

@@ -48,7 +48,16 @@ def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, APART: tl.con
 
 @triton.jit
 def _squares(heads, wide, N: tl.constexpr, LANES: tl.constexpr, APART: tl.constexpr):
-    part = part_of(heads, wide, N * LANES, LANES, APART) if wide.shape[2] % REGISTER == 0 else wide
+    """The same lanes are normed: if cut apart, they are widened twice. Else the compiler would see that they are the
+    same, and lay out what is normed in blocks of eight too, which costs copies."""
+    if wide.shape[2] % REGISTER != 0:
+        part = wide
+    elif APART:
+        bits = heads.to(tl.int16, bitcast=True)
+        bits = tl.extract_slice(bits, (0, 0, N * LANES), (heads.shape[0], heads.shape[1], LANES), (1, 1, 1))
+        part = bits.to(heads.dtype, bitcast=True).to(tl.float32)
+    else:
+        part = part_of(heads, wide, N * LANES, LANES, APART)
     return part * part
 
 
