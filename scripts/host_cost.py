@@ -73,7 +73,7 @@ def forwards(at_one: Any, q: Any, k: Any, at_two: Any, two: Any) -> dict[str, Ca
 
 def own_launcher(call: Any, *outputs: Any) -> Callable[[], object]:
     """A call of nothing but the launcher of the call's kernel: the least that a call can cost."""
-    _, trusted = first_use.trusted(call)
+    _, trusted = first_use.checked(call)
     assert isinstance(trusted, first_use.Trusted), trusted
     plan = make_plan(KERNELS, call.shape, call.num_tokens, trusted.device)
     launcher, launch = trusted.runners[plan], call.launch(plan, trusted.device)

@@ -41,10 +41,13 @@ def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.conste
 def _cos_sin(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF: tl.constexpr,
              BLOCK_T: tl.constexpr):
     """In fp32, ``[BLOCK_T, HALF]`` each. Without ``sin_ptr``, rows are cosines, then sines."""
-    if sin_ptr is None:
+    if sin_ptr is None and HALF % 16 == 0:
         both = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, 2 * HALF, BLOCK_T, False)
         cos = tl.extract_slice(both, (0, 0), (BLOCK_T, HALF), (1, 1))
         sin = tl.extract_slice(both, (0, HALF), (BLOCK_T, HALF), (1, 1))
+    elif sin_ptr is None:  # sines would not begin at a whole block of the unified buffer
+        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
+        sin = _rows(cos_ptr + HALF, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
     else:
         cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
         sin = _rows(sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)

@@ -47,20 +47,25 @@ def part_of(heads, wide, FIRST: tl.constexpr, LANES: tl.constexpr, APART: tl.con
 
 
 @triton.jit
-def _squares(heads, wide, N: tl.constexpr, APART: tl.constexpr):
-    part = part_of(heads, wide, N * REGISTER, REGISTER, APART) if wide.shape[2] % REGISTER == 0 else wide
+def _squares(heads, wide, N: tl.constexpr, LANES: tl.constexpr, APART: tl.constexpr):
+    part = part_of(heads, wide, N * LANES, LANES, APART) if wide.shape[2] % REGISTER == 0 else wide
     return part * part
 
 
 @triton.jit
 def squares(q, q_wide, k, k_wide, WITH_K: tl.constexpr, APART: tl.constexpr):
-    """Lanes whose sum is that of a head's squares: of heads of whole registers, one register."""
-    PARTS: tl.constexpr = q_wide.shape[2] // REGISTER if q_wide.shape[2] % REGISTER == 0 else 1
-    q_sums = _squares(q, q_wide, 0, APART)
-    k_sums = _squares(k, k_wide, 0, APART) if WITH_K else q_sums
+    """Lanes whose sum is that of a head's squares: of heads of whole registers, one register.
+
+    ``APART``, a head of one register is two parts: a part that is all of what was loaded is none.
+    """
+    HEAD_SIZE: tl.constexpr = q_wide.shape[2]
+    LANES: tl.constexpr = REGISTER // 2 if APART and HEAD_SIZE == REGISTER else REGISTER
+    PARTS: tl.constexpr = HEAD_SIZE // LANES if HEAD_SIZE % REGISTER == 0 else 1
+    q_sums = _squares(q, q_wide, 0, LANES, APART)
+    k_sums = _squares(k, k_wide, 0, LANES, APART) if WITH_K else q_sums
     for n in tl.static_range(1, PARTS):
-        q_more = _squares(q, q_wide, n, APART)
-        k_more = _squares(k, k_wide, n, APART) if WITH_K else q_more
+        q_more = _squares(q, q_wide, n, LANES, APART)
+        k_more = _squares(k, k_wide, n, LANES, APART) if WITH_K else q_more
         q_sums += q_more
         k_sums = k_sums + k_more if WITH_K else q_sums
     return q_sums, k_sums

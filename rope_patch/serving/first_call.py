@@ -39,7 +39,7 @@ def _serve(call: Call, layout: layouts.Layout, path: str, done: list[Results]) -
         if not num_tokens:
             ledger.page().served[path][0] += 1
             return answer
-        signature, trusted = first_use.trusted(call)
+        signature, trusted = first_use.checked(call)
         page = ledger.page(signature)
         if isinstance(trusted, str):
             return _hand_back(page, trusted)

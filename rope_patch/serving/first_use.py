@@ -51,16 +51,17 @@ _examining: dict[Signature, object] = {}
 os.register_at_fork(after_in_child=_examining.clear)
 
 
-def trusted(call: Call) -> tuple[Signature, Trusted | str]:
+def checked(call: Call) -> tuple[Signature, Trusted | str]:
     """The call's signature, and the plans that may serve it, or why none may.
 
     Calls of one signature share kernels, so they share one check, which tries all plans.
     """
     signature = (*call.words(device_facts(call.device)), call.device)
-    return signature, results.get(signature) or _examined(signature, call)
+    return signature, results.get(signature) or trusted(signature, call)
 
 
-def _examined(signature: Signature, call: Call) -> Trusted | str:
+def trusted(signature: Signature, call: Call) -> Trusted | str:
+    """What a signature that was not checked yet gets now."""
     if _capturing(call.device):
         return CAPTURED
     until, wait = _waiting.get(signature, (0.0, 0.0))

@@ -116,7 +116,7 @@ def ours(case: Case, number: int, chip: chips.Chip) -> tuple[programs.Executed, 
     values: Row = plan.constants(shape) | dict.fromkeys(absent)
     types = {name: kernels.kind(name) for name in front_end.arguments(plan.function, values)}
     count, each = plan.grid(number, device)
-    if plan.splits_tokens:  # few tokens: all programs, so that whole tokens can be compared
+    if plan.splits_tokens or plan.units > 1:  # all programs, so that whole tokens can be compared
         alike, tokens = dict.fromkeys(range(count), 1), list(range(number))
     else:
         alike = {0: count - 1, count - 1: 1} if count > 1 else {0: 1}

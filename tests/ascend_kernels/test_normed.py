@@ -20,6 +20,7 @@ from rope_patch.kernels.planning import plans_of
 from rope_patch.operators.norm_rotation import KERNELS as NORMED
 from scripts.census.normed import cases, record
 from scripts.model_ascend import programs
+from scripts.model_ascend.cases import Case
 from scripts.model_ascend.normed import MODELS, ours
 from tests.conftest import ROOT
 from tests.host_cann import bishengir, chips, front_end
@@ -75,10 +76,19 @@ def test_what_is_kept_says_that_every_compiler_takes_all_for_every_chip_without_
         assert all(any(who.startswith(version) for who in entry["answers"]) for entry in kept)
 
 
+# Heads of one register, of several, of none; those that cannot be cut.
+MORE = (
+    Case("64/64 16/4, 64, 64", 16, 4, 64, 64, True),
+    Case("256/256 8/2, 256, 256", 8, 2, 256, 256, True),
+    Case("96/96 16/16, 96, 96", 16, 16, 96, 96, True),
+    Case("80/20 6/2, 80, 20", 6, 2, 80, 20, True),
+)
+
+
 @needs_build
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0", "1.2.0"])
 @pytest.mark.parametrize("num_tokens", [1, 90], ids=["few tokens", "many tokens"])
-@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name.split()[0])
+@pytest.mark.parametrize("case", MODELS + MORE, ids=lambda case: case.name.split()[0])
 def test_executed_as_each_compiler_has_it_every_result_is_rounded_once(case, num_tokens, version):
     """With v beside q and k in the rows: CANN 8.5's compiler once took the next token's heads where v's are."""
     if version not in [compiler.version for compiler in COMPILERS]:

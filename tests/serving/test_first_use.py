@@ -203,7 +203,7 @@ def test_the_check_allocates_little_and_keeps_nothing() -> None:
     case = rotation(3, 32, 8, 128, 128)
     call = case.call()
     with Allocations() as allocations:
-        assert isinstance(first_use.trusted(call)[1], first_use.Trusted)
+        assert isinstance(first_use.checked(call)[1], first_use.Trusted)
     gc.collect()
     assert 0 < allocations.peak <= trial.SCRATCH_BYTES
     assert not [ref for ref, _ in allocations.storages.values() if ref() is not None]
