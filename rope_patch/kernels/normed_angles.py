@@ -16,18 +16,23 @@ from rope_patch.kernels.arithmetic import row_offset
 
 
 @triton.jit
-def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr):
-    """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32."""
+def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+          IN_PART: tl.constexpr):
+    """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32. Rows of which a part is read are read one by one: as in
+    ``load_heads``, CANN 8.5's compiler would take them for contiguous ones."""
     lanes = tl.arange(0, LANES)[None, :]
-    if positions_ptr is None:
-        # With the axis that heads will have: made after the load, it would be as in ``load_heads``.
-        first = ptr + token0 * cache_stride.to(tl.int64) + tl.arange(0, BLOCK_T)[:, None, None] * cache_stride
-        rows = tl.load(first + tl.arange(0, LANES)[None, None, :]).to(tl.float32).reshape(BLOCK_T, LANES)
+    BY_TOKEN: tl.constexpr = positions_ptr is None
+    if BY_TOKEN and not IN_PART:
+        first = ptr + token0 * cache_stride.to(tl.int64)
+        rows = tl.load(first + tl.arange(0, BLOCK_T)[:, None] * cache_stride + lanes).to(tl.float32)
     else:
         rows = tl.zeros((BLOCK_T, LANES), tl.float32)
         # Each into a buffer of its own: a load into a part of a buffer waits for the one before.
         for t in tl.static_range(BLOCK_T):
-            row = row_offset(tl.load(positions_ptr + token0 + t), cache_rows, cache_stride)
+            if BY_TOKEN:
+                row = (token0 + t) * cache_stride.to(tl.int64)
+            else:
+                row = row_offset(tl.load(positions_ptr + token0 + t), cache_rows, cache_stride)
             rows = tl.insert_slice(rows, tl.load(ptr + row + lanes).to(tl.float32), (t, 0), (1, LANES), (1, 1))
     return rows
 
@@ -37,15 +42,15 @@ def _cos_sin(cos_ptr, sin_ptr, positions_ptr, token0, cache_rows, cache_stride, 
              BLOCK_T: tl.constexpr):
     """In fp32, ``[BLOCK_T, HALF]`` each. Without ``sin_ptr``, rows are cosines, then sines."""
     if sin_ptr is None and HALF % 16 == 0:
-        both = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, 2 * HALF, BLOCK_T)
+        both = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, 2 * HALF, BLOCK_T, False)
         cos = tl.extract_slice(both, (0, 0), (BLOCK_T, HALF), (1, 1))
         sin = tl.extract_slice(both, (0, HALF), (BLOCK_T, HALF), (1, 1))
     elif sin_ptr is None:  # sines would not begin at a whole block of the unified buffer
-        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
-        sin = _rows(cos_ptr + HALF, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
+        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
+        sin = _rows(cos_ptr + HALF, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
     else:
-        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
-        sin = _rows(sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T)
+        cos = _rows(cos_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
+        sin = _rows(sin_ptr, positions_ptr, token0, cache_rows, cache_stride, HALF, BLOCK_T, True)
     return cos, sin
 
 
