@@ -30,12 +30,6 @@ OURS = "normed_kernel_"  # and which of them
 ROTATION = "rotary_kernel_"
 
 Ways = dict[str, dict[str, Any]]
-# Strictly: whoever mends the kernel takes this away.
-not_served = pytest.mark.xfail(
-    VERSION == "0.18.0",
-    strict=True,
-    reason="under its compiler 1.0.0 the check finds tiles of several tokens wrong, and upstream's kernel serves",
-)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +73,6 @@ def test_with_us_the_operator_is_called_as_often(ways: Ways) -> None:
     assert patched["start"]["operators"] == native["start"]["operators"]
 
 
-@not_served
 def test_every_call_is_served_by_our_kernel(ways: Ways, model: str) -> None:
     worker, kernels = ways["patched"]["worker"], ways["patched"]["kernels"]
     upstream = UPSTREAM[fused.MODELS[model][0]]
@@ -89,7 +82,6 @@ def test_every_call_is_served_by_our_kernel(ways: Ways, model: str) -> None:
     assert ran(kernels, upstream) == ran(kernels, ROTATION) == 0
 
 
-@not_served
 def test_so_is_every_call_at_the_start(ways: Ways, model: str) -> None:
     native, patched = ways["off"]["start"], ways["patched"]["start"]
     upstream = UPSTREAM[fused.MODELS[model][0]]
