@@ -18,8 +18,8 @@ from rope_patch.kernels.arithmetic import row_offset
 @triton.jit
 def _rows(ptr, positions_ptr, token0, cache_rows, cache_stride, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
           IN_PART: tl.constexpr):
-    """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32. Rows of which a part is read are read one by one: as in
-    ``load_heads``, CANN 8.5's compiler would take them for contiguous ones."""
+    """``[BLOCK_T, LANES]`` of the tile's tokens, in fp32. Rows of which a part is read are read one by one: CANN
+    8.5's compiler would take them for contiguous ones (``normed_block.part_of``)."""
     lanes = tl.arange(0, LANES)[None, :]
     BY_TOKEN: tl.constexpr = positions_ptr is None
     if BY_TOKEN and not IN_PART:

@@ -19,9 +19,8 @@ normed only. What saves time:
 import triton
 import triton.language as tl
 
-from rope_patch.kernels.normed_heads import REGISTER
-
-EIGHT = tl.constexpr(8)  # lanes of fp32: a block of the unified buffer
+# Lanes of fp32: a block of the unified buffer, and what a vector instruction takes at once.
+EIGHT, REGISTER = tl.constexpr(8), tl.constexpr(64)
 
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off

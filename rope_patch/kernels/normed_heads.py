@@ -7,9 +7,6 @@ each of the first axis.
 import triton
 import triton.language as tl
 
-# Lanes of fp32 that a vector instruction takes at once.
-REGISTER = tl.constexpr(64)
-
 # Arguments stay grouped by what they are about, not one a line.
 # fmt: off
 
@@ -24,18 +21,9 @@ def _offsets(token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.con
 
 
 @triton.jit
-def load_heads(ptr, token_stride, HEAD_STRIDE: tl.constexpr, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr,
-               BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
-    """Heads side by side with their registers on an axis of their own, which ``normed_block.part_of`` makes: CANN 8.5's
-    compiler moves a reshape that makes an axis up to the load, and there takes rows of tokens for contiguous ones."""
-    PARTS: tl.constexpr = LANES // REGISTER if LANES % REGISTER == 0 else 1
-    if (PARTS < 2) | HEADS_FIRST | (HEAD_STRIDE != LANES):
-        heads = tl.load(ptr + _offsets(token_stride, HEAD_STRIDE, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
-    else:
-        rows = _offsets(token_stride, HEAD_STRIDE, False, REGISTER, BLOCK_T, BLOCK_H)[:, :, None, :]
-        parts = tl.arange(0, PARTS)[None, None, :, None] * REGISTER
-        heads = tl.load(ptr + rows + parts).reshape(BLOCK_T, BLOCK_H, LANES)
-    return heads
+def load_heads(ptr, token_stride, head_stride, HEADS_FIRST: tl.constexpr, LANES: tl.constexpr, BLOCK_T: tl.constexpr,
+               BLOCK_H: tl.constexpr):
+    return tl.load(ptr + _offsets(token_stride, head_stride, HEADS_FIRST, LANES, BLOCK_T, BLOCK_H))
 
 
 @triton.jit
@@ -47,10 +35,10 @@ def store_heads(ptr, heads, HEADS: tl.constexpr, HEADS_FIRST: tl.constexpr, BLOC
 
 
 @triton.jit
-def move_heads(x_ptr, y_ptr, token_stride, HEAD_STRIDE: tl.constexpr, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
+def move_heads(x_ptr, y_ptr, token_stride, head_stride, HEADS: tl.constexpr, HEAD_SIZE: tl.constexpr,
                BLOCK_T: tl.constexpr, BLOCK_H: tl.constexpr):
     """Heads of v, or of the gate, as they are."""
-    heads = tl.load(x_ptr + _offsets(token_stride, HEAD_STRIDE, False, HEAD_SIZE, BLOCK_T, BLOCK_H))
+    heads = load_heads(x_ptr, token_stride, head_stride, False, HEAD_SIZE, BLOCK_T, BLOCK_H)
     store_heads(y_ptr, heads, HEADS, False, BLOCK_T, BLOCK_H)
 
 
