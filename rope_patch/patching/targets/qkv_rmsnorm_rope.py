@@ -2,7 +2,7 @@
 
 Why: vllm-ascend's fusion pass puts that operator into the graphs of bf16 models that norm q and k in heads of 128
     (Qwen3, GLM-4.5 and most MoE models), so no rotary class is called there. Its kernel rounds q and k to bf16 between
-    norm and rotation and multiplies them in bf16; on hardware they are reported to be wrong, and different from run to
+    norm and rotation; on hardware they are reported to be wrong, and different from run to
     run (vllm-ascend #16674, open), since positions are read back from the unified buffer without waiting.
 How: the operator's implementation looks its kernel up in the module at each call, makes tensors for the results, and
     starts it as ``kernel[grid](…)``. What stands there instead serves the call, or starts the original with the same
