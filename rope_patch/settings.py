@@ -72,7 +72,9 @@ class Settings:
         """Why the mode is OFF, in words."""
         if DRIVER in self.environment:
             return f"switched off by the Ray driver ({DRIVER}={self.environment[DRIVER]})"
-        return "; ".join(self.complaints) or f"switched off by {VARIABLE}={self.value}"
+        if _MODES.get((self.value or "").strip().lower()) is Mode.OFF:
+            return f"switched off by {VARIABLE}={self.value}"
+        return "; ".join(complaint for complaint in self.complaints if not complaint.startswith(f"{CHECK}="))
 
 
 @functools.cache

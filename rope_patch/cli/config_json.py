@@ -10,7 +10,6 @@ Config = dict[str, Any]
 
 LARGEST = 2**20  # bytes of a config.json that is read
 DEEPEST = 32  # objects and lists within each other; some multimodal models have 6
-LARGEST_NUMBER = 2**53  # of a whole number that no other check knows
 # Fields that say how often something is built. Far more than any model has, and built in seconds.
 REPEATED = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_encoder_layers", "depth"),

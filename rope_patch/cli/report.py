@@ -44,7 +44,10 @@ def act(options: argparse.Namespace) -> Answer:
     parts = _parts(options.model, options.tensor_parallel_size)
     _announce(parts, place)
     data = _made(parts, options.model)
-    page = report_page.text(data)
+    try:
+        page = report_page.text(data)
+    except Exception as error:  # the data of minutes of checks are worth more than their page
+        page = f"The page could not be made ({type(error).__name__}: {error}); the data are in the other file."
     for ending, text in ((".json", json.dumps(data, indent=1)), (".txt", page)):
         try:
             with open(place + ending, "x", encoding="utf-8") as file:
@@ -101,7 +104,8 @@ def _made(parts: list[Part], model: str | None) -> dict[str, Any]:
         hosts = report_status.shorten(found["status"])
     else:
         found["status"] = {"status": None, "seconds": 0.0, "why": f"not run: {REPORT} names no folder", "skipped": True}
-    places = [place for place in (model, model and os.path.abspath(model)) if place]
+    shapes = {one["shape"]["name"] for one in found["verify"].get("answer", {}).get("results", ())}
+    places = [place for place in (model, model and os.path.abspath(model)) if place and place not in shapes]
     scrub = scrubbing.Scrub(places, hosts)
     parts_found = {verb: found[verb] for verb in ("doctor", "status", "verify", "bench")}
     written = time.strftime("%Y-%m-%d", time.gmtime())

@@ -79,7 +79,10 @@ def _said(file: Path, pattern: re.Pattern[str]) -> str | None:
 
 
 def _version(package: str) -> str | None:
+    """Without what somebody named a build of their own."""
     try:
-        return importlib.metadata.version(package)
+        version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+    public, _, local = version.partition("+")
+    return version if re.fullmatch("cpu|cu[0-9]+|git[0-9a-f]+", local) else public

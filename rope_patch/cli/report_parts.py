@@ -68,12 +68,12 @@ def _read(file: Any) -> str:
 
 
 def _object(text: str) -> dict[str, Any] | None:
-    """The JSON object that it printed; libraries of a device may print before it."""
+    """The JSON object that it printed; libraries of a device may print before it, and behind."""
     lines = text.splitlines()
     for number, line in enumerate(lines):
         if line.startswith("{"):
             try:
-                found = json.loads("\n".join(lines[number:]))
+                found, _ = json.JSONDecoder().raw_decode("\n".join(lines[number:]))
             except ValueError:
                 continue
             return found if isinstance(found, dict) else None

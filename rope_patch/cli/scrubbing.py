@@ -24,15 +24,23 @@ NO_NAMES = {
     *("root", "user", "nobody", "localhost", "localdomain", "home", "host", "node", "worker", "main", "default"),
     *("rope_patch", "rope-patch", "vllm", "ascend", "vllm-ascend", "vllm_ascend", "torch", "torch_npu", "torch-npu"),
     *("triton", "triton-ascend", "transformers", "python", "linux", "npu", "cuda", "cpu", "kernel", "native"),
+    *("bfloat16", "float16", "float32", "x86_64", "aarch64", "linux-gnu", "eager", "neox", "gpt-j", "wrong", "right"),
 }
 # Variables whose values a report is about, and may show.
-SHOWN = re.compile("VLLM_PLUGINS|VLLM_ASCEND_TRITON_ROPE(?!_REPORT)|TRITON_INTERPRET|LANG|LC_|TERM|SHLVL|_$")
+SHOWN = re.compile(
+    r"VLLM_PLUGINS|VLLM_ASCEND_TRITON_ROPE(_NATIVE|_CHECK|_DRIVER)?|TRITON_INTERPRET|LANG|LANGUAGE|LC_\w+|TERM|SHLVL|_"
+)
 NAMING = re.compile("HOST|NODE|USER|NAME|ADDR|DOMAIN|OWNER|TOKEN|SECRET|KEY|PASS", re.IGNORECASE)  # of a variable
-WORD = re.compile("[a-z]{1,8}|[0-9.,:%-]*|true|false", re.IGNORECASE)
+WORD = re.compile("[a-z]{1,8}", re.IGNORECASE)  # of other variables
+NO_NAME = re.compile("[0-9.,:%-]*|true|false", re.IGNORECASE)
 
 _QUOTED = re.compile(r"""(['"`])(?:file:/)?(?:~|\.{1,2})?/[^'"`\n]*\1""")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
-_MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*")
+_MAIL = re.compile(r"[\w.+-]+(?::[^\s@/]+)?@[\w-]+(?:\.[\w-]+)*")
+_DOMAIN = re.compile(r"(?<![\w.])(?:[a-z0-9-]+\.)+(?:internal|local|lan|corp|intranet|com|net|org|cn)(?![\w.-])", re.I)
+_HOME = re.compile(
+    r"/(?:home|Users)/[^/\n'\"]{1,64}/[^\s'\"`,;:()\[\]{}<>|=]*|(?<![\w~])~[a-z_][\w.-]*|[a-z]:\\\S+", re.I
+)
 _PATH = re.compile(r"(?<![\w>.])(?:~[\w.-]*|\.{1,2})?/[^\s'\"`,;:()\[\]{}<>|=]+")
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?::\d+|/\d+)?(?![\w.]*\w)")
 _IPV6 = re.compile(r"(?<![\w:.])\[?[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:%\w+)?(?:\]:\d+|\])?(?![\w:])", re.IGNORECASE)
@@ -44,17 +52,20 @@ class Scrub:
 
     def __init__(self, places: Iterable[str] = (), names: Iterable[str] = ()) -> None:
         paths = {path for path in (*places, *_places()) if len(path) > 3}
-        self._paths = sorted(paths | {os.path.realpath(path) for path in paths}, key=len, reverse=True)
+        everywhere = {path for path in paths if os.sep in path} | {os.path.realpath(path) for path in paths}
+        self._paths = sorted(everywhere, key=len, reverse=True)
+        self._folders = _words(paths - everywhere - NO_NAMES)
         known = {name.lower() for name in (*names, *_names())} - NO_NAMES
         self._names = _words(name for name in known if len(name) > 1)
         self._values = _words(_values())
 
     def __call__(self, value: Any) -> Any:
-        """The same, with every string in it scrubbed, names of fields too."""
+        """The same, with every string in it scrubbed."""
         if isinstance(value, str):
             return self._text(value)
         if isinstance(value, dict):
-            return {self._text(str(name)): self(inner) for name, inner in value.items()}
+            # A field's name is the report's own; what was said, and is counted, is none.
+            return {name if name.isidentifier() else self._text(name): self(inner) for name, inner in value.items()}
         if isinstance(value, (list, tuple)):
             return [self(inner) for inner in value]
         return value
@@ -63,8 +74,9 @@ class Scrub:
         for path in self._paths:
             text = text.replace(path, PATH)
         text = re.sub(rf"{PATH}(?:/[^\s'\"`,;:()<>|]*)+", PATH, text)
+        text = self._folders.sub(PATH, _HOME.sub(PATH, text))
         text = _QUOTED.sub(lambda found: f"{found[1]}{PATH}{found[1]}", text)
-        for pattern in (_URL, _MAIL, _MAC):
+        for pattern in (_URL, _MAIL, _MAC, _DOMAIN):
             text = pattern.sub(ADDRESS, text)
         for pattern in (_IPV4, _IPV6):
             text = pattern.sub(_address, text)
@@ -117,6 +129,6 @@ def _values() -> Iterator[str]:
     """The values of environment variables that may name somebody or somewhere."""
     for name, value in os.environ.items():
         for part in (value, *re.split(r"[\s,;:=@/]+", value)):
-            said = len(part) > 2 if NAMING.search(name) else len(part) > 5
-            if said and not SHOWN.match(name) and not WORD.fullmatch(part) and part.lower() not in NO_NAMES:
+            said = len(part) > 2 if NAMING.search(name) else len(part) > 5 and not WORD.fullmatch(part)
+            if said and not SHOWN.fullmatch(name) and not NO_NAME.fullmatch(part) and part.lower() not in NO_NAMES:
                 yield part

@@ -46,7 +46,22 @@ def _fault_of_results(tensors: Tensors, asked: NormRotation) -> Unsupported | No
             return Unsupported(ValueError, "results of qkv's dtype, [num_tokens, num_heads * head_size]")
         if result is not None and not result.is_contiguous():
             return Unsupported(ValueError, "contiguous results")
+        if result is not None and _overlap(result, tensors.qkv):
+            return Unsupported(ValueError, "results that share no memory with qkv")
     return None
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Of rows of contiguous lanes."""
+    begin, end = zip(*((x.data_ptr(), x.data_ptr() + _span(x)) for x in (one, other)), strict=True)
+    return max(begin) < min(end)
+
+
+def _span(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last."""
+    if not tensor.numel():
+        return 0
+    return ((len(tensor) - 1) * tensor.stride(0) + tensor.shape[1]) * tensor.element_size()
 
 
 def _fault_of_weights(tensors: Tensors, asked: NormRotation) -> Unsupported | None:
@@ -66,6 +81,8 @@ def _laid_out(angles: Angles, asked: NormRotation, qkv: Tensor) -> Angles | Unsu
         return Unsupported(ValueError, "axes of rotary_dim // 2 letters t, h and w, in a known order")
     if any(one is not None and one.dtype not in (qkv.dtype, *FLOATS[2:]) for one in (cos, sin)):
         return Unsupported(TypeError, "cosines and sines of qkv's dtype or float32")
+    if sin is not None and sin.dtype != cos.dtype:
+        return Unsupported(TypeError, "cosines and sines of one dtype")
     if positions is None:
         return _gathered(cos, sin, num_tokens, asked)
     if positions.dtype not in INTEGERS:

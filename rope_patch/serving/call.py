@@ -33,6 +33,7 @@ class Call(ABC):
     name: ClassVar[str]  # as a person reads it: "native NAME for ..."
     kernels: ClassVar[Kernels]  # which can serve it
     shared: ClassVar[str] = ""  # why a call is handed back whose ``written`` overlap
+    again: ClassVar[bool] = False  # whether it may be computed again whatever happened: it reads nothing that it writes
     runs: ClassVar[int] = 1  # how often the first-use check runs each kernel: results must be the same at each run
 
     @property

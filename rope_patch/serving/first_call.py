@@ -48,10 +48,11 @@ def _serve(call: Call, layout: layouts.Layout, path: str, done: list[Results]) -
         if trusted.constants is not None and trusted.constants.get(plan) != launch.constants:
             return _hand_back(page, UNCHECKED)
         served, runner, ready = page.served[path], trusted.runners.get(plan), None
+        once = [] if call.again else in_place
         if runner:
-            failed = partial(launcher_failed, signature, trusted, plan, device, bool(in_place))
+            failed = partial(launcher_failed, signature, trusted, plan, device, bool(once))
             ready = cached_launch(runner, launch, call, clashing, served, failed)
-        error = start(launch, call, new, in_place)
+        error = start(launch, call, new, once)
         if error:
             reason = first_use.launch_failed(signature, call.name, error, device)
             forget_retired(signature, trusted)

@@ -45,7 +45,7 @@ MACHINE = {
     "system": "Linux aarch64", "versions": {"rope-patch": "0.1.0", "vllm-ascend": "0.23.0", "triton": None},
 }  # fmt: skip
 VERB = "import json, sys, time, os, signal\nanswers = json.load(open({place!r}))\nverb = sys.argv[1]\n"
-ANSWERS_IT = "print('a library says so')\nprint(json.dumps(answers[verb], indent=1))\n"
+ANSWERS_IT = "print('a library says so')\nprint(json.dumps(answers[verb], indent=1))\nprint('and again')\n"
 
 
 @pytest.fixture
@@ -85,6 +85,24 @@ def test_it_has_all_parts_and_says_before_what_it_runs_and_after_what_to_do(at: 
     assert "WRONG, 3 of 10 lanes by up to 9.3" in page
     assert "1387.0* ±2.0" in page
     assert data["parts"]["status"]["answer"]["processes"][0]["life"] == "live"
+
+
+@pytest.mark.parametrize("word", ["bench", "device", "tokens", "style", "verify", "size", "results", "glm4"])
+def test_a_user_or_a_model_that_is_called_as_a_field_takes_nothing_away(
+    at: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setenv("USER", word)
+    monkeypatch.setenv("BACKEND", "device_by")
+    _, data, page = made(at, word)
+    assert data["parts"]["bench"]["answer"]["results"][0]["shape"]["head_size"] == 128
+    assert "112.4" in page
+
+
+def test_a_page_that_cannot_be_made_leaves_the_data(at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report.report_page, "chip", lambda data: data["no such field"])
+    _, data, page = made(at)
+    assert data["parts"]["verify"]["status"] == 0
+    assert "The page could not be made (KeyError" in page
 
 
 def test_nothing_in_the_files_names_a_machine_a_person_or_a_place(at: Path) -> None:

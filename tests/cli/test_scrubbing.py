@@ -15,12 +15,14 @@ VARIABLES = {
     "HOME": "/home/alice.smith", "USER": USER, "LOGNAME": USER, "HOSTNAME": HOST, "POD_NAME": "llm-serving-7f9c",
     "API_TOKEN": "hf_Abc123Secret", "PYTHONPATH": "/srv/private code/lib:/opt/secret-project",
     "MASTER_ADDR": "gpu-head", "DATASET": "s3bucket-of-alice", "ASCEND_HOME_PATH": "/home/alice.smith/Ascend",
-    "PROXY": "proxy.corp.example:3128",
+    "PROXY": "proxy.corp.example:3128", "NODE_NAME": "falcon", "DB_PASSWORD": "hunter",
+    "LANGSMITH_API_KEY": "lsv2_51ce",
+    "POD_NAMESPACE": "acme", "DTYPE": "bfloat16",
 }  # fmt: skip
 SECRETS = (
     *("alice", "smith", "node-17", "corp.example", "llm-serving", "hf_Abc123Secret", "/home", "/srv", "/opt", "/data"),
     *("private code", "secret-project", "gpu-head", "s3bucket", "10.1.2.3", "fe80", "2001:db8", "aa:bb:cc"),
-    *("proxy", "example", "customer"),
+    *("proxy", "example", "customer", "falcon", "hunter", "lsv2", "acme", "bob", "node-3"),
 )
 # What a verb may say: exception texts, findings, logs.
 SAYS = [
@@ -38,6 +40,9 @@ SAYS = [
     "../customer/x.py and ./customer/y.py",
     "401 for hf_Abc123Secret at llm-serving-7f9c via gpu-head, s3bucket-of-alice",
     "pth in /opt/secret-project/rope.pth,/data/customer/b",
+    "falcon said hunter of acme, lsv2_51ce",
+    "/home/Bob Smith/models/x failed, ~bob too, C:\\Users\\bob\\x",
+    "node-3.cluster.acme.internal did not answer to bob:pw@gpu-head",
 ]
 # What a report is about, and must keep as it is.
 KEPT = [
@@ -49,6 +54,7 @@ KEPT = [
     "16954038 of 18364416 lanes, by up to 9.3; 2026-11-30T20:54:45Z",
     "neox bfloat16 q=32x128 kv=8x128: [T, H*D]",
     "first-use check failed: 3 of 480 lanes",
+    "dtype bfloat16, about 9 us, torch.ops.vllm.qkv_rmsnorm_rope",
 ]
 
 

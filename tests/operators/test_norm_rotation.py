@@ -1,5 +1,6 @@
 """Norm and rotation as an operator: what it computes, what it refuses, and what it does with a wrong kernel."""
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -149,6 +150,30 @@ def test_what_it_does_not_take_is_handed_back_untouched_and_counted(name: str, m
     assert re.search(expected, reason), reason
     for result, was in zip(one.tensors[1:4], before, strict=True):
         assert torch.equal(result.cpu().nan_to_num(), was.cpu().nan_to_num())
+
+
+def test_sines_of_another_type_than_cosines_are_handed_back() -> None:
+    one = case(5, **SMALL, gathered="apart")
+    one.angles = one.angles._replace(sin=one.angles.sin.float())
+    assert not serve(one)
+    assert ledger.fallbacks() == {"expected cosines and sines of one dtype": 1}
+
+
+def test_results_within_qkv_are_handed_back() -> None:
+    one = case(1, **SMALL)
+    one.tensors = one.tensors._replace(key=one.tensors.qkv[:, 64:96])
+    assert not serve(one)
+    assert ledger.fallbacks() == {"expected results that share no memory with qkv": 1}
+
+
+def test_types_that_make_another_compiled_kernel_make_another_signature() -> None:
+    kinds = torch.float32, torch.bfloat16
+    seen: dict[tuple[object, ...], tuple[Any, ...]] = {}
+    for dtypes in itertools.product(kinds, repeat=4):
+        one = case(3, **SMALL, bias=True)
+        weights = [weight.to(dtype) for weight, dtype in zip(one.tensors[5:], dtypes, strict=True)]
+        call = replace(one, tensors=one.tensors._make([*one.tensors[:5], *weights])).call()
+        assert seen.setdefault(call.words(device_facts(call.device)), dtypes) == dtypes
 
 
 def test_memory_that_was_freed_is_handed_back() -> None:

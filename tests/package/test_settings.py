@@ -87,6 +87,11 @@ def test_the_valid_names_are_those_of_the_targets() -> None:
     assert tuple(target.name for target in TARGETS) == TARGET_NAMES
 
 
+@pytest.mark.parametrize("other", [{CHECK: "maybe"}, {NATIVE: "kernels"}, {CHECK: "0"}])
+def test_switched_off_is_the_reason_whatever_else_is_wrong(other: dict[str, str]) -> None:
+    assert parse({VARIABLE: "off", **other}).why_off == f"switched off by {VARIABLE}=off"
+
+
 def test_no_other_variable_is_kept() -> None:
     ours = {VARIABLE: "1", REPORT: "/somewhere", CHECK: "0", NATIVE: "mrope"}
     assert parse(ours | {"SECRET": "s", f"{VARIABLE}_OTHER": "o"}).environment == ours

@@ -13,11 +13,11 @@ Remove when: the driver's variables win there, as in vLLM's older Ray executor.
 import os
 from types import ModuleType
 
-from rope_patch.settings import DRIVER, current
+from rope_patch.settings import DRIVER
 
 MODULE = "vllm.v1.executor.ray_executor_v2"
 
 
 def imported(module: ModuleType) -> None:
     """To be called in a process that is switched off, when ``MODULE`` has been imported."""
-    os.environ[DRIVER] = current().value or "0"
+    os.environ[DRIVER] = "0"
