@@ -30,7 +30,8 @@ from rope_patch.operators.norm_rotation import KERNELS as NORMED
 from scripts.model_ascend import cases, kernels, launch, programs
 from scripts.model_ascend.cases import ITEM, Case
 from scripts.model_ascend.costs import CHIPS
-from tests.host_cann import chips, front_end, others, trace
+from tests.ascend_kernels import others
+from tests.host_cann import chips, front_end, trace
 
 RELEASE, FOLDER = "0.23.0", "vllm_ascend/ops/triton/linearnorm"
 EPS = 1e-6
