@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def rotate_wrongly(worker: Any, on: bool) -> None:
     right = getattr(Launch.on, "right", Launch.on)
 
     def wrong(work: Any, call: Any, *outputs: Any) -> object:
-        return right(work, call._replace(positions=call.positions // 2), *outputs)
+        return right(work, replace(call, positions=call.positions // 2), *outputs)
 
     wrong.right = right
     Launch.on = wrong if on else right  # type: ignore[assignment]

@@ -8,6 +8,7 @@ nothing written into it. ``readonly``: its file system is.
 Every interpreter that starts leaves a file ``started-PID`` there; a forked process starts none.
 """
 
+import dataclasses
 import errno
 import os
 import sys
@@ -30,7 +31,7 @@ def _break_kernels(module):
         if _said("fails") is not None:
             raise RuntimeError("ub overflow, requires 1600000 bits while 1572864 bits available!")
         if outputs[0] is None and _said("wrong") == str(sys.modules["torch.distributed"].get_rank()):
-            call = call._replace(positions=call.positions // 2)
+            call = dataclasses.replace(call, positions=call.positions // 2)
         return right(work, call, *outputs)
 
     module.Launch.on = on
