@@ -182,3 +182,16 @@ def test_the_host_cann_is_a_tool_that_needs_nothing_else_of_ours():
     }  # fmt: skip
     assert {name for name in taken if not name.startswith("tests.host_cann")} == set()
     assert not list(tool.rglob("test_*.py"))
+
+
+def test_what_is_asked_is_one_argument():
+    """Functions with more than seven parameters; kernels are started with all of theirs."""
+    many = [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and not any("triton.jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]) > 7
+    ]
+    assert many == ["patching/targets/ascend_rope_kernel.py: rope_forward_triton"], "upstream's own parameters"
