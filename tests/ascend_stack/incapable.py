@@ -115,8 +115,8 @@ def foretold() -> list[Any]:
 
 
 def error(stack: harness.Stack, kind: str, parameters: dict[str, Any]) -> float | str:
+    from rope_patch.kernels.shape import Rotation
     from rope_patch.operators.reference import rotate
-    from rope_patch.operators.rotation import Rotation
 
     torch = stack.torch
     embedding = stack.build(kind, 64, **parameters)
